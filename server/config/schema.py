@@ -1,0 +1,285 @@
+"""The config as types: one YAML file, `version: 1`, unknown keys rejected.
+
+Sizes are bytes, durations seconds once validated; see `units` for what a file may say. What needs
+more than one section to judge (does this target's engine exist?) is in `links`; reading files,
+`${VAR}` and the environment in `load`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from server.config.units import Duration, Size
+
+#: Names of engines, providers and keys: they become metric labels, log fields and file names.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+#: Model names may have slashes and colons (`Qwen/Qwen3-8B`, `llama3:8b`).
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}$"
+
+Name = Annotated[str, Field(pattern=NAME)]
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
+Scalar = str | int | float | bool
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Key(Strict):
+    """A client's key. `key` is the secret itself or `sha256:<64 hex digits>` of it."""
+
+    name: Name
+    key: SecretStr
+    models: tuple[str, ...] = Field(
+        ("*",), description="Model names this key may use; `*` and trailing `*` are patterns."
+    )
+
+
+class Limits(Strict):
+    """Caps on what a client may send. Over a cap: 400 or 413 with the parameter's name."""
+
+    body: Size = Field(32 * 2**20, description="Bytes of one request body.")
+    all_bodies: Size = Field(
+        256 * 2**20, description="Bytes of all request bodies held at one time; over it: 503."
+    )
+    headers: Size = Field(64 * 2**10, description="Bytes of one request's headers.")
+    depth: int = Field(64, ge=4, le=512, description="Nesting of a JSON body.")
+    messages: int = Field(2048, ge=1)
+    n: int = Field(8, ge=1)
+    stop: int = Field(16, ge=0)
+    logit_bias: int = Field(1024, ge=0)
+    tools: int = Field(128, ge=0)
+    schema_size: Size = Field(64 * 2**10, description="Bytes of one JSON schema.")
+    schema_depth: int = Field(16, ge=1)
+    event: Size = Field(2**20, description="Bytes of one event of an upstream's stream.")
+    answer: Size = Field(64 * 2**20, description="Bytes of an upstream's whole non-stream answer.")
+    connections: int = Field(
+        4096, ge=1, description="Open client connections; over it new ones get 503."
+    )
+
+
+class Timeouts(Strict):
+    """Seconds. A target may override the last four for itself."""
+
+    header: Duration = Field(10, description="A client's request head must be in.")
+    body: Duration = Field(30, description="A client's request body must be in.")
+    write: Duration = Field(60, description="A client that reads nothing for so long is closed.")
+    keep_alive: Duration = Field(75, description="An idle client connection is closed.")
+    unready: Duration = Field(
+        0, description="On shutdown: time between `/ready` turning 503 and the listener closing."
+    )
+    drain: Duration = Field(25, description="On shutdown: time that open requests have to finish.")
+    waiting: Duration = Field(
+        10, description="A stream that waits longer for an engine gets 200 and comments."
+    )
+    total: Duration = Field(
+        600,
+        description="One deadline over all attempts: to the first event of a stream, to the end of "
+        "a non-stream answer.",
+    )
+    connect: Duration = Field(2, description="Per attempt: TCP, Unix socket and TLS handshake.")
+    first_byte: Duration = Field(300, description="Per attempt: until the answer's head.")
+    inter_chunk: Duration = Field(60, description="Per attempt: between two chunks of an answer.")
+
+
+class TargetTimeouts(Strict):
+    connect: Duration | None = None
+    first_byte: Duration | None = None
+    inter_chunk: Duration | None = None
+
+
+class Server(Strict):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    admin: str | None = Field(
+        "127.0.0.1:8001",
+        description="Listener of the admin API and the metrics, `host:port`; null switches it off.",
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="Needed on the admin listener when it is set, or beyond loopback."
+    )
+    keys: tuple[Key, ...] = Field(
+        (), description="Who may ask. None: everybody who reaches the (loopback) listener."
+    )
+    keys_file: str | None = Field(
+        None, description="A YAML list of the same shape as `keys`, relative to the config file."
+    )
+    docs: bool = Field(True, description="Serve /docs and /openapi.json.")
+    home: str | None = Field(
+        None, description="Engine logs, caches and learned estimates. Default ~/.roundhouse."
+    )
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+
+    @field_validator("admin")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None:
+            host, _, port = value.rpartition(":")
+            if not host or not port.isdigit() or int(port) > 65535:
+                raise ValueError('write "host:port", for example "127.0.0.1:8001"')
+        return value
+
+
+class Log(Strict):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON otherwise."
+    )
+    access: bool = Field(True, description="One line per request.")
+
+
+class Provider(Strict):
+    """An account at a remote API. Rows known by name bring dialect, base URL and key variable."""
+
+    dialect: Literal["openai"] | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    headers: dict[str, SecretStr] = Field(
+        default_factory=dict, description="Extra headers sent with every request."
+    )
+    retry_ambiguous: bool = Field(
+        False,
+        description="Try another target when this one broke after it may have done (and billed) "
+        "the work.",
+    )
+    timeouts: TargetTimeouts = TargetTimeouts()
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("start with http:// or https://, as in http://127.0.0.1:8080/v1")
+        return value.rstrip("/") if value else value
+
+
+class Engine(Strict):
+    """Local weights and how to serve them."""
+
+    runtime: Name = Field("vllm", description="A name under `runtimes`; `vllm` is built in.")
+    weights: str = Field(
+        description="`embedded:guide`, a folder (relative to the config file), or a hub id."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$", description="auto, cpu, cuda, cuda:0,1"
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    quantization: str | None = Field(None, pattern=NAME)
+    kv_cache: Size | None = Field(
+        None, description="Bytes for the KV cache. CPU default 1 GiB; GPU: vLLM decides."
+    )
+    args: dict[str, Scalar | list[Scalar] | None] = Field(
+        default_factory=dict,
+        description="vLLM flags without the dashes; true for a bare flag, false for its --no- twin.",
+    )
+    env: dict[str, str] = Field(default_factory=dict)
+    load: Literal["startup", "request"] = Field(
+        "startup", description="Load when the server starts, or when the first request comes."
+    )
+    max_waiting: int = Field(
+        64, ge=0, description="Requests that may wait while it loads; over it: 503."
+    )
+    start_timeout: Duration = Field(
+        900, description="Ready within this, or it is killed and reported."
+    )
+    stop_timeout: Duration = Field(15, description="Drain time before its process group is killed.")
+    health_interval: Duration = Field(2, description="Between two health checks.")
+    health_misses: int = Field(3, ge=1, description="Missed checks before it is killed.")
+    trust_remote_code: bool = Field(
+        False, description="Let the weights' repository run its own Python. An operator's choice."
+    )
+    timeouts: TargetTimeouts = TargetTimeouts()
+
+    @field_validator("args")
+    @classmethod
+    def _ours(cls, value: dict[str, object]) -> dict[str, object]:
+        for flag in value:
+            bare = flag.lstrip("-").replace("_", "-")
+            if bare != flag:
+                raise ValueError(f"write {bare!r}, not {flag!r}: flags stand without dashes")
+            if bare in MANAGED_FLAGS:
+                raise ValueError(f"{bare!r} is set by Roundhouse: {MANAGED_FLAGS[bare]}")
+        return value
+
+
+#: Flags that an operator must not set under `args`, and what to use instead.
+MANAGED_FLAGS = {
+    "host": "engines listen on a private Unix socket",
+    "port": "engines listen on a private Unix socket",
+    "uds": "engines listen on a private Unix socket",
+    "api-key": "keys are checked before a request reaches an engine; use server.keys",
+    "model": "use the engine's `weights`",
+    "served-model-name": "the engine's name is used; give models names under `models`",
+    "revision": "use the engine's `revision`",
+    "dtype": "use the engine's `dtype`",
+    "quantization": "use the engine's `quantization`",
+    "kv-cache-memory-bytes": "use the engine's `kv_cache`",
+    "trust-remote-code": "use the engine's `trust_remote_code`",
+    "headless": "Roundhouse starts one server process per engine",
+    "api-server-count": "Roundhouse starts one server process per engine",
+    "config": "write the flags here",
+}
+
+
+class Runtime(Strict):
+    """How engines of one kind are started."""
+
+    python: str | None = Field(
+        None,
+        description="The Python that has vLLM, relative to the config file. Default: .venv-engine "
+        "beside the server's environment or in the working directory.",
+    )
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class Target(Strict):
+    """One place that can answer for a model: an engine, or a provider with an upstream id."""
+
+    engine: Name | None = None
+    provider: Name | None = None
+    model: str | None = Field(None, description="The provider's own id of the model.")
+    timeouts: TargetTimeouts = TargetTimeouts()
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Target:
+        if (self.engine is None) == (self.provider is None):
+            raise ValueError("give either `engine` or `provider`")
+        if self.provider is not None and not self.model:
+            raise ValueError("a provider's target needs `model`, the provider's own id")
+        if self.engine is not None and self.model:
+            raise ValueError("`model` belongs to provider targets only")
+        return self
+
+
+class Model(Strict):
+    """A name that clients may put in `model`."""
+
+    targets: tuple[Target, ...] = ()
+    fallbacks: tuple[ModelName, ...] = Field(
+        (), description="Other models, tried in order when no target of this one can answer."
+    )
+    alias: ModelName | None = Field(None, description="This name is another model's.")
+    owned_by: str = "roundhouse"
+
+    @model_validator(mode="after")
+    def _alias_or_targets(self) -> Model:
+        if self.alias is not None and (self.targets or self.fallbacks):
+            raise ValueError("an alias has no targets or fallbacks of its own")
+        if self.alias is None and not self.targets:
+            raise ValueError("give `targets` (a list of engines or providers) or `alias`")
+        return self
+
+
+class Config(Strict):
+    """The whole file."""
+
+    version: Literal[1]
+    server: Server = Server()
+    log: Log = Log()
+    runtimes: dict[Name, Runtime] = Field(default_factory=dict)
+    providers: dict[Name, Provider] = Field(default_factory=dict)
+    engines: dict[Name, Engine] = Field(default_factory=dict)
+    models: dict[ModelName, Model] = Field(default_factory=dict)

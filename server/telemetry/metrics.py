@@ -1,0 +1,184 @@
+"""All of Roundhouse's own metrics, each declared once here, with closed label sets.
+
+Label values come from the config (model, engine, target and key names) or from the enums of the
+code, never from a client's bytes: an unknown model is `other`. `forget()` drops the series of
+names that a reload removed. Buckets are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+OTHER: Final = "other"
+
+_REQUEST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_CHUNK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
+_START = (1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
+
+
+class Metrics:
+    """The instruments, on a registry of their own (one per app, so tests never share counts)."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._models: frozenset[str] = frozenset()
+        self._labelled: list[tuple[MetricWrapperBase, tuple[str, ...]]] = []
+
+        self.requests = self._add(
+            Counter,
+            "roundhouse_requests",
+            "Requests ended, by final status.",
+            ("endpoint", "model", "status"),
+        )
+        self.duration = self._add(
+            Histogram,
+            "roundhouse_request_duration_seconds",
+            "From the request's head to the end of its answer.",
+            ("endpoint", "model"),
+            buckets=_REQUEST,
+        )
+        self.first_token = self._add(
+            Histogram,
+            "roundhouse_time_to_first_token_seconds",
+            "Streams: from the request's head to the first event sent to the client.",
+            ("endpoint", "model"),
+            buckets=_FIRST,
+        )
+        self.inter_chunk = self._add(
+            Histogram,
+            "roundhouse_inter_chunk_seconds",
+            "Streams: between two reads from the target.",
+            ("model",),
+            buckets=_CHUNK,
+        )
+        self.tokens = self._add(
+            Counter,
+            "roundhouse_tokens",
+            "Tokens as counted by the target; kind is prompt, cached or completion.",
+            ("model", "kind"),
+        )
+        self.in_flight = self._add(
+            Gauge,
+            "roundhouse_requests_in_flight",
+            "Requests being served now.",
+            ("endpoint", "model"),
+        )
+        self.stream_end = self._add(
+            Counter,
+            "roundhouse_stream_end",
+            "How streams ended: done, client_gone, stall, protocol, truncated, reset, aborted, "
+            "upstream_error, slow_client, shutdown, internal.",
+            ("model", "reason"),
+        )
+        self.attempts = self._add(
+            Counter,
+            "roundhouse_attempts",
+            "Attempts at targets: ok, client_gone, or how they failed.",
+            ("model", "target", "outcome"),
+        )
+        self.fallbacks = self._add(
+            Counter,
+            "roundhouse_fallbacks",
+            "Requests answered by another target than the plan's first, by why the one before "
+            "could not.",
+            ("model", "reason"),
+        )
+        self.shed = self._add(
+            Counter,
+            "roundhouse_shed",
+            "Requests refused to protect the server: bodies, connections, engine_queue, "
+            "slow_client, slow_body, draining, fd.",
+            ("reason",),
+        )
+        self.engine_state = self._add(
+            Gauge,
+            "roundhouse_engine_state",
+            "1 for the state that the engine is in, 0 for the others.",
+            ("engine", "state"),
+        )
+        self.engine_starts = self._add(
+            Counter,
+            "roundhouse_engine_starts",
+            "Starts of an engine's process, by result: ready, failed, cancelled.",
+            ("engine", "result"),
+        )
+        self.engine_restarts = self._add(
+            Counter,
+            "roundhouse_engine_restarts",
+            "Deaths of an engine that nobody asked for, each followed by a restart or by giving "
+            "up: exit, killed, hang, timeout, start.",
+            ("engine", "reason"),
+        )
+        self.engine_start_seconds = self._add(
+            Histogram,
+            "roundhouse_engine_start_seconds",
+            "From starting the process to the first 200 of /health.",
+            ("engine",),
+            buckets=_START,
+        )
+        self.engine_waiting = self._add(
+            Gauge,
+            "roundhouse_engine_waiting_requests",
+            "Requests waiting for the engine to be ready.",
+            ("engine",),
+        )
+        self.config_reloads = self._add(
+            Counter,
+            "roundhouse_config_reloads",
+            "Reloads by result: ok, unchanged, rejected.",
+            ("result",),
+        )
+        self.config_loaded = self._add(
+            Gauge,
+            "roundhouse_config_last_reload_timestamp_seconds",
+            "Unix time of the last config that was accepted.",
+            (),
+        )
+        self.build_info = self._add(
+            Gauge, "roundhouse_build_info", "1, labelled with the version.", ("version",)
+        )
+
+    def _add(
+        self,
+        kind: type[Any],
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        buckets: tuple[float, ...] | None = None,
+    ) -> Any:
+        extra = {} if buckets is None else {"buckets": buckets}
+        metric = kind(name, text, labels, registry=self.registry, **extra)
+        self._labelled.append((metric, labels))
+        return metric
+
+    def describe(self) -> list[tuple[str, str, tuple[str, ...], str]]:
+        """(name, type, labels, text) of every metric, for docs and completeness tests."""
+        return [
+            (metric._name, metric._type, labels, metric._documentation)
+            for metric, labels in self._labelled
+        ]
+
+    def set_models(self, names: Iterable[str]) -> None:
+        """The names that may appear as `model`; anything else is counted as `other`."""
+        self._models = frozenset(names)
+
+    def model(self, name: str | None) -> str:
+        """The label for a model's name."""
+        return name if name in self._models else OTHER
+
+    def forget(self, label: str, names: Iterable[str]) -> None:
+        """Drop all series whose `label` is one of `names` (removed by a reload)."""
+        gone = set(names)
+        if not gone:
+            return
+        for metric, labels in self._labelled:
+            if label not in labels:
+                continue
+            at = labels.index(label)
+            for values in [v for v in list(metric._metrics) if v[at] in gone]:
+                metric.remove(*values)
