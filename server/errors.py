@@ -13,7 +13,7 @@
     │   ├── ModelNotFound       404  names near matches
     │   ├── RouteNotFound       404
     │   └── MethodNotAllowed    405
-    ├── UnavailableError        503  ours, and temporary: carries Retry-After, never a fallback reason
+    ├── UnavailableError        503  ours, and temporary: carries Retry-After
     │   ├── EngineNotReady      503  loading, restarting, stopped or failed
     │   ├── Overloaded          503  a queue or a budget of ours is full
     │   └── Draining            503  the server is shutting down

@@ -1,0 +1,216 @@
+"""The OpenAI dialect: request out, answer in, event in, error in.
+
+Bytes pass through here: an answer and an event are looked into, never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from server.errors import UpstreamProtocol, UpstreamStatus
+from server.protocol.envelope import Surface, emit, raw
+from server.protocol.request import Request
+
+#: Paths under a base URL that ends with /v1.
+PATHS: Final = {
+    Surface.CHAT: "/chat/completions",
+    Surface.COMPLETIONS: "/completions",
+    Surface.EMBEDDINGS: "/embeddings",
+}
+#: Fields that only an engine's owner may set: they reach into scheduling, caches, templates or
+#: the engine's network. Source: vLLM 0.32's request models.
+ENGINE_ONLY: Final = frozenset(
+    {
+        "bootstrap_host",
+        "bootstrap_port",
+        "bootstrap_room",
+        "cache_salt",
+        "chat_template",
+        "chat_template_kwargs",
+        "data_parallel_rank",
+        "kv_transfer_params",
+        "media_io_kwargs",
+        "mm_processor_kwargs",
+        "priority",
+        "prompt_embeds",
+        "request_id",
+        "session_id",
+        "vllm_xargs",
+    }
+)
+_STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the target counted them."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the relay must know of an answer or of one event."""
+
+    usage: Usage | None = None
+    #: `choices` is empty and `usage` is an object: the event that `include_usage` asks for.
+    usage_only: bool = False
+    #: The engine gave up: `finish_reason` is `abort` or `error`.
+    aborted: bool = False
+    #: The error object of an event that is an error.
+    error: Any = None
+
+
+def request_out(request: Request, *, model: str, tenant: str | None) -> bytes:
+    """The body for the upstream: its own model id, usage asked for, engine-only fields taken out.
+
+    The names of fields taken out are added to `request.dropped`. `tenant` becomes the engine's
+    cache salt.
+    """
+    out: dict[str, Any] = {}
+    for name, value in request.members.items():
+        if name in ENGINE_ONLY:
+            if name not in request.dropped:
+                request.dropped.append(name)
+        else:
+            out[name] = value
+    out["model"] = model
+    if request.stream and not request.wants_usage and request.surface in _STREAMING:
+        options = out.get("stream_options")
+        known = msgspec.json.decode(options) if options is not None else None
+        merged = {**known, "include_usage": True} if known else {"include_usage": True}
+        out["stream_options"] = raw(merged)
+    if tenant is not None and request.surface in _STREAMING:
+        out["cache_salt"] = tenant
+    return emit(out)
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def answer_in(payload: bytes) -> Facts:
+    """What a whole answer, or the payload of one event, says.
+
+    Raises UpstreamProtocol when it is no JSON object of this dialect.
+    """
+    try:
+        answer = _answer.decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UpstreamProtocol(
+            "The upstream sent something that is no answer.", detail=str(error)
+        ) from None
+    usage = None
+    if answer.usage is not None:
+        details = answer.usage.prompt_tokens_details
+        usage = Usage(
+            prompt=answer.usage.prompt_tokens or 0,
+            completion=answer.usage.completion_tokens or 0,
+            cached=(details.cached_tokens or 0) if details else 0,
+        )
+    choices = answer.choices
+    return Facts(
+        usage=usage,
+        usage_only=usage is not None and choices is not None and not choices,
+        aborted=any(c.finish_reason in ("abort", "error") for c in choices or ()),
+        error=answer.error,
+    )
+
+
+event_in = answer_in
+
+
+def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamStatus:
+    """The error that an upstream's answer stands for.
+
+    The message is the upstream's own only where the client caused it (4xx): what an upstream says
+    of its inner life or of our account is not for clients.
+    """
+    found = _error_object(body)
+    message = found.get("message")
+    detail = f"HTTP {status}: {body[:500].decode('utf-8', 'replace')}"
+    retry_after = retry_after_of(headers)
+    if status in UpstreamStatus.ACCOUNT:
+        text = "The upstream refused this server's credentials or account."
+    elif status == 429:
+        text = "The upstream's rate limit is reached."
+    elif status in UpstreamStatus.CLIENT_OWN or 400 <= status < 500:
+        text = str(message)[:2000] if message else f"The upstream refused the request ({status})."
+    elif status >= 500:
+        text = f"The upstream failed ({status})."
+    else:
+        text = f"The upstream sent status {status}, which is no answer."
+    code, kind, param = found.get("code"), found.get("type"), found.get("param")
+    own = 400 <= status < 500 and status not in UpstreamStatus.ACCOUNT
+    return UpstreamStatus(
+        status,
+        message=text,
+        type=kind if own and isinstance(kind, str) and kind.endswith("_error") else None,
+        code=code if own and isinstance(code, str) else None,
+        param=param if own and isinstance(param, str) else None,
+        retry_after=retry_after,
+        detail=detail,
+    )
+
+
+def error_of_event(error: Any) -> UpstreamStatus:
+    """The error that an `error` member in a stream stands for (status from its code, else 500)."""
+    found = error if isinstance(error, dict) else {"message": error}
+    code = found.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return error_in(status, {}, msgspec.json.encode({"error": found}))
+
+
+def _error_object(body: bytes) -> dict[str, Any]:
+    """`{"error": {...}}`, `{"error": "text"}`, `{"message": ...}`, `{"detail": ...}` or nothing."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    inner = found.get("error", found)
+    if isinstance(inner, str):
+        return {"message": inner}
+    if not isinstance(inner, dict):
+        return {}
+    if "message" not in inner and isinstance(inner.get("detail"), str):
+        return {**inner, "message": inner["detail"]}
+    return inner
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds from `retry-after-ms` or `retry-after` (model APIs send no dates)."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            value = float(headers[name]) * scale
+        except (KeyError, ValueError):
+            continue
+        if 0 <= value < 86400:
+            return value
+    return None

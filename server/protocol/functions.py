@@ -1,0 +1,115 @@
+"""The legacy `functions` / `function_call` of chat completions, translated to tools and back.
+
+Every upstream of today speaks tools; a client that speaks functions is answered in kind. Pure
+functions over decoded JSON: the request out, the answer in, the event in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from server.errors import InvalidRequest
+from server.protocol.envelope import raw
+
+_decode = msgspec.json.decode
+
+
+def is_legacy(members: dict[str, Raw]) -> bool:
+    """Does this body speak functions?"""
+    return "functions" in members or "function_call" in members
+
+
+def to_tools(members: dict[str, Raw]) -> dict[str, Raw]:
+    """The same request with tools. Calls are single: functions never came in parallel."""
+    if "tools" in members or "tool_choice" in members:
+        raise InvalidRequest(
+            "Use either `tools` and `tool_choice`, or the older `functions` and "
+            "`function_call`, not both.",
+            param="functions",
+        )
+    out = {k: v for k, v in members.items() if k not in ("functions", "function_call")}
+    functions = _decode(members["functions"]) if "functions" in members else None
+    if functions is not None:
+        if not isinstance(functions, list) or not all(isinstance(f, dict) for f in functions):
+            raise InvalidRequest("`functions` must be a list of objects.", param="functions")
+        if functions:
+            out["tools"] = raw([{"type": "function", "function": f} for f in functions])
+            out["parallel_tool_calls"] = raw(False)
+    choice = _decode(members["function_call"]) if "function_call" in members else None
+    if choice is not None:
+        if not functions:
+            raise InvalidRequest("`function_call` needs `functions`.", param="function_call")
+        out["tool_choice"] = raw(_choice(choice))
+    elif functions:
+        out["tool_choice"] = raw("auto")
+    if "messages" in members:
+        out["messages"] = raw(_messages(_decode(members["messages"])))
+    return out
+
+
+def _choice(choice: Any) -> Any:
+    if choice in ("auto", "none"):
+        return choice
+    if isinstance(choice, dict) and isinstance(choice.get("name"), str):
+        return {"type": "function", "function": {"name": choice["name"]}}
+    raise InvalidRequest(
+        '`function_call` must be "auto", "none" or {"name": "..."}.', param="function_call"
+    )
+
+
+def _messages(messages: list[Any]) -> list[Any]:
+    """Calls get ids, and each `function` message the id of the call before it."""
+    out: list[Any] = []
+    last: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            out.append(message)
+        elif isinstance(call := message.get("function_call"), dict):
+            identity = f"call_{index}"
+            last[str(call.get("name"))] = identity
+            rest = {k: v for k, v in message.items() if k != "function_call"}
+            rest.setdefault("content", None)
+            out.append(
+                {**rest, "tool_calls": [{"id": identity, "type": "function", "function": call}]}
+            )
+        elif message.get("role") == "function":
+            name = str(message.get("name"))
+            out.append(
+                {
+                    "role": "tool",
+                    "tool_call_id": last.get(name, f"call_{name}"),
+                    "content": message.get("content"),
+                }
+            )
+        else:
+            out.append(message)
+    return out
+
+
+def _in_kind(holder: dict[str, Any]) -> None:
+    """Replace `tool_calls` of a message or delta by the one `function_call`."""
+    calls = holder.pop("tool_calls", None)
+    if not calls:
+        return
+    first = next((c for c in calls if c.get("index", 0) == 0), None)
+    if first and isinstance(function := first.get("function"), dict):
+        holder["function_call"] = {
+            k: function[k] for k in ("name", "arguments") if function.get(k) is not None
+        }
+
+
+def answer_back(payload: bytes) -> bytes:
+    """An answer, or one chunk of a stream, with `function_call` where it had tool calls."""
+    answer = _decode(payload)
+    if not isinstance(answer, dict):
+        return payload
+    for choice in answer.get("choices") or ():
+        for part in ("message", "delta"):
+            if isinstance(choice.get(part), dict):
+                _in_kind(choice[part])
+        if choice.get("finish_reason") == "tool_calls":
+            choice["finish_reason"] = "function_call"
+    return msgspec.json.encode(answer)

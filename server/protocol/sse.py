@@ -1,0 +1,104 @@
+"""Framing of server-sent events: cutting a byte stream into whole events, and what is in one.
+
+A whole event ends with a blank line, whatever the line ends are (LF, CRLF, CR). Bytes are handed
+on untouched; nothing here decodes JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from server.errors import UpstreamProtocol
+
+DONE = b"data: [DONE]\n\n"
+
+# A blank line after any mixture of line ends. `\r\n` must not count as two ends.
+_BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+_LINES = re.compile(rb"\r\n|\n|\r")
+
+
+class Splitter:
+    """Cuts a stream into blocks of whole events and keeps the rest for the next feed.
+
+    `limit` caps the bytes of one unfinished event; over it UpstreamProtocol is raised.
+    """
+
+    __slots__ = ("_limit", "_rest")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """All whole events that are in now, as one block; `b""` when there is none."""
+        if self._rest:
+            data = self._rest + data
+        if b"\r" in data:
+            end = 0
+            for match in _BLANK.finditer(data):
+                # A CR at the very end may be the first half of a CRLF: wait for the next bytes.
+                if match.end() < len(data) or data[-1:] != b"\r":
+                    end = match.end()
+        else:
+            end = data.rfind(b"\n\n") + 2
+            if end == 1:
+                end = 0
+        if end == len(data):
+            self._rest = b""
+            return data
+        self._rest = data[end:]
+        if len(self._rest) > self._limit:
+            raise UpstreamProtocol(
+                "The upstream sent an event that is too long.",
+                detail=f"an event of more than {self._limit} bytes",
+            )
+        return data[:end]
+
+    @property
+    def rest(self) -> bytes:
+        """The unfinished event at the end."""
+        return self._rest
+
+
+def events(block: bytes) -> Iterator[bytes]:
+    """The events of a block of whole events, each with its blank line."""
+    start = 0
+    if b"\r" not in block:
+        while (end := block.find(b"\n\n", start)) >= 0:
+            yield block[start : end + 2]
+            start = end + 2
+        return
+    for match in _BLANK.finditer(block):
+        yield block[start : match.end()]
+        start = match.end()
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The payload of an event: its `data:` lines joined by newlines; None without any."""
+    if event.startswith(b"data: ") and event.count(b"\n") == 2 and event.endswith(b"\n\n"):
+        return event[6:-2]
+    found: list[bytes] = []
+    for line in _LINES.split(event):
+        if line.startswith(b"data:"):
+            value = line[5:]
+            found.append(value.removeprefix(b" "))
+    return b"\n".join(found) if found else None
+
+
+def event(payload: bytes) -> bytes:
+    """One event with this payload, which must be free of line ends (as JSON is)."""
+    return b"data: " + payload + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A comment, which clients skip and proxies take for life."""
+    return f": {text}\n\n".encode()
+
+
+def dumps(value: Any) -> bytes:
+    """A value as JSON on one line, fit for `event`."""
+    return msgspec.json.encode(value)

@@ -1,0 +1,321 @@
+"""The attempt loop: the plan's targets in order, one deadline, nothing after the commit point."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from server.dialects import openai
+from server.errors import (
+    EngineNotReady,
+    RequestError,
+    RoundhouseError,
+    UnavailableError,
+    UpstreamError,
+    UpstreamProtocol,
+    UpstreamTimeout,
+)
+from server.protocol import sse
+from server.protocol.request import Request
+from server.routing.plan import Candidate, Step, rank
+from server.routing.record import Record
+from server.routing.relay import Sink, SlowClient, StreamRelay, whole
+from server.targets import Target
+from server.telemetry.metrics import Metrics
+from server.transport import Response, Transport
+
+#: One try and at most two more.
+MAX_ATTEMPTS: Final = 3
+#: Seconds between two `: waiting` comments.
+COMMENT_EVERY: Final = 5.0
+#: Bytes of an upstream's error answer that are looked at.
+_ERROR_BODY: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A target of the model asked for, or (`model` differs) of one of its fallbacks."""
+
+    model: str
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The settings of the loop, seconds and bytes; see `config.schema`."""
+
+    waiting: float
+    write: float
+    event_limit: int
+    answer_limit: int
+
+
+class Dispatcher:
+    """Sends requests along their plans and counts what is in flight per target."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._metrics = metrics
+        self._clock = clock
+        self._in_flight: Counter[str] = Counter()
+
+    def in_flight(self, label: str) -> int:
+        """Attempts under way at the target with this label."""
+        return self._in_flight[label]
+
+    async def run(
+        self,
+        request: Request,
+        routes: Sequence[Route],
+        sink: Sink,
+        record: Record,
+        *,
+        model_label: str,
+        pace: Pace,
+    ) -> None:
+        """Answer the request through `sink`.
+
+        Raises the error to render when nothing was committed. After the commit point an error has
+        become an error event already, and `record` says so. Cancelling closes the upstream.
+        """
+        await _Run(self, request, routes, sink, record, model_label, pace).answer()
+
+
+class _Run:
+    """One request on its way through its plan."""
+
+    def __init__(
+        self,
+        owner: Dispatcher,
+        request: Request,
+        routes: Sequence[Route],
+        sink: Sink,
+        record: Record,
+        label: str,
+        pace: Pace,
+    ) -> None:
+        self.transport, self.metrics = owner._transport, owner._metrics
+        self.clock, self.in_flight = owner._clock, owner._in_flight
+        self.request, self.routes, self.sink, self.record = request, routes, sink, record
+        self.label, self.pace = label, pace
+        self.tried: set[int] = set()
+        self.last: RoundhouseError | None = None
+        self.refused: RequestError | None = None
+
+    async def answer(self) -> None:
+        while self.record.attempts < MAX_ATTEMPTS:
+            step = self._next()
+            if step is None:
+                break
+            self.tried.add(step.index)
+            route = self.routes[step.index]
+            if step.wait:
+                try:
+                    await self._wait(route.target)
+                except UnavailableError as error:
+                    if not error.retryable:  # our own overload is no reason to load others
+                        raise
+                    self._failed(error, "not_ready")
+                    continue
+            elif step.index:
+                self._load_passed_over(step.index)
+            if await self._try(step.index, route):
+                return
+        raise self._final()
+
+    def _next(self) -> Step | None:
+        """The best step not tried yet, by how the targets are now."""
+        candidates = []
+        for index, route in enumerate(self.routes):
+            if index in self.tried:
+                continue
+            if refusal := route.target.refuses(self.request):
+                self.refused = refusal
+                continue
+            target = route.target
+            candidates.append(
+                Candidate(index, target.label, target.ready, target.may_become_ready, route.model)
+            )
+        steps = rank(candidates)
+        return steps[0] if steps else None
+
+    def _load_passed_over(self, chosen: int) -> None:
+        for index, route in enumerate(self.routes[:chosen]):
+            if index not in self.tried and not route.target.ready:
+                route.target.want()
+
+    def _final(self) -> RoundhouseError:
+        if self.last is not None:
+            return self.last
+        if self.refused is not None:
+            return self.refused
+        return EngineNotReady(
+            f"No target of `{self.request.model}` can answer now.", code="no_target_left"
+        )
+
+    def _failed(self, error: RoundhouseError, reason: str) -> None:
+        # A target's own error says more than a later one that was not even up.
+        if self.last is None or not isinstance(error, UnavailableError):
+            self.last = error
+        if self.record.fallback_reason is None:
+            self.record.fallback_reason = reason
+
+    async def _wait(self, target: Target) -> None:
+        """Until the target is ready, with signs of life for a stream's client."""
+        request, sink = self.request, self.sink
+        timeout = max(0.0, request.deadline - self.clock())
+        if not request.stream:
+            await target.wait(timeout)
+            return
+        waiter = asyncio.ensure_future(target.wait(timeout))
+        try:
+            pause = max(0.0, self.pace.waiting - (self.clock() - request.arrived))
+            while not (await asyncio.wait({waiter}, timeout=pause))[0]:
+                pause = COMMENT_EVERY
+                if not sink.started:
+                    await sink.start_stream()
+                await sink.write(sse.comment("waiting"))
+            await waiter
+        finally:
+            if not waiter.done():
+                waiter.cancel()
+                with contextlib.suppress(asyncio.CancelledError, RoundhouseError):
+                    await waiter
+
+    async def _try(self, index: int, route: Route) -> bool:
+        """One attempt. True when the client was answered; False to go on; raises what is final."""
+        target, record = route.target, self.record
+        record.attempts += 1
+        record.target = target.label
+        mark = target.mark()
+        self.in_flight[target.label] += 1
+        outcome = "client_gone"
+        relay: StreamRelay | None = None
+        try:
+            async with self._deadline():
+                response = await target.send(self.request, self.transport)
+            try:
+                if response.status != 200:
+                    raise await self._error_of(response)
+                if self.request.stream:
+                    relay = self._relay(response, route, index)
+                    await relay.run()
+                    record.end = "done"
+                else:
+                    async with self._deadline():
+                        body = await whole(
+                            response, self.request, record, limit=self.pace.answer_limit
+                        )
+                    self._answered(route, index)
+                    await self.sink.whole(body)
+            finally:
+                response.close()
+            outcome = "ok"
+            return True
+        except SlowClient:
+            record.end = outcome = "slow_client"
+            raise
+        except EngineNotReady as error:
+            outcome = "not_ready"
+            self._failed(error, outcome)
+            return False
+        except UpstreamError as error:
+            outcome = error.outcome
+            target.failed(mark)
+            return await self._after_failure(error, target, relay)
+        finally:
+            self.in_flight[target.label] -= 1
+            self.metrics.attempts.labels(self.label, target.label, outcome).inc()
+
+    async def _after_failure(
+        self, error: UpstreamError, target: Target, relay: StreamRelay | None
+    ) -> bool:
+        record = self.record
+        record.detail = error.detail
+        if self.sink.committed:
+            record.end = _end_reason(error)
+            record.error = error.code
+            pending = relay.pending if relay else b""
+            await self.sink.write(pending + error_event(error))
+            await self.sink.end()
+            return True
+        if not error.retryable:
+            raise error
+        ambiguous = error.sent and not error.outcome.startswith("http_")
+        if ambiguous and not target.retry_ambiguous:
+            raise error
+        if error.outcome == "deadline":
+            raise error
+        self._failed(error, error.outcome)
+        return False
+
+    def _relay(self, response: Response, route: Route, index: int) -> StreamRelay:
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            raise UpstreamProtocol(
+                "The upstream did not answer with a stream.", detail=f"content-type {kind!r}"
+            )
+        return StreamRelay(
+            response,
+            self.request,
+            self.sink,
+            self.record,
+            timeouts=route.target.timeouts,
+            write_timeout=self.pace.write,
+            event_limit=self.pace.event_limit,
+            observe_gap=self.metrics.inter_chunk.labels(self.label).observe,
+            committing=lambda: self._answered(route, index),
+        )
+
+    def _answered(self, route: Route, index: int) -> None:
+        """This target's answer is the client's: say so before the head goes out."""
+        if index == 0:
+            self.record.fallback_reason = None
+            return
+        self.record.fallback_from = self.routes[0].target.label
+        reason = self.record.fallback_reason or "not_ready"
+        self.record.fallback_reason = reason
+        self.metrics.fallbacks.labels(self.label, reason).inc()
+
+    async def _error_of(self, response: Response) -> UpstreamError:
+        body = b""
+        with contextlib.suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(10):
+                body = await response.read_all(_ERROR_BODY)
+        return openai.error_in(response.status, response.headers, body)
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self):  # type: ignore[no-untyped-def]
+        """The request's one deadline, as an UpstreamTimeout."""
+        left = max(0.0, self.request.deadline - self.clock())
+        try:
+            async with asyncio.timeout(left):
+                yield
+        except TimeoutError:
+            raise UpstreamTimeout(
+                "The request's deadline passed before an answer was complete.", outcome="deadline"
+            ) from None
+
+
+def error_event(error: RoundhouseError) -> bytes:
+    """The event that ends a broken stream. No `[DONE]` follows it."""
+    return sse.event(sse.dumps(error.body()))
+
+
+def _end_reason(error: UpstreamError) -> str:
+    outcome = error.outcome
+    return outcome if outcome in _ENDS else "upstream_error"
+
+
+_ENDS: Final = frozenset({"stall", "protocol", "truncated", "reset", "aborted"})

@@ -1,0 +1,177 @@
+"""The seam between routing and the places that answer: engines and providers.
+
+A Target sends one request in its dialect and yields the answer's head; the relay reads the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from server.dialects import openai
+from server.engines.state import EngineState, EngineView
+from server.errors import EngineNotReady, InvalidRequest
+from server.protocol.envelope import Surface
+from server.protocol.request import Request
+from server.transport import AttemptTimeouts, Endpoint, Response, Transport
+
+_JSON: Final = {"content-type": "application/json"}
+_ENGINE_ONLY_SURFACES: Final = frozenset({Surface.TOKENIZE, Surface.DETOKENIZE})
+
+
+class Engines(Protocol):
+    """What the data path needs of the supervisor."""
+
+    def view(self, name: str) -> EngineView | None: ...
+
+    async def wait_ready(self, name: str, timeout: float) -> EngineView: ...
+
+    def want(self, name: str) -> None: ...
+
+    def report_failure(self, name: str, generation: int) -> None: ...
+
+
+class Target(Protocol):
+    """One place that can answer. `label` is its metric label and response header."""
+
+    label: str
+    timeouts: AttemptTimeouts
+    retry_ambiguous: bool
+
+    @property
+    def ready(self) -> bool:
+        """Would an attempt now reach something that answers?"""
+
+    @property
+    def may_become_ready(self) -> bool:
+        """Is waiting for it of use?"""
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        """Why this target can never answer this request, or None."""
+
+    async def wait(self, timeout: float) -> None:
+        """Until it is ready. Raises EngineNotReady or Overloaded."""
+
+    async def send(self, request: Request, transport: Transport) -> Response:
+        """Send, and wait for the head. Raises UpstreamError, EngineNotReady."""
+
+    def mark(self) -> int:
+        """What `failed` needs to know later of the moment before `send`."""
+
+    def want(self) -> None:
+        """It was passed over because it is not loaded: load it, without waiting."""
+
+    def failed(self, mark: int) -> None:
+        """An answer broke off: look after this target now rather than later."""
+
+
+@dataclass(slots=True)
+class EngineTarget:
+    """Local weights on an engine of ours."""
+
+    engine: str
+    engines: Engines
+    timeouts: AttemptTimeouts
+    label: str = ""
+    #: Work done twice on an engine of ours costs nothing but time.
+    retry_ambiguous: bool = True
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"engine/{self.engine}"
+
+    @property
+    def ready(self) -> bool:
+        view = self.engines.view(self.engine)
+        return view is not None and view.state is EngineState.READY
+
+    @property
+    def may_become_ready(self) -> bool:
+        view = self.engines.view(self.engine)
+        return view is not None and view.state not in (EngineState.FAILED, EngineState.DRAINING)
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        return None
+
+    async def wait(self, timeout: float) -> None:
+        await self.engines.wait_ready(self.engine, timeout)
+
+    async def send(self, request: Request, transport: Transport) -> Response:
+        view = self.engines.view(self.engine)
+        if view is None or view.state is not EngineState.READY or view.socket is None:
+            raise EngineNotReady(f"The engine of `{request.model}` is not ready.")
+        surface = request.surface
+        path = f"/{surface}" if surface in _ENGINE_ONLY_SURFACES else "/v1" + openai.PATHS[surface]
+        return await transport.send(
+            Endpoint("http://engine", view.socket),
+            "POST",
+            path,
+            headers={**_JSON, "x-request-id": request.id},
+            body=openai.request_out(request, model=self.engine, tenant=request.tenant),
+            timeouts=self.timeouts,
+        )
+
+    def mark(self) -> int:
+        view = self.engines.view(self.engine)
+        return view.generation if view else 0
+
+    def want(self) -> None:
+        self.engines.want(self.engine)
+
+    def failed(self, mark: int) -> None:
+        self.engines.report_failure(self.engine, mark)
+
+
+@dataclass(slots=True)
+class ProviderTarget:
+    """A model at a provider of the OpenAI dialect."""
+
+    provider: str
+    model: str
+    base_url: str
+    headers: dict[str, str]
+    timeouts: AttemptTimeouts
+    retry_ambiguous: bool = False
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"{self.provider}/{self.model}"
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def may_become_ready(self) -> bool:
+        return True
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        if request.surface in _ENGINE_ONLY_SURFACES:
+            return InvalidRequest(
+                f"`{request.model}` is served by a remote provider, which has no "
+                f"/{request.surface}. It works for models on engines of this server.",
+                param="model",
+                code="unsupported_endpoint",
+            )
+        return None
+
+    async def wait(self, timeout: float) -> None:
+        return
+
+    async def send(self, request: Request, transport: Transport) -> Response:
+        return await transport.send(
+            Endpoint(self.base_url),
+            "POST",
+            openai.PATHS[request.surface],
+            headers={**_JSON, **self.headers},
+            body=openai.request_out(request, model=self.model, tenant=None),
+            timeouts=self.timeouts,
+        )
+
+    def mark(self) -> int:
+        return 0
+
+    def want(self) -> None:
+        return
+
+    def failed(self, mark: int) -> None:
+        return

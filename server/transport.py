@@ -1,0 +1,217 @@
+"""Upstream HTTP behind one small seam: send → head, then "all bytes since the last read".
+
+No type of an HTTP library leaves this module, and every exception of one becomes an UpstreamError
+with its outcome. Nothing is ever sent twice: no redirects, no retries, no decompression.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import payload as aiohttp_payload
+
+from server.errors import (
+    ConnectFailed,
+    UpstreamError,
+    UpstreamProtocol,
+    UpstreamReset,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+
+#: Idle connections are retired after this many seconds, before the peers' own keep-alive ends
+#: (engines are started with 75 s, providers keep a minute or more).
+IDLE: Final = 30.0
+#: Bytes read ahead per connection before the socket is paused.
+READ_AHEAD: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a target listens: a base URL, and a Unix socket's path when it is one."""
+
+    base_url: str
+    uds: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTimeouts:
+    """Seconds; see `config.schema.Timeouts`."""
+
+    connect: float
+    first_byte: float
+    inter_chunk: float
+
+
+class _Body(aiohttp_payload.BytesPayload):
+    """The request's bytes in one write: aiohttp would warn above 1 MiB, or cut it up."""
+
+    def __init__(self, value: bytes) -> None:
+        aiohttp_payload.Payload.__init__(self, value, content_type="application/json")
+        self._size = len(value)
+
+
+class Response:
+    """An answer whose head is in. `close()` is immediate and may be called at any time."""
+
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        #: Lower-case names; of repeated ones the last.
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
+
+    async def read(self) -> bytes:
+        """All bytes since the last read, at least one; `b""` at the proper end of the answer.
+
+        Not reading pauses the peer. Raises UpstreamReset, UpstreamTruncated, UpstreamProtocol.
+        """
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            raise translate(error, reading=True) from error
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body. Over `limit` bytes: UpstreamProtocol."""
+        parts: list[bytes] = []
+        size = 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > limit:
+                raise UpstreamProtocol(
+                    "The upstream's answer is too large.", detail=f"more than {limit} bytes"
+                )
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Drop the answer. Unless it was read to its end, its connection is closed now."""
+        self._response.close()
+
+
+class Transport:
+    """Connection pools: one for TCP and TLS, one per Unix socket."""
+
+    def __init__(self) -> None:
+        self._tcp: aiohttp.ClientSession | None = None
+        self._unix: dict[str, aiohttp.ClientSession] = {}
+
+    async def send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeouts: AttemptTimeouts,
+    ) -> Response:
+        """Send one request and wait for the answer's head.
+
+        Raises ConnectFailed (nothing was sent), UpstreamReset, UpstreamTimeout, UpstreamProtocol.
+        Cancelling closes the connection.
+        """
+        session = self._session(endpoint.uds)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        try:
+            async with asyncio.timeout(timeouts.first_byte):
+                response = await session.request(
+                    method,
+                    endpoint.base_url + path,
+                    data=_Body(body),
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise translate(error) from error
+            raise UpstreamTimeout(
+                "The upstream did not answer in time.",
+                outcome="first_byte_timeout",
+                detail=f"no head within {timeouts.first_byte:g} s",
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise translate(error) from error
+        return Response(response)
+
+    def _session(self, uds: str | None) -> aiohttp.ClientSession:
+        if uds is None:
+            if self._tcp is None:
+                self._tcp = self._open(
+                    aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE, ttl_dns_cache=10)
+                )
+            return self._tcp
+        session = self._unix.get(uds)
+        if session is None:
+            connector = aiohttp.UnixConnector(uds, limit=0, keepalive_timeout=IDLE)
+            session = self._unix[uds] = self._open(connector)
+        return session
+
+    @staticmethod
+    def _open(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            raise_for_status=False,
+            read_bufsize=READ_AHEAD,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept"),
+            headers={"accept-encoding": "identity", "user-agent": "roundhouse"},
+        )
+
+    async def forget(self, uds: str) -> None:
+        """Close the pool of a Unix socket whose engine is gone."""
+        if session := self._unix.pop(uds, None):
+            await session.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        sessions = [*self._unix.values(), *([self._tcp] if self._tcp else [])]
+        self._unix.clear()
+        self._tcp = None
+        for session in sessions:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await session.close()
+
+
+def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:
+    """The UpstreamError that an exception of the HTTP library or the system stands for.
+
+    `reading`: the head was in already, so a lost connection is a truncated answer.
+    """
+    detail = f"{type(error).__name__}: {error}"
+    unreachable: Any = None
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            unreachable = "connect_timeout", "The upstream could not be reached in time."
+        case aiohttp.ClientConnectorDNSError():
+            unreachable = "dns", "The upstream's name could not be resolved."
+        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch() | ssl.SSLError():
+            unreachable = "tls", "No secure connection to the upstream could be made."
+        case aiohttp.ClientConnectorError():
+            unreachable = "refused", "The upstream refused the connection."
+    if unreachable is not None:
+        outcome, message = unreachable
+        return ConnectFailed(message, outcome=outcome, detail=detail)
+    match error:
+        case aiohttp.ClientPayloadError() | asyncio.IncompleteReadError():
+            return UpstreamTruncated(
+                "The upstream's answer ended before it was complete.", detail=detail
+            )
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+            if reading:
+                return UpstreamTruncated(
+                    "The upstream's answer ended before it was complete.", detail=detail
+                )
+            return UpstreamReset("The upstream closed the connection.", detail=detail)
+        case _:
+            return UpstreamProtocol("The upstream sent something that is no answer.", detail=detail)
