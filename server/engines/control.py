@@ -1,0 +1,102 @@
+"""Small questions to an engine over its Unix socket: is it well, is it moving, its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+from dataclasses import dataclass
+from types import TracebackType
+
+import httpx
+
+MAX_ANSWER = 8 * 2**20
+
+
+class Health(enum.Enum):
+    WELL = "well"
+    MISSED = "missed"  # no answer in time, or not one we understand
+    DEAD = "dead"  # nobody listens, or the engine says that its core is dead
+
+
+class Control:
+    """HTTP to one engine. Every call has a deadline of its own and raises nothing but OSError."""
+
+    def __init__(self, socket: str) -> None:
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=socket, limits=httpx.Limits(max_connections=4, max_keepalive_connections=1)
+            ),
+            base_url="http://engine",
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Control:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def get(self, path: str, timeout: float) -> tuple[int, bytes]:
+        """(status, body). Raises TimeoutError, ConnectionRefusedError or another OSError."""
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._client.stream("GET", path, timeout=timeout) as response,
+            ):
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > MAX_ANSWER:
+                        raise OSError("an answer of more than 8 MiB")
+                return response.status_code, bytes(body)
+        except httpx.TimeoutException as exc:
+            raise TimeoutError from exc
+        except httpx.ConnectError as exc:
+            raise ConnectionRefusedError from exc
+        except (httpx.HTTPError, httpx.StreamError) as exc:
+            raise ConnectionError(type(exc).__name__) from exc
+
+    async def health(self, timeout: float) -> Health:
+        """vLLM says 200 also while it hangs or drains, 503 once its core is dead."""
+        try:
+            status, _ = await self.get("/health", timeout)
+        except ConnectionRefusedError:
+            return Health.DEAD
+        except OSError:
+            return Health.MISSED
+        if status == 503:
+            return Health.DEAD
+        return Health.WELL if status == 200 else Health.MISSED
+
+
+_RUNNING = re.compile(rb"^vllm:num_requests_running(?:\{[^}]*\})? ([0-9.eE+]+)", re.MULTILINE)
+_STEPS = re.compile(rb"^vllm:iteration_tokens_total_count(?:\{[^}]*\})? ([0-9.eE+]+)", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class Motion:
+    """Tells a hang that `/health` cannot see: requests run, and no step is made for `limit` s."""
+
+    limit: float
+    steps: float | None = None
+    still_since: float | None = None
+
+    def stuck(self, metrics: bytes, now: float) -> bool:
+        running = sum(float(value) for value in _RUNNING.findall(metrics))
+        counts = [float(value) for value in _STEPS.findall(metrics)]
+        steps = sum(counts)
+        if not counts or running <= 0 or steps != self.steps:
+            self.steps, self.still_since = steps, None
+            return False
+        if self.still_since is None:
+            self.still_since = now
+        return now - self.still_since >= self.limit

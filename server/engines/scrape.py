@@ -1,0 +1,92 @@
+"""Many engines' `/metrics` as one exposition: each sample gets the label `roundhouse_engine`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from server.engines.control import Control
+from server.engines.state import EngineState, EngineView
+
+LABEL = "roundhouse_engine"
+_META = re.compile(r"^# (HELP|TYPE) ([A-Za-z_:][\w:]*)(?: (.*))?$")
+_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+(?: -?\d+)?)$")
+_SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created", "_info", "_gsum", "_gcount")
+
+
+@dataclass(slots=True)
+class _Family:
+    meta: dict[str, str] = field(default_factory=dict)
+    samples: list[str] = field(default_factory=list)
+
+
+def merge(texts: Mapping[str, str]) -> str:
+    """One exposition of several. Each family stands once, with its first HELP and TYPE.
+
+    `texts`: engine's name → its exposition. A line that is no sample is left out.
+    """
+    families: dict[str, _Family] = {}
+    for engine, text in texts.items():
+        label = f'{LABEL}="{_escape(engine)}"'
+        current = ""
+        for line in text.splitlines():
+            if meta := _META.match(line):
+                kind, current, rest = meta.groups()
+                families.setdefault(current, _Family()).meta.setdefault(kind, rest or "")
+            elif sample := _SAMPLE.match(line):
+                name, labels, value = sample.groups()
+                if _has_label(labels):
+                    continue
+                owner = current if _belongs(name, current) else _owner(name, families)
+                joined = f"{label},{labels}" if labels else label
+                families.setdefault(owner, _Family()).samples.append(f"{name}{{{joined}}} {value}")
+    lines = []
+    for name, family in families.items():
+        if family.samples:
+            lines += [f"# {kind} {name} {text}".rstrip() for kind, text in family.meta.items()]
+            lines += family.samples
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _has_label(labels: str | None) -> bool:
+    return labels is not None and re.search(rf"(?:^|,){LABEL}=", labels) is not None
+
+
+def _belongs(name: str, family: str) -> bool:
+    return bool(family) and (
+        name == family or (name.startswith(family) and name[len(family) :] in _SUFFIXES)
+    )
+
+
+def _owner(name: str, families: Mapping[str, _Family]) -> str:
+    """The family of a sample that does not stand below its TYPE."""
+    if name in families:
+        return name
+    for suffix in _SUFFIXES:
+        if name.endswith(suffix) and name.removesuffix(suffix) in families:
+            return name.removesuffix(suffix)
+    return name
+
+
+async def fetch(views: Iterable[EngineView], timeout: float = 1.0) -> tuple[str, tuple[str, ...]]:
+    """(merged exposition of all ready engines, names of those that did not answer in time)."""
+    ready = [view for view in views if view.state is EngineState.READY and view.socket]
+    answers = await asyncio.gather(*(_one(view, timeout) for view in ready))
+    texts = {view.name: text for view, text in zip(ready, answers, strict=True) if text is not None}
+    return merge(texts), tuple(view.name for view in ready if view.name not in texts)
+
+
+async def _one(view: EngineView, timeout: float) -> str | None:
+    assert view.socket is not None
+    async with Control(view.socket) as control:
+        try:
+            status, body = await control.get("/metrics", timeout)
+        except OSError:
+            return None
+    return body.decode("utf-8", "replace") if status == 200 else None

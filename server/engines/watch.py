@@ -1,0 +1,116 @@
+"""Watching a ready engine: its exit, its health, and whether it still moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from server.config.schema import Engine
+from server.engines.control import Health, Motion
+from server.engines.process import EngineProcess
+from server.errors import EngineError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Constants in seconds. `hang_*`: requests run but no step is made for so long (on a CPU one
+    step of a large model can take minutes). `motion`: between two looks at that. `term`: what
+    SIGTERM gets before SIGKILL.
+    """
+
+    hang_gpu: float = 120.0
+    hang_cpu: float = 600.0
+    motion: float = 10.0
+    term: float = 3.0
+    drain_poll: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """An end that nobody asked for. `reason` is the label of engine_restarts."""
+
+    reason: str
+    error: EngineError
+    ready_for: float | None = None
+
+
+async def first(
+    future: asyncio.Future[Any], event: asyncio.Event, timeout: float | None = None
+) -> None:
+    """Until `future` is done, `event` is set or `timeout` seconds are over."""
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({future, waiter}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()
+
+
+async def watch(
+    process: EngineProcess,
+    engine: Callable[[], Engine],
+    *,
+    poke: asyncio.Event,
+    clock: Callable[[], float],
+    timing: Timing,
+) -> Death:
+    """Returns when the process is dead or must die.
+
+    `engine` is asked anew each round: a reload may change the interval. `poke` asks for a check
+    now. A check has the interval as its deadline, so that a stopped process is known after
+    `health_misses` intervals and a bit.
+    """
+    on_gpu = process.launch.facts.get("device") == "cuda"
+    motion = Motion(timing.hang_gpu if on_gpu else timing.hang_cpu)
+    looked = asked = clock()
+    misses = 0
+    while True:
+        interval = engine().health_interval
+        if (pause := interval - (clock() - asked)) > 0:
+            await first(process.exited, poke, pause)
+        poke.clear()
+        asked = clock()
+        health = Health.DEAD if process.exited.done() else await process.control.health(interval)
+        if health is Health.DEAD or process.exited.done():
+            return await _ended(process)
+        misses = misses + 1 if health is Health.MISSED else 0
+        if misses:
+            log.warning("engine_health_missed", pid=process.pid, misses=misses)
+        if misses >= engine().health_misses:
+            return _hang(process, f"It did not answer {misses} health checks.")
+        if not misses and asked - looked >= timing.motion:
+            looked = asked
+            if await _stuck(process, motion, interval, clock):
+                return _hang(process, f"It had work and made no step for {motion.limit:g} s.")
+
+
+async def _stuck(
+    process: EngineProcess, motion: Motion, timeout: float, clock: Callable[[], float]
+) -> bool:
+    try:
+        status, metrics = await process.control.get("/metrics", timeout)
+    except OSError:
+        return False
+    return status == 200 and motion.stuck(metrics, clock())
+
+
+async def _ended(process: EngineProcess) -> Death:
+    # A refused connection is seen a little before the exit that tells more.
+    await asyncio.wait([process.exited], timeout=0.2)
+    reason = "exit"
+    if not process.exited.done():
+        told = "Its core is dead, or nobody listens on its socket."
+    else:
+        ended = process.exited.result()
+        reason = "exit" if ended.signal is None else "killed"
+        told = f"It ended though nobody had asked it to ({ended})."
+    return Death(reason, EngineError(told, reason="crash", log_tail=process.tail()))
+
+
+def _hang(process: EngineProcess, told: str) -> Death:
+    return Death("hang", EngineError(told, reason="hang", log_tail=process.tail()))
