@@ -72,6 +72,8 @@ class EngineTarget:
     engine: str
     engines: Engines
     timeouts: AttemptTimeouts
+    #: Seconds that a request may wait for it to be ready.
+    max_wait: float = 300.0
     label: str = ""
     #: Work done twice on an engine of ours costs nothing but time.
     retry_ambiguous: bool = True
@@ -93,7 +95,7 @@ class EngineTarget:
         return None
 
     async def wait(self, timeout: float) -> None:
-        await self.engines.wait_ready(self.engine, timeout)
+        await self.engines.wait_ready(self.engine, min(timeout, self.max_wait))
 
     async def send(self, request: Request, transport: Transport) -> Response:
         view = self.engines.view(self.engine)

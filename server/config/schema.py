@@ -182,6 +182,10 @@ class Engine(Strict):
     max_waiting: int = Field(
         64, ge=0, description="Requests that may wait while it loads; over it: 503."
     )
+    wait: Duration = Field(
+        300,
+        description="How long a request waits for it to be ready; 0: 503 with an estimate at once.",
+    )
     start_timeout: Duration = Field(
         900, description="Ready within this, or it is killed and reported."
     )

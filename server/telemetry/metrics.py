@@ -92,7 +92,7 @@ class Metrics:
             Counter,
             "roundhouse_shed",
             "Requests refused to protect the server: bodies, connections, engine_queue, "
-            "slow_client, slow_body, draining, fd.",
+            "slow_client, slow_body, draining.",
             ("reason",),
         )
         self.engine_state = self._add(

@@ -1,0 +1,224 @@
+"""One POST of the data path from its head to its settlement: the endpoint of every surface."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from server.access.keys import KeyInfo
+from server.api import intake, render
+from server.api.services import Services
+from server.api.sink import AsgiSink, ClientWatch, abort
+from server.errors import ClientGone, Draining, RoundhouseError
+from server.protocol.envelope import Envelope, Surface
+from server.protocol.request import Request
+from server.routing.dispatch import error_event
+from server.routing.record import Record
+from server.routing.relay import SlowClient
+from server.telemetry.logs import RequestLog
+
+log = structlog.get_logger("roundhouse.request")
+
+
+def new_id() -> str:
+    """An id of ours for one request. Clients' own ids are logged, never used."""
+    return "req_" + secrets.token_hex(12)
+
+
+class SurfaceEndpoint:
+    """The ASGI endpoint of one surface."""
+
+    def __init__(self, services: Services, surface: Surface) -> None:
+        self._services = services
+        self._surface = surface
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Exchange(self._services, self._surface, scope, receive, send).run()
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, services: Services, surface: Surface, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.services, self.surface = services, surface
+        self.scope, self.receive = scope, receive
+        self.id = scope.get("roundhouse.id") or new_id()
+        self.arrived = time.monotonic()
+        self.record = Record()
+        self.sink = AsgiSink(send, self._headers)
+        self.key: KeyInfo | None = None
+        self.request: Request | None = None
+        self.model: str | None = None
+        self.label = services.metrics.model(None)
+        self._held = 0
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # --- the way -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer. Never raises but for a cancellation from outside."""
+        self._task = asyncio.current_task()
+        self.services.open.add(self)
+        try:
+            await self._serve()
+        except RoundhouseError as error:
+            await self._fail(error)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self.record.end = self.record.end or "internal"
+                raise
+            assert self._task is not None
+            self._task.uncancel()
+            self.record.end = "shutdown"
+            await self._fail(Draining("The server is shutting down.", retry_after=5))
+        except Exception as error:
+            self.record.detail = f"{type(error).__name__}: {error}"
+            log.exception("request failed inside", id=self.id)
+            await self._fail(render.internal(self.id))
+        finally:
+            self.services.open.discard(self)
+            self.services.budget.give_back(self._held)
+            self._settle()
+
+    def stop(self) -> None:
+        """The server's drain time is over: end this exchange with an error."""
+        if self._task is not None and not self._stopping:
+            self._stopping = True
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        services, state = self.services, self.services.state
+        if not services.accepting:
+            services.metrics.shed.labels("draining").inc()
+            raise Draining("The server is shutting down.", retry_after=5)
+        self.key = state.keyring.authenticate(self.scope["headers"])
+        limits = state.config.server.limits
+        body, self._held = await intake.read_body(
+            self.scope,
+            self.receive,
+            limits=limits,
+            timeout=state.timeouts.body,
+            budget=services.budget,
+        )
+        fields, members, legacy = intake.parse(self.surface, body, limits)
+        del body
+        self.model = fields.model
+        routes = services.find(fields.model, self.key)
+        self.label = services.metrics.model(fields.model)
+        streaming = isinstance(fields, Envelope)
+        self.request = Request(
+            id=self.id,
+            surface=self.surface,
+            model=fields.model,
+            members=members,
+            stream=bool(streaming and fields.stream),
+            wants_usage=bool(
+                streaming and fields.stream_options and fields.stream_options.include_usage
+            ),
+            legacy_functions=legacy,
+            tenant=self.key.tenant,
+            arrived=self.arrived,
+            deadline=self.arrived + state.timeouts.total,
+        )
+        in_flight = services.metrics.in_flight.labels(self.surface.value, self.label)
+        in_flight.inc()
+        try:
+            async with ClientWatch(self.receive):
+                await services.dispatcher.run(
+                    self.request,
+                    routes,
+                    self.sink,
+                    self.record,
+                    model_label=self.label,
+                    pace=state.pace,
+                )
+        finally:
+            in_flight.dec()
+
+    async def _fail(self, error: RoundhouseError) -> None:
+        """Tell the client, in the form that what was sent so far allows."""
+        record, sink = self.record, self.sink
+        record.error = error.code
+        record.detail = error.detail or record.detail
+        if isinstance(error, ClientGone):
+            record.end = "client_gone"
+            record.status = error.status
+            return
+        if isinstance(error, SlowClient):
+            record.status = error.status
+            self.services.metrics.shed.labels("slow_client").inc()
+            abort(self.scope)
+            return
+        if not sink.started:
+            await sink.answer(error.status, render.body(error), render.headers(error))
+        elif not sink.ended:
+            record.end = record.end or "upstream_error"
+            await sink.write(error_event(error))
+            await sink.end()
+
+    # --- what the answer and the books say -------------------------------------------------
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        record = self.record
+        found = [(b"x-request-id", self.id.encode())]
+        if record.target is not None:
+            elapsed = int((time.monotonic() - self.arrived) * 1000)
+            found += [
+                (b"x-roundhouse-target", record.target.encode()),
+                (b"x-roundhouse-attempts", str(record.attempts).encode()),
+                (b"openai-processing-ms", str(elapsed).encode()),
+            ]
+        if record.fallback_from is not None:
+            found.append((b"x-roundhouse-fallback-from", record.fallback_from.encode()))
+        if self.request is not None and self.request.dropped:
+            found.append((b"x-roundhouse-dropped", ",".join(self.request.dropped).encode()))
+        return found
+
+    def _settle(self) -> None:
+        """Count and log this exchange, exactly once."""
+        record, metrics = self.record, self.services.metrics
+        now = time.monotonic()
+        status = record.status or self.sink.status or 500
+        endpoint, label = self.surface.value, self.label
+        metrics.requests.labels(endpoint, label, str(status)).inc()
+        metrics.duration.labels(endpoint, label).observe(now - self.arrived)
+        stream = self.request is not None and self.request.stream
+        ttft = None
+        if stream:
+            metrics.stream_end.labels(label, record.end or "upstream_error").inc()
+            if record.first_token is not None:
+                ttft = record.first_token - self.arrived
+                metrics.first_token.labels(endpoint, label).observe(ttft)
+        if usage := record.usage:
+            metrics.tokens.labels(label, "prompt").inc(usage.prompt)
+            metrics.tokens.labels(label, "completion").inc(usage.completion)
+            if usage.cached:
+                metrics.tokens.labels(label, "cached").inc(usage.cached)
+        if not self.services.state.config.log.access:
+            return
+        RequestLog(
+            id=self.id,
+            client_id=intake.header(self.scope, b"x-request-id"),
+            key=self.key.name if self.key else None,
+            endpoint=endpoint,
+            model=self.model,
+            target=record.target,
+            attempts=record.attempts,
+            status=status,
+            stream=stream,
+            prompt_tokens=usage.prompt if usage else None,
+            completion_tokens=usage.completion if usage else None,
+            cached_tokens=usage.cached if usage else None,
+            ttft_s=ttft,
+            duration_s=now - self.arrived,
+            end=record.end or ("ok" if status < 400 else "error"),
+            error=record.error,
+            detail=record.detail,
+        ).emit()

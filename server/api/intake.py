@@ -1,0 +1,190 @@
+"""From an ASGI request to a checked `Request`: byte caps first, then text, then fields."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from starlette.types import Receive, Scope
+
+from server.config.schema import Limits
+from server.errors import (
+    ClientGone,
+    InvalidRequest,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimedOut,
+    UnsupportedMedia,
+)
+from server.protocol import envelope, functions
+from server.protocol.envelope import Surface
+from server.telemetry.metrics import Metrics
+
+
+class BodyBudget:
+    """Bytes of request bodies held at one time, over all requests."""
+
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        self.limit = limit
+        self.held = 0
+        self.metrics = metrics
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded when the server holds too much already."""
+        if self.held + size > self.limit:
+            self.metrics.shed.labels("bodies").inc()
+            raise Overloaded(
+                "The server holds too many large requests at the moment.", retry_after=1
+            )
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of this lower-case name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+async def read_body(
+    scope: Scope, receive: Receive, *, limits: Limits, timeout: float, budget: BodyBudget
+) -> tuple[bytes, int]:
+    """The request's body, and the bytes taken from the budget (to be given back by the caller).
+
+    Raises UnsupportedMedia, PayloadTooLarge, RequestTimedOut, Overloaded, ClientGone.
+    """
+    _check_media(scope)
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limits.body:
+        raise _too_large(limits.body)
+    taken = 0
+    parts: list[bytes] = []
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone("The client closed the connection.")
+                if part := message.get("body", b""):
+                    if taken + len(part) > limits.body:
+                        raise _too_large(limits.body)
+                    budget.take(len(part))
+                    taken += len(part)
+                    parts.append(part)
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        budget.give_back(taken)
+        budget.metrics.shed.labels("slow_body").inc()
+        raise RequestTimedOut(
+            f"The request's body did not arrive within {timeout:g} seconds."
+        ) from None
+    except BaseException:
+        budget.give_back(taken)
+        raise
+    return (parts[0] if len(parts) == 1 else b"".join(parts)), taken
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The request's body is larger than {limit} bytes.")
+
+
+def _check_media(scope: Scope) -> None:
+    kind = (header(scope, b"content-type") or "").split(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        said = f"not {kind}" if kind else "which is missing"
+        raise UnsupportedMedia(
+            f"Send the body as JSON with the header `content-type: application/json`, {said}."
+        )
+    coding = (header(scope, b"content-encoding") or "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMedia(
+            f"The body is encoded as {coding[:40]}; send it without content-encoding."
+        )
+
+
+def parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str, Raw], bool]:
+    """(typed envelope, raw members, speaks legacy functions). Raises InvalidRequest."""
+    envelope.check_text(body, depth=limits.depth)
+    fields = envelope.decode(surface, body)
+    members = envelope.members(body)
+    if not fields.model:
+        raise InvalidRequest("You must provide `model`.", param="model")
+    if isinstance(fields, envelope.Envelope):
+        _check_caps(fields, limits)
+    if surface is Surface.CHAT:
+        count = len(fields.messages)
+        if count == 0:
+            raise InvalidRequest("`messages` must not be empty.", param="messages")
+        _cap(count, limits.messages, "messages", "messages")
+    if surface is Surface.TOKENIZE and (fields.prompt is None) == (fields.messages is None):
+        raise InvalidRequest("Give either `prompt` or `messages`.", param="prompt")
+    legacy = surface is Surface.CHAT and functions.is_legacy(members)
+    if legacy:
+        members = functions.to_tools(members)
+    return fields, members, legacy
+
+
+def _cap(count: int, limit: int, param: str, what: str) -> None:
+    if count > limit:
+        raise InvalidRequest(
+            f"`{param}` holds {count} {what}; this server allows {limit}.",
+            param=param,
+            code="over_limit",
+        )
+
+
+def _check_caps(fields: envelope.Envelope, limits: Limits) -> None:
+    if fields.n is not None:
+        if fields.n < 1:
+            raise InvalidRequest("`n` must be at least 1.", param="n")
+        if fields.n > limits.n:
+            raise InvalidRequest(
+                f"`n` is {fields.n}; this server allows {limits.n}.", param="n", code="over_limit"
+            )
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = getattr(fields, name)
+        if value is not None and value < 1:
+            raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
+    if isinstance(fields.stop, list):
+        _cap(len(fields.stop), limits.stop, "stop", "sequences")
+    if fields.logit_bias is not None:
+        _cap(len(fields.logit_bias), limits.logit_bias, "logit_bias", "tokens")
+    for name in ("tools", "functions"):
+        if (listed := getattr(fields, name)) is not None:
+            _cap(len(listed), limits.tools, name, "tools")
+            for at, tool in enumerate(listed):
+                _check_schema(tool, limits, f"{name}[{at}]")
+    if fields.response_format is not None:
+        _check_schema(fields.response_format, limits, "response_format")
+    if fields.stream_options is not None and not fields.stream:
+        raise InvalidRequest(
+            "`stream_options` is only allowed when `stream` is true.", param="stream_options"
+        )
+
+
+def _check_schema(value: Raw, limits: Limits, param: str) -> None:
+    """A JSON schema compiles into a grammar on the engine: big or deep ones cost it dearly."""
+    text = bytes(value)
+    if len(text) > limits.schema_size:
+        raise InvalidRequest(
+            f"`{param}` is {len(text)} bytes; this server allows {limits.schema_size}.",
+            param=param,
+            code="over_limit",
+        )
+    if text.count(b"{") + text.count(b"[") <= limits.schema_depth + 2:
+        return
+    # The schema itself stands two levels down, in a tool as in a response format.
+    deep = envelope.depth_of(msgspec.json.decode(text)) - 2
+    if deep > limits.schema_depth:
+        raise InvalidRequest(
+            f"`{param}` is nested {deep} levels deep; this server allows {limits.schema_depth}.",
+            param=param,
+            code="over_limit",
+        )

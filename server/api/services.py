@@ -1,0 +1,163 @@
+"""What the endpoints share: one immutable snapshot of the config, and the things that act."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from server.access.keys import KeyInfo, Keyring
+from server.api.intake import BodyBudget
+from server.config.links import ResolvedModel, ResolvedTarget, provider_target, resolve_models
+from server.config.load import Loaded
+from server.config.providers_table import account
+from server.config.schema import Config, Timeouts
+from server.engines.supervisor import Supervisor
+from server.errors import ModelNotFound, NotAllowed
+from server.routing.dispatch import Dispatcher, Pace, Route
+from server.targets import Engines, EngineTarget, ProviderTarget, Target
+from server.telemetry.metrics import Metrics
+from server.transport import AttemptTimeouts, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that a request reads of the config. A reload swaps the whole of it."""
+
+    config: Config
+    models: dict[str, ResolvedModel]
+    routes: dict[str, tuple[Route, ...]]
+    keyring: Keyring
+    pace: Pace
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self.config.server.timeouts
+
+
+def build_state(loaded: Loaded, engines: Engines) -> State:
+    """The snapshot of a config that has passed its checks."""
+    config = loaded.config
+    models = resolve_models(config)
+    targets: dict[tuple[str, str], tuple[Target, ...]] = {}
+
+    def own(name: str) -> list[Route]:
+        model = models[name]
+        key = ("", model.name)
+        if key not in targets:
+            targets[key] = tuple(make_target(t, config, engines) for t in model.targets)
+        return [Route(model.name, target) for target in targets[key]]
+
+    def chain(name: str, seen: set[str]) -> list[Route]:
+        """The model's own targets, then depth first those of its fallbacks."""
+        model = models[name]
+        if model.name in seen:
+            return []
+        seen.add(model.name)
+        found = own(name)
+        for fallback in model.fallbacks:
+            found += chain(fallback, seen)
+        return found
+
+    limits, times = config.server.limits, config.server.timeouts
+    return State(
+        config=config,
+        models=models,
+        routes={name: tuple(chain(name, set())) for name in models},
+        keyring=Keyring.from_config(config),
+        pace=Pace(
+            waiting=times.waiting,
+            write=times.write,
+            event_limit=limits.event,
+            answer_limit=limits.answer,
+        ),
+    )
+
+
+def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Target:
+    """The acting target of a resolved one."""
+    times = AttemptTimeouts(
+        connect=target.timeouts.connect,
+        first_byte=target.timeouts.first_byte,
+        inter_chunk=target.timeouts.inter_chunk,
+    )
+    if target.engine is not None:
+        return EngineTarget(
+            target.engine, engines, times, max_wait=config.engines[target.engine].wait
+        )
+    assert target.provider is not None and target.model is not None
+    provider = config.providers[target.provider]
+    row = account(target.provider, provider)
+    headers = {name.lower(): value.get_secret_value() for name, value in provider.headers.items()}
+    if row.api_key is not None:
+        headers["authorization"] = f"Bearer {row.api_key}"
+    return ProviderTarget(
+        target.provider,
+        target.model,
+        row.base_url,
+        headers,
+        times,
+        retry_ambiguous=provider.retry_ambiguous,
+    )
+
+
+@dataclass(slots=True)
+class Services:
+    """Made once by the app. `state` is replaced as a whole, never changed."""
+
+    state: State
+    metrics: Metrics
+    transport: Transport
+    supervisor: Supervisor
+    dispatcher: Dispatcher
+    budget: BodyBudget
+    version: str
+    #: Accepting new work: false from the first signal to stop.
+    accepting: bool = True
+    #: Open exchanges, so that a drain can end them.
+    open: set[object] = field(default_factory=set)
+
+    def find(self, name: str, key: KeyInfo) -> tuple[Route, ...]:
+        """The routes of a model this key may use. Raises ModelNotFound, NotAllowed."""
+        state = self.state
+        routes = state.routes.get(name)
+        if routes is None:
+            target = provider_target(state.config, name)
+            if target is None:
+                raise self._unknown(name, key)
+            acting = make_target(target, state.config, self.supervisor)
+            # The upstream id is the client's word: it must not become a label.
+            acting.label = f"{target.provider}/*"
+            routes = (Route(name, acting),)
+        if not (key.allows(name) or (name in state.models and key.allows(state.models[name].name))):
+            raise NotAllowed(
+                f"The key `{key.name}` may not use the model `{name[:200]}`. "
+                "GET /v1/models lists those it may use.",
+                param="model",
+            )
+        return routes
+
+    def visible(self, key: KeyInfo) -> list[str]:
+        """Names of the models this key may use, in the config's order."""
+        models = self.state.models
+        return [n for n in models if key.allows(n) or key.allows(models[n].name)]
+
+    def _unknown(self, name: str, key: KeyInfo) -> ModelNotFound:
+        visible = self.visible(key)
+        near = near_matches(name, visible)
+        if near:
+            hint = " Did you mean " + " or ".join(f"`{n}`" for n in near) + "?"
+        elif visible:
+            hint = " GET /v1/models lists the models of this server."
+        else:
+            hint = " This server has no models configured that this key may use."
+        return ModelNotFound(f"The model `{name[:200]}` does not exist.{hint}", param="model")
+
+
+def near_matches(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Names that the client may have meant, best first."""
+    folded = {k.lower(): k for k in known}
+    wanted = name.lower()
+    near = difflib.get_close_matches(wanted, folded, n=most, cutoff=0.55)
+    inside = [k for k in folded if k not in near and len(wanted) > 2 and (wanted in k or k in wanted)]
+    return [folded[k] for k in [*near, *inside][:most]]

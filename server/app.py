@@ -1,0 +1,185 @@
+"""Config → the two Starlette apps and the server around them.
+
+The route tables below hold every URL. An endpoint is guarded by a key unless its row says
+`public`; what is on neither table is 404 in OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from server.access.keys import KeyInfo
+from server.api import render
+from server.api.admin import AdminEndpoints
+from server.api.docs import docs_endpoints
+from server.api.exchange import SurfaceEndpoint, new_id
+from server.api.models import ModelEndpoints
+from server.api.openapi import build_admin, build_public
+from server.api.ops import OpsEndpoints
+from server.api.services import Services
+from server.config.reload import ReloadReport
+from server.errors import MethodNotAllowed, RoundhouseError, RouteNotFound
+from server.protocol.envelope import Surface
+
+log = structlog.get_logger("roundhouse")
+
+Handler = Callable[..., Awaitable[Response]]
+
+#: The hot routes first: Starlette tries them in order. All of them also without `/v1`.
+SURFACES: Final[tuple[tuple[str, str, Surface], ...]] = (
+    ("POST", "/v1/chat/completions", Surface.CHAT),
+    ("POST", "/v1/completions", Surface.COMPLETIONS),
+    ("POST", "/v1/embeddings", Surface.EMBEDDINGS),
+    ("POST", "/v1/tokenize", Surface.TOKENIZE),
+    ("POST", "/v1/detokenize", Surface.DETOKENIZE),
+)
+#: (method, path, (group, method of the group), public)
+PUBLIC: Final[tuple[tuple[str, str, tuple[str, str], bool], ...]] = (
+    ("GET", "/v1/models", ("models", "index"), False),
+    ("GET", "/v1/models/{id:path}", ("models", "one"), False),
+    ("GET", "/health", ("ops", "health"), True),
+    ("GET", "/ready", ("ops", "ready"), True),
+)
+ADMIN: Final[tuple[tuple[str, str, tuple[str, str], bool], ...]] = (
+    ("GET", "/metrics", ("admin", "metrics"), False),
+    ("GET", "/metrics/engines", ("admin", "engine_metrics"), False),
+    ("GET", "/engines", ("admin", "engines"), False),
+    ("GET", "/events", ("admin", "events"), False),
+    ("POST", "/engines/{name}/load", ("admin", "load"), False),
+    ("POST", "/engines/{name}/unload", ("admin", "unload"), False),
+    ("POST", "/reload", ("admin", "reload"), False),
+    ("GET", "/health", ("ops", "health"), True),
+    ("GET", "/ready", ("ops", "ready"), True),
+)
+#: Paths of other servers' APIs, and where their users find the same thing here.
+ELSEWHERE: Final = {
+    "/api/chat": "/v1/chat/completions",
+    "/api/generate": "/v1/completions",
+    "/api/tags": "/v1/models",
+    "/api/embed": "/v1/embeddings",
+    "/api/embeddings": "/v1/embeddings",
+    "/generate": "/v1/completions",
+    "/chat": "/v1/chat/completions",
+    "/v1/engines": "/v1/models",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Checks a key before a handler of Starlette's kind runs, and renders what it raises."""
+
+    handler: Handler
+    check: Callable[[HttpRequest], KeyInfo | None] | None
+
+    async def __call__(self, request: HttpRequest) -> Response:
+        try:
+            if self.check is None:
+                return await self.handler(request)
+            key = self.check(request)
+            return await (self.handler(request) if key is None else self.handler(request, key))
+        except RoundhouseError as error:
+            return respond(error, new_id())
+
+
+def respond(error: RoundhouseError, request_id: str) -> Response:
+    """An error as a Starlette response."""
+    response = Response(render.body(error), error.status, media_type="application/json")
+    response.raw_headers += [*render.headers(error), (b"x-request-id", request_id.encode())]
+    return response
+
+
+def public_app(services: Services, created: int) -> ASGIApp:
+    """The app of the public listener."""
+    groups = {"models": ModelEndpoints(services, created), "ops": OpsEndpoints(services)}
+
+    def check(request: HttpRequest) -> KeyInfo:
+        return services.state.keyring.authenticate(request.scope["headers"])
+
+    routes: list[BaseRoute] = []
+    for method, path, surface in SURFACES:
+        endpoint = SurfaceEndpoint(services, surface)
+        routes += [Route(p, endpoint, methods=[method]) for p in _with_and_without_v1(path)]
+    routes += _routes(PUBLIC, groups, check)
+    document = build_public(services.version)
+    return _app(routes + docs_endpoints(services.state.config.server.docs, document))
+
+
+def admin_app(
+    services: Services,
+    reload: Callable[[], Awaitable[ReloadReport]],
+) -> ASGIApp:
+    """The app of the admin listener: metrics, engines, reload."""
+    groups = {"admin": AdminEndpoints(services, reload), "ops": OpsEndpoints(services)}
+
+    def check(request: HttpRequest) -> None:
+        services.state.keyring.authenticate_admin(request.scope["headers"])
+
+    routes = _routes(ADMIN, groups, check)
+    document = build_admin(services.version)
+    return _app(routes + docs_endpoints(services.state.config.server.docs, document))
+
+
+def _with_and_without_v1(path: str) -> tuple[str, ...]:
+    return (path, path.removeprefix("/v1")) if path.startswith("/v1/") else (path,)
+
+
+def _routes(
+    table: tuple[tuple[str, str, tuple[str, str], bool], ...],
+    groups: dict[str, Any],
+    check: Callable[[HttpRequest], KeyInfo | None],
+) -> list[BaseRoute]:
+    found: list[BaseRoute] = []
+    for method, path, (group, name), public in table:
+        guard = Guard(getattr(groups[group], name), None if public else check)
+
+        async def endpoint(request: HttpRequest, guard: Guard = guard) -> Response:
+            return await guard(request)
+
+        found += [Route(p, endpoint, methods=[method]) for p in _with_and_without_v1(path)]
+    return found
+
+
+def _app(routes: list[BaseRoute]) -> Starlette:
+    async def http_error(request: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return respond(_of_starlette(request, error), new_id())
+
+    async def fault(request: HttpRequest, error: Exception) -> Response:
+        request_id = new_id()
+        log.error("request failed inside", id=request_id, exc_info=error)
+        return respond(render.internal(request_id), request_id)
+
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, 500: fault})
+    # A redirect would lose a POST's body in most clients; 404 says more.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _of_starlette(request: HttpRequest, error: HTTPException) -> RoundhouseError:
+    path = request.scope["path"]
+    if error.status_code == 405:
+        allow = tuple((error.headers or {}).get("Allow", "").replace(" ", "").split(","))
+        return MethodNotAllowed(
+            f"{request.method} is not allowed on {path[:200]}; use {' or '.join(allow)}.",
+            allow=allow,
+        )
+    if error.status_code == 404:
+        bare = path.rstrip("/") or "/"
+        if there := ELSEWHERE.get(bare):
+            hint = f" This server speaks OpenAI's API: use {there}."
+        elif bare.removeprefix("/v1").startswith("/v1"):
+            hint = " The base URL ends with one /v1, not two."
+        else:
+            hint = " The API is under /v1; /docs lists it."
+        return RouteNotFound(f"There is no {path[:200]} here.{hint}")
+    return RoundhouseError("The request could not be served.")

