@@ -148,7 +148,7 @@ def check_static(
 def named(name: str, error: EngineError) -> EngineError:
     """The error with its engine's name before it, for people."""
     return EngineError(
-        f"Engine {name!r} cannot run: {error.message}",
+        f"Engine {name!r}: {error.message}",
         reason=error.reason,
         terminal=error.terminal,
         log_tail=error.log_tail,

@@ -249,6 +249,8 @@ class EngineUnit:
         return socket
 
     def _line(self, line: str) -> None:
+        if self.view.state is EngineState.READY and "EngineDeadError" in line:
+            self._poke.set()  # seconds before vLLM itself ends
         stage = advance(self._stage, line)
         if stage is not self._stage and self.view.state is EngineState.STARTING:
             if stage.rank != self._stage.rank:

@@ -1,0 +1,169 @@
+"""Supervisors over fake engines: real guards, real processes, real sockets, short times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from server.config.schema import Engine, Runtime
+from server.engines.backoff import Policy
+from server.engines.control import Control
+from server.engines.runtimes import Launch
+from server.engines.state import EngineState, EngineView
+from server.engines.supervisor import Supervisor
+from server.engines.watch import Timing
+from server.errors import EngineError
+from server.telemetry.metrics import Metrics
+
+FAKE = Path(__file__).parents[1] / "fakes" / "engine.py"
+QUICK = Policy(first=0.01, cap=0.05, jitter=0.0)
+SOON = Timing(hang_cpu=0.2, motion=0.05, term=0.3, drain_poll=0.01)
+
+
+def fake_launch(scratch: str | Path, socket: str, **script: Any) -> Launch:
+    return Launch(
+        argv=(sys.executable, "-I", "-S", str(FAKE), socket, json.dumps(script)),
+        env={"ENGINE": "fake"},
+        cwd="/",
+        remove=(str(scratch),),
+        facts={"device": "cpu"},
+    )
+
+
+class FakeLauncher:
+    """`scripts[name]`: what the engine of that name does next time; an error is raised."""
+
+    def __init__(self) -> None:
+        self.scripts: dict[str, dict[str, Any] | EngineError] = {}
+        self.launches: list[str] = []
+        self.engines: Mapping[str, Engine] = {}
+
+    def configure(self, engines: Mapping[str, Engine]) -> None:
+        self.engines = engines
+
+    async def prepare(
+        self, name: str, engine: Engine, runtime: Runtime | None, *, scratch: str, socket: str
+    ) -> Launch:
+        self.launches.append(name)
+        script = self.scripts.get(name, {})
+        if isinstance(script, EngineError):
+            raise script
+        return fake_launch(scratch, socket, **script)
+
+
+def engine(**changes: Any) -> Engine:
+    values: dict[str, Any] = {
+        "weights": "fake", "health_interval": 0.1, "start_timeout": 20, "stop_timeout": 5,
+    }  # fmt: skip
+    return Engine(**{**values, **changes})
+
+
+class House:
+    """A supervisor and what a test wants to know of it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.launcher = FakeLauncher()
+        self.metrics = Metrics()
+        self.busy: dict[str, int] = {}
+        self.made: list[Supervisor] = []
+        self.clock: Callable[[], float] | None = None
+        self.policy, self.timing = QUICK, SOON
+
+    async def start(self, **engines: Engine) -> Supervisor:
+        extra: dict[str, Any] = {} if self.clock is None else {"clock": self.clock}
+        supervisor = Supervisor(
+            engines,
+            {},
+            home=self.home,
+            metrics=self.metrics,
+            in_flight=lambda name: self.busy.get(name, 0),
+            rng=random.Random(7),
+            launcher=self.launcher,
+            policy=self.policy,
+            timing=self.timing,
+            **extra,
+        )
+        self.made.append(supervisor)
+        await supervisor.start()
+        return supervisor
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path / "home")
+    yield made
+    for supervisor in made.made:
+        await supervisor.close(drain=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Whatever a test did, no process of it may be alive afterwards."""
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+    _, left = psutil.wait_procs(left, timeout=2)
+    for process in left:
+        process.kill()
+    assert not left, f"left running: {left}"
+
+
+async def until(
+    supervisor: Supervisor, name: str, accept: Callable[[EngineView], bool]
+) -> EngineView:
+    """The first view, now or later, that is accepted."""
+    async with asyncio.timeout(20):
+        with supervisor.subscribe() as feed:
+            async for view in feed:
+                if view.name == name and accept(view):
+                    return view
+    raise AssertionError("the feed ended")
+
+
+async def ready(supervisor: Supervisor, name: str, generation: int = 0) -> EngineView:
+    return await until(
+        supervisor,
+        name,
+        lambda view: view.state is EngineState.READY and view.generation > generation,
+    )
+
+
+async def ask(view: EngineView, path: str) -> Any:
+    """A question to a ready fake engine; JSON where it answers any."""
+    assert view.socket is not None
+    async with Control(view.socket) as control:
+        _, body = await control.get(path, 5)
+    return json.loads(body) if body.startswith(b"{") else body.decode()
+
+
+async def tell(view: EngineView, what: str) -> None:
+    """Like `ask`, of an engine that may die of it."""
+    try:
+        await ask(view, f"/do/{what}")
+    except OSError:
+        return
+
+
+async def gone(*pids: int) -> None:
+    """Until none of these processes is alive."""
+    async with asyncio.timeout(10):
+        while any(alive(pid) for pid in pids):
+            await asyncio.sleep(0.01)  # the kernel tells of other people's children in no other way
+
+
+def alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

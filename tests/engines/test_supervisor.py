@@ -1,0 +1,428 @@
+"""The supervisor over real guards and fake engines: lives, deaths, waiting, reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.engines.state import EngineState
+from server.engines.supervisor import Supervisor
+from server.errors import Draining, EngineError, EngineNotReady, Overloaded
+from tests.engines.conftest import House, alive, ask, engine, gone, ready, tell, until
+
+S = EngineState
+
+
+def failed(reason: str = "weights", *, terminal: bool = True) -> EngineError:
+    return EngineError("There is no such folder.", reason=reason, terminal=terminal)
+
+
+async def test_start_ready_close(house: House) -> None:
+    supervisor = await house.start(one=engine())
+    assert supervisor.view("one") is not None
+    assert await supervisor.wait_started() is None
+    view = await supervisor.wait_ready("one", 0)
+    assert view.state is S.READY
+    assert view.socket is not None
+    assert len(os.fsencode(view.socket)) < 80
+    run = Path(view.socket).parents[1]
+    assert run.stat().st_mode & 0o777 == 0o700
+    assert Path(view.socket).parent.stat().st_mode & 0o777 == 0o700
+    assert house.count("roundhouse_engine_starts_total", engine="one", result="ready") == 1
+    assert house.count("roundhouse_engine_state", engine="one", state="ready") == 1
+    assert house.count("roundhouse_engine_start_seconds_count", engine="one") == 1
+    assert supervisor.views() == (view,)
+    assert supervisor.first_error() is None
+    assert supervisor.eta("one") == 0
+    await supervisor.close()
+    assert view.pid is not None
+    assert not alive(view.pid)
+    assert not run.exists()
+    log = supervisor.log_file("one")
+    assert "Application startup complete" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_engine_gets_no_descriptors_and_goes_first_when_memory_ends(house: House) -> None:
+    supervisor = await house.start(one=engine())
+    pids = await ask(await ready(supervisor, "one"), "/pids")
+    assert sorted(pids["fds"]) == ["0", "1", "2"]
+    assert pids["oom"] == "500"
+    assert pids["environ"].get("ENGINE") == "fake"
+    assert not any(name.startswith("ROUNDHOUSE") for name in pids["environ"])
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGKILL, "killed"), (signal.SIGTERM, "killed")]
+)
+async def test_a_death_by_signal_is_followed_by_a_restart(
+    house: House, number: int, reason: str
+) -> None:
+    house.launcher.scripts["one"] = {"children": 2, "strays": 1}
+    supervisor = await house.start(one=engine())
+    view = await ready(supervisor, "one")
+    pids = await ask(view, "/pids")
+    os.kill(pids["self"], number)
+    down = await until(supervisor, "one", lambda v: v.state is S.BACKOFF and bool(v.error))
+    assert down.socket is None
+    assert down.error_reason == "crash"
+    await gone(*pids["children"], *pids["strays"])
+    again = await ready(supervisor, "one", view.generation)
+    assert again.pid != view.pid
+    assert again.restarts == 1
+    assert again.error is None
+    assert house.count("roundhouse_engine_restarts_total", engine="one", reason=reason) == 1
+
+
+async def test_exit_code_zero_is_a_failure_too(house: House) -> None:
+    supervisor = await house.start(one=engine())
+    view = await ready(supervisor, "one")
+    await tell(view, "exit0")
+    await ready(supervisor, "one", view.generation)
+    assert house.count("roundhouse_engine_restarts_total", engine="one", reason="exit") == 1
+
+
+async def test_a_core_that_is_dead_is_no_miss_but_a_death(house: House) -> None:
+    supervisor = await house.start(one=engine(health_misses=1000))
+    view = await ready(supervisor, "one")
+    await tell(view, "sick")
+    await ready(supervisor, "one", view.generation)
+    assert view.pid is not None
+    assert not alive(view.pid)
+    assert house.count("roundhouse_engine_restarts_total", engine="one", reason="exit") == 1
+
+
+@pytest.mark.parametrize("how", ["stopped", "mute"])
+async def test_an_engine_that_hangs_is_killed_after_its_misses(house: House, how: str) -> None:
+    house.launcher.scripts["one"] = {"deaf": True}
+    supervisor = await house.start(one=engine(health_misses=3))
+    view = await ready(supervisor, "one")
+    assert view.pid is not None
+    if how == "stopped":
+        os.kill(view.pid, signal.SIGSTOP)
+    else:
+        await tell(view, "mute")
+    down = await until(supervisor, "one", lambda v: v.state is S.BACKOFF and bool(v.error))
+    assert "3 health checks" in (down.error or "")
+    assert down.error_reason == "hang"
+    assert not alive(view.pid)
+    await ready(supervisor, "one", view.generation)
+    assert house.count("roundhouse_engine_restarts_total", engine="one", reason="hang") == 1
+
+
+async def test_work_without_a_step_is_a_hang(house: House) -> None:
+    supervisor = await house.start(one=engine(health_interval=0.02))
+    view = await ready(supervisor, "one")
+    await tell(view, "busy")
+    down = await until(supervisor, "one", lambda v: v.state is S.BACKOFF and bool(v.error))
+    assert "made no step" in (down.error or "")
+
+
+async def test_a_line_of_the_log_or_a_report_asks_for_a_check_now(house: House) -> None:
+    supervisor = await house.start(
+        one=engine(health_interval=3600), two=engine(health_interval=3600)
+    )
+    one, two = await ready(supervisor, "one"), await ready(supervisor, "two")
+    await tell(one, "sick")
+    await tell(two, "sick")
+    supervisor.report_failure("nobody", 1)
+    supervisor.report_failure("one", one.generation + 1)  # an older or newer process: not this one
+    supervisor.report_failure("one", one.generation)
+    await ready(supervisor, "one", one.generation)
+    await tell(two, "say?vllm.v1.engine.exceptions.EngineDeadError:%20gone")
+    await ready(supervisor, "two", two.generation)
+
+
+async def test_killing_the_guard_leaves_nothing_and_the_engine_comes_back(house: House) -> None:
+    house.launcher.scripts["one"] = {"children": 1}
+    supervisor = await house.start(one=engine())
+    view = await ready(supervisor, "one")
+    pids = await ask(view, "/pids")
+    guard = psutil.Process(pids["self"]).parent()
+    assert guard is not None
+    assert guard.pid != os.getpid()
+    guard.kill()
+    await until(supervisor, "one", lambda v: v.stage.startswith("next start"))
+    assert not alive(pids["self"])
+    assert not any(alive(pid) for pid in pids["children"])
+    await ready(supervisor, "one", view.generation)
+
+
+async def test_five_crashes_and_it_is_given_up_until_an_operator_loads_it(house: House) -> None:
+    house.launcher.scripts["one"] = {"say": ["something odd", "RuntimeError: boom"], "exit": 1}
+    supervisor = await house.start(one=engine())
+    error = await supervisor.wait_started()
+    assert error is not None
+    assert "5 times within 10 minutes" in error.message
+    assert "RuntimeError: boom" in error.message
+    assert error.log_tail == ("something odd", "RuntimeError: boom")
+    assert not error.terminal
+    assert supervisor.error("one") is error
+    view = supervisor.view("one")
+    assert view is not None
+    assert (view.state, view.error_reason, view.restarts) == (S.FAILED, "crash", 4)
+    assert house.launcher.launches == ["one"] * 5
+    assert house.count("roundhouse_engine_restarts_total", engine="one", reason="start") == 5
+    with pytest.raises(EngineNotReady) as caught:
+        await supervisor.wait_ready("one", 10)
+    assert caught.value.code == "engine_failed"
+    assert caught.value.headers() == {"retry-after": "60"}
+    house.launcher.scripts["one"] = {}
+    await supervisor.load("one")
+    await ready(supervisor, "one")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "text"),
+    [
+        (failed(), "weights", "no such folder"),
+        (
+            {"say": ["entry.py: error: unrecognized arguments: --nope"], "exit": 2},
+            "arguments",
+            "--nope",
+        ),
+        ({"exit": 2}, "arguments", "exit code 2"),
+    ],
+)
+async def test_what_cannot_help_is_not_tried_again(
+    house: House, script: dict[str, object] | EngineError, reason: str, text: str
+) -> None:
+    house.launcher.scripts["one"] = script
+    supervisor = await house.start(one=engine(), two=engine())
+    error = await supervisor.wait_started()
+    assert error is not None
+    assert error.terminal
+    assert error.reason == reason
+    assert text in error.message
+    assert "'one'" in error.message
+    assert house.launcher.launches.count("one") == 1
+    assert supervisor.first_error() is error
+
+
+async def test_a_start_has_a_deadline(house: House, tmp_path: Path) -> None:
+    house.launcher.scripts["one"] = {"gate": str(tmp_path / "never"), "children": 1}
+    supervisor = await house.start(one=engine(start_timeout=0.3))
+    view = await until(supervisor, "one", lambda v: v.state is S.BACKOFF and bool(v.error))
+    assert view.error_reason == "timeout"
+    assert house.count("roundhouse_engine_starts_total", engine="one", result="failed") >= 1
+    assert house.count("roundhouse_engine_restarts_total", engine="one", reason="timeout") >= 1
+
+
+async def test_stages_are_seen_while_it_starts(house: House, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    lines = ["Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:01<00:01]"]
+    house.launcher.scripts["one"] = {"gate": str(gate), "say": lines}
+    supervisor = await house.start(one=engine())
+    await until(supervisor, "one", lambda v: v.stage == "loading weights (50%)")
+    gate.touch()
+    await ready(supervisor, "one")
+
+
+async def test_a_stop_waits_for_open_requests(house: House) -> None:
+    supervisor = await house.start(one=engine())
+    view = await ready(supervisor, "one")
+    house.busy["one"] = 1
+    stopping = asyncio.create_task(supervisor.unload("one"))
+    draining = await until(supervisor, "one", lambda v: v.state is S.DRAINING)
+    assert draining.socket is None
+    assert view.pid is not None
+    assert alive(view.pid)
+    house.busy["one"] = 0
+    assert (await stopping).state is S.STOPPED
+    assert not alive(view.pid)
+    with pytest.raises(EngineNotReady) as caught:
+        await supervisor.wait_ready("one", 10)
+    assert caught.value.code == "engine_stopped"
+    assert (await supervisor.unload("one")).state is S.STOPPED
+    assert (await supervisor.load("one")).name == "one"
+    await ready(supervisor, "one", view.generation)
+
+
+async def test_a_stop_has_a_deadline_and_the_deaf_are_killed(house: House) -> None:
+    house.launcher.scripts["one"] = {"deaf": True}
+    supervisor = await house.start(one=engine(stop_timeout=0.1))
+    view = await ready(supervisor, "one")
+    house.busy["one"] = 1
+    await supervisor.unload("one")
+    assert view.pid is not None
+    assert not alive(view.pid)
+
+
+async def test_a_close_can_be_hurried(house: House) -> None:
+    supervisor = await house.start(one=engine(stop_timeout=3600))
+    await ready(supervisor, "one")
+    house.busy["one"] = 1
+    closing = asyncio.create_task(supervisor.close())
+    await until(supervisor, "one", lambda v: v.state is S.DRAINING)
+    with pytest.raises(Draining):
+        await supervisor.wait_ready("one", 10)
+    await supervisor.close(drain=False)
+    await closing
+    with supervisor.subscribe() as feed:
+        assert [view.state async for view in feed] == [S.STOPPED]
+
+
+async def test_a_start_can_be_cancelled(house: House, tmp_path: Path) -> None:
+    house.launcher.scripts["one"] = {"gate": str(tmp_path / "never")}
+    supervisor = await house.start(one=engine())
+    view = await until(supervisor, "one", lambda v: v.pid is not None)
+    await supervisor.unload("one")
+    assert view.pid is not None
+    assert not alive(view.pid)
+    assert house.count("roundhouse_engine_starts_total", engine="one", result="cancelled") == 1
+
+
+async def test_the_first_request_loads_and_waiting_is_bounded(house: House, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    house.launcher.scripts["one"] = {"gate": str(gate)}
+    supervisor = await house.start(one=engine(load="request", max_waiting=2))
+    assert await supervisor.wait_started() is None
+    view = supervisor.view("one")
+    assert view is not None
+    assert view.state is S.STOPPED
+    assert supervisor.eta("one") is None
+    waiting = [asyncio.create_task(supervisor.wait_ready("one", 20)) for _ in range(2)]
+    await until(supervisor, "one", lambda v: v.state is S.STARTING)
+    view = supervisor.view("one")
+    assert view is not None
+    assert view.waiting == 2
+    assert house.count("roundhouse_engine_waiting_requests", engine="one") == 2
+    with pytest.raises(Overloaded) as full:
+        await supervisor.wait_ready("one", 20)
+    assert full.value.headers()["retry-after"] == "30"
+    assert house.count("roundhouse_shed_total", reason="engine_queue") == 1
+    gate.touch()
+    one, two = await asyncio.gather(*waiting)
+    assert one.state is two.state is S.READY
+    assert house.count("roundhouse_engine_waiting_requests", engine="one") == 0
+
+
+async def test_a_wait_that_ends_tells_the_measured_estimate(house: House, tmp_path: Path) -> None:
+    supervisor = await house.start(one=engine())
+    await ready(supervisor, "one")
+    await supervisor.unload("one")
+    house.launcher.scripts["one"] = {"gate": str(tmp_path / "never")}
+    await supervisor.load("one")
+    with pytest.raises(EngineNotReady) as caught:
+        await supervisor.wait_ready("one", 0.05)
+    assert caught.value.code == "engine_loading"
+    assert caught.value.retry_after is not None
+    assert 1 <= caught.value.retry_after < 20
+    assert (house.home / "estimates.json").is_file()
+    eta = supervisor.eta("one")
+    assert eta is not None
+    assert eta >= 1
+
+
+async def test_a_waiting_request_hears_of_a_failure_and_of_a_removal(
+    house: House, tmp_path: Path
+) -> None:
+    house.launcher.scripts["one"] = failed()
+    house.launcher.scripts["two"] = {"gate": str(tmp_path / "never")}
+    supervisor = await house.start(one=engine(load="request"), two=engine())
+    with pytest.raises(EngineNotReady) as caught:
+        await supervisor.wait_ready("one", 20)
+    assert caught.value.code == "engine_failed"
+    waiting = asyncio.create_task(supervisor.wait_ready("two", 20))
+    await until(supervisor, "two", lambda v: v.pid is not None)
+    await supervisor.apply({"one": engine(load="request")}, {})
+    with pytest.raises(EngineNotReady, match="removed"):
+        await waiting
+    with pytest.raises(EngineNotReady, match="gone"):
+        await supervisor.wait_ready("two", 1)
+    assert supervisor.view("two") is None
+    assert supervisor.eta("two") is None
+    assert supervisor.error("two") is None
+
+
+async def test_a_reload_touches_only_what_changed(house: House) -> None:
+    config = {"same": engine(), "soft": engine(), "hard": engine(), "away": engine()}
+    supervisor = await house.start(**config)
+    before = {name: await ready(supervisor, name) for name in config}
+    new = {
+        "same": engine(),
+        "soft": engine(max_waiting=1, health_interval=0.2),
+        "hard": engine(args={"max-model-len": 512}),
+        "new": engine(),
+    }
+    await supervisor.apply(new, {})
+    hard = await ready(supervisor, "hard", before["hard"].generation)
+    await ready(supervisor, "new")
+    assert hard.pid != before["hard"].pid
+    for name in ("same", "soft"):
+        view = supervisor.view(name)
+        assert view is not None
+        assert (view.pid, view.generation) == (before[name].pid, before[name].generation)
+    assert before["away"].pid is not None
+    await gone(before["away"].pid)
+    assert supervisor.view("away") is None
+    assert house.launcher.engines == new
+    await supervisor.apply({**new, "away": engine()}, {})
+    await ready(supervisor, "away")
+
+
+async def test_a_reload_starts_what_is_wanted_now_and_retries_what_failed(house: House) -> None:
+    house.launcher.scripts["bad"] = failed()
+    supervisor = await house.start(bad=engine(), later=engine(load="request"))
+    await until(supervisor, "bad", lambda v: v.state is S.FAILED)
+    house.launcher.scripts["bad"] = {}
+    await supervisor.apply({"bad": engine(), "later": engine(load="startup")}, {})
+    await ready(supervisor, "bad")
+    await ready(supervisor, "later")
+
+
+async def test_a_removed_engine_drains_before_its_name_is_used_again(house: House) -> None:
+    supervisor = await house.start(one=engine())
+    old = await ready(supervisor, "one")
+    house.busy["one"] = 1
+    await supervisor.apply({}, {})
+    await supervisor.apply({"one": engine()}, {})
+    assert old.pid is not None
+    assert alive(old.pid)
+    assert house.launcher.launches == ["one"]
+    house.busy["one"] = 0
+    new = await ready(supervisor, "one", old.generation)
+    assert not alive(old.pid)
+    assert new.pid != old.pid
+
+
+async def test_a_fault_of_ours_fails_the_engine_and_not_the_loop(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(house.launcher, "prepare", broken)
+    supervisor = await house.start(one=engine())
+    error = await supervisor.wait_started()
+    assert error is not None
+    assert "fault in Roundhouse" in error.message
+    assert (await supervisor.unload("one")).state is S.STOPPED
+
+
+async def test_load_skips_a_back_off(house: House) -> None:
+    house.policy = type(house.policy)(first=3600, cap=3600)
+    supervisor = await house.start(one=engine())
+    view = await ready(supervisor, "one")
+    await tell(view, "exit0")
+    await until(supervisor, "one", lambda v: v.stage.startswith("next start"))
+    eta = supervisor.eta("one")
+    assert eta is not None
+    assert eta > 2000
+    await supervisor.load("one")
+    view = await ready(supervisor, "one", view.generation)
+    await tell(view, "exit0")
+    await until(supervisor, "one", lambda v: v.stage.startswith("next start"))
+    await supervisor.unload("one")
+
+
+async def test_an_unwanted_supervisor_can_be_closed(tmp_path: Path, house: House) -> None:
+    supervisor = Supervisor({}, {}, home=tmp_path, metrics=house.metrics)
+    await supervisor.close()
+    assert supervisor.views() == ()
+    assert await supervisor.wait_started() is None

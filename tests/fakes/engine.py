@@ -1,0 +1,123 @@
+"""A fake engine: a real program on a Unix socket that behaves, or misbehaves, as it is told.
+
+``python -I -S engine.py SOCKET '{"say": [...], "exit": 1, ...}'``; standard library only. Keys:
+
+- ``say``: lines to print at once; ``exit``: then end with this code, without listening.
+- ``gate``: a file; it listens only once that exists (a start that takes as long as the test likes).
+- ``deaf``: SIGTERM is ignored. ``children``, ``strays``: processes in its group, and in sessions of
+  their own. ``shm``: a file under /dev/shm that it keeps mapped.
+
+Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays') and ``/do/<what>``:
+``exit0``, ``sick`` (health says 503), ``mute`` (health never answers), ``busy`` (requests run),
+``step`` (one more iteration), ``say?line``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import urllib.parse
+from pathlib import Path
+
+INHERITED = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+
+METRICS = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="fake"}} {running}.0
+# HELP vllm:iteration_tokens_total Histogram of number of tokens per engine_step.
+# TYPE vllm:iteration_tokens_total histogram
+vllm:iteration_tokens_total_bucket{{engine="0",le="+Inf",model_name="fake"}} {steps}.0
+vllm:iteration_tokens_total_count{{engine="0",model_name="fake"}} {steps}.0
+vllm:iteration_tokens_total_sum{{engine="0",model_name="fake"}} {steps}.0
+"""
+SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+class Fake:
+    def __init__(self, script: dict) -> None:
+        self.script = script
+        self.health = 200
+        self.running = self.steps = 0
+        self.children = [self.child(stray=False) for _ in range(script.get("children", 0))]
+        self.strays = [self.child(stray=True) for _ in range(script.get("strays", 0))]
+
+    def child(self, *, stray: bool) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", SLEEPER], start_new_session=stray
+        )
+
+    def answer(self, path: str) -> tuple[int, str] | None:
+        what, _, query = path.partition("?")
+        if what == "/health":
+            return None if self.health == 0 else (self.health, "")
+        if what == "/metrics":
+            return 200, METRICS.format(running=self.running, steps=self.steps)
+        if what == "/pids":
+            pids = {
+                "self": os.getpid(),
+                "children": [child.pid for child in self.children],
+                "strays": [child.pid for child in self.strays],
+                "environ": dict(os.environ),
+                "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
+                "fds": INHERITED,
+            }
+            return 200, json.dumps(pids)
+        if what == "/do/exit0":
+            os._exit(0)
+        elif what == "/do/sick":
+            self.health = 503
+        elif what == "/do/mute":
+            self.health = 0
+        elif what == "/do/busy":
+            self.running = 1
+        elif what == "/do/step":
+            self.steps += 1
+        elif what == "/do/say":
+            print(urllib.parse.unquote(query), flush=True)
+        else:
+            return 404, ""
+        return 200, ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            answer = self.answer(head.split()[1].decode())
+            if answer is None:
+                await asyncio.Event().wait()
+                return
+            status, body = answer
+            text = f"HTTP/1.1 {status} x\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+            writer.write(text.encode())
+            await writer.drain()
+
+
+async def main(socket: str, script: dict) -> None:
+    if script.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if name := script.get("shm"):
+        with open(name, "w+b") as file:
+            file.truncate(4096)
+            script["mapped"] = mmap.mmap(file.fileno(), 4096)
+    fake = Fake(script)
+    for line in script.get("say", ()):
+        print(line, flush=True)
+    if "exit" in script:
+        os._exit(script["exit"])
+    while (gate := script.get("gate")) and not os.path.exists(gate):
+        await asyncio.sleep(0.005)
+    server = await asyncio.start_unix_server(fake.serve, socket)
+    print("INFO:     Application startup complete.", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
