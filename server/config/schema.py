@@ -36,6 +36,14 @@ class Key(Strict):
         ("*",), description="Model names this key may use; `*` and trailing `*` are patterns."
     )
 
+    @field_validator("models")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if "*" in pattern[:-1]:
+                raise ValueError(f"{pattern!r}: a `*` may only stand at the end")
+        return value
+
 
 class Limits(Strict):
     """Caps on what a client may send. Over a cap: 400 or 413 with the parameter's name."""
@@ -173,7 +181,7 @@ class Engine(Strict):
     )
     args: dict[str, Scalar | list[Scalar] | None] = Field(
         default_factory=dict,
-        description="vLLM flags without the dashes; true for a bare flag, false for its --no- twin.",
+        description="vLLM flags without dashes; true for a bare flag, false for its --no- twin.",
     )
     env: dict[str, str] = Field(default_factory=dict)
     load: Literal["startup", "request"] = Field(

@@ -1,0 +1,351 @@
+"""What needs more than one section to judge, and the models that a config comes to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from server.config import listeners
+from server.config.explain import near
+from server.config.places import Path, Places, Problem
+from server.config.providers_table import LATER, ROWS
+from server.config.schema import MODEL_NAME, Config, Provider, Target, TargetTimeouts
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_MODEL_NAME: Final = re.compile(MODEL_NAME)
+#: Built in; may be refined under `runtimes`.
+RUNTIMES: Final = frozenset({"vllm"})
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTimeouts:
+    """Seconds, from the target, else its engine or provider, else the server."""
+
+    connect: float
+    first_byte: float
+    inter_chunk: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTarget:
+    """An engine, or a provider with its own id of the model."""
+
+    engine: str | None
+    provider: str | None
+    model: str | None
+    timeouts: ResolvedTimeouts
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """`name` is the model's own name, also where the table has it under an alias; then
+    `alias_of` is that name, too. `fallbacks` are models' own names, never aliases."""
+
+    name: str
+    targets: tuple[ResolvedTarget, ...]
+    fallbacks: tuple[str, ...] = ()
+    alias_of: str | None = None
+
+
+# --- the models -----------------------------------------------------------------------------
+
+
+def resolve_models(config: Config) -> dict[str, ResolvedModel]:
+    """Every name that clients may send, in the file's order: models, aliases, then the engines
+    that no model has as a target. The config has passed `check`."""
+    found: dict[str, ResolvedModel] = {}
+    for name in [*config.models, *loose_engines(config)]:
+        own = own_name(config, name)
+        model = config.models.get(own)
+        targets = model.targets if model else (Target(engine=own),)
+        fallbacks = (own_name(config, f) for f in (model.fallbacks if model else ()))
+        found[name] = ResolvedModel(
+            name=own,
+            targets=tuple(_resolve(config, target) for target in targets),
+            fallbacks=tuple(dict.fromkeys(fallbacks)),
+            alias_of=own if own != name else None,
+        )
+    return found
+
+
+def loose_engines(config: Config) -> tuple[str, ...]:
+    """Engines that are models of their own name: no model's target, and the name is not taken."""
+    used = {target.engine for model in config.models.values() for target in model.targets}
+    return tuple(e for e in config.engines if e not in used and e not in config.models)
+
+
+def own_name(config: Config, name: str) -> str:
+    """The name at the end of a chain of aliases."""
+    while (model := config.models.get(name)) is not None and model.alias is not None:
+        name = model.alias
+    return name
+
+
+def provider_target(config: Config, name: str) -> ResolvedTarget | None:
+    """`provider/any-upstream-id`, for a provider of the config; None for other names."""
+    provider, slash, upstream = name.partition("/")
+    if not slash or provider not in config.providers or not _MODEL_NAME.fullmatch(upstream):
+        return None
+    return _resolve(config, Target(provider=provider, model=upstream))
+
+
+def _resolve(config: Config, target: Target) -> ResolvedTarget:
+    around = (
+        config.engines[target.engine].timeouts
+        if target.engine is not None
+        else config.providers[target.provider or ""].timeouts
+    )
+    return ResolvedTarget(
+        target.engine, target.provider, target.model, _times(config, target.timeouts, around)
+    )
+
+
+def _times(config: Config, *nearest_first: TargetTimeouts) -> ResolvedTimeouts:
+    def pick(name: str) -> float:
+        set_here = (getattr(times, name) for times in nearest_first)
+        last = getattr(config.server.timeouts, name)
+        return float(next((value for value in set_here if value is not None), last))
+
+    return ResolvedTimeouts(pick("connect"), pick("first_byte"), pick("inter_chunk"))
+
+
+# --- the checks -----------------------------------------------------------------------------
+
+
+def check(config: Config, places: Places) -> list[Problem]:
+    """All that is wrong between the sections."""
+    return [
+        *listeners.exposure(config, places),
+        *listeners.same_port(config, places),
+        *_keys(config, places),
+        *_providers(config, places),
+        *_engines(config, places),
+        *_models(config, places),
+    ]
+
+
+def advice(config: Config, places: Places) -> list[str]:
+    """What is allowed, but probably not meant: one sentence each."""
+    found = []
+    if not resolve_models(config) and not config.providers:
+        found.append("No engine, provider or model is configured: every request will be refused.")
+    known = resolve_models(config)
+    for at, key in enumerate(config.server.keys):
+        for pattern in key.models:
+            route = provider_target(config, pattern) is not None
+            if not pattern.endswith("*") and pattern not in known and not route:
+                place = places.of(("server", "keys", at, "models"))
+                where = f"{place.source}:{place.line}" if place.line else place.source
+                found.append(f"{where}: key `{key.name}`: there is no model `{pattern}`.")
+    for name, provider in config.providers.items():
+        url = urlsplit(provider.base_url or "")
+        host = url.hostname or ""
+        if url.scheme == "http" and provider.api_key and not listeners.is_loopback(host):
+            found.append(f"Provider `{name}`: its key travels to {host} without TLS.")
+    return found
+
+
+def _keys(config: Config, places: Places) -> Iterator[Problem]:
+    names: set[str] = set()
+    secrets: set[str] = set()
+    for at, key in enumerate(config.server.keys):
+        path: Path = ("server", "keys", at)
+        if key.name in names:
+            yield places.error((*path, "name"), f"another key is named `{key.name}`, too.")
+        secret = key.key.get_secret_value()
+        if _as_digest(secret) in secrets:
+            yield places.error(
+                (*path, "key"), "is the secret of another key, too.", "Give each its own."
+            )
+        names.add(key.name)
+        secrets.add(_as_digest(secret))
+        yield from _secret((*path, "key"), secret, places)
+    if config.server.admin_key is not None:
+        secret = config.server.admin_key.get_secret_value()
+        path = ("server", "admin_key")
+        yield from _secret(path, secret, places)
+        if _as_digest(secret) in secrets:
+            yield places.error(
+                path, "is also a client's key.", "Clients must not hold the admin key."
+            )
+
+
+def _as_digest(secret: str) -> str:
+    if secret.startswith(listeners.DIGEST):
+        return secret
+    return listeners.DIGEST + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _secret(path: Path, secret: str, places: Places) -> Iterator[Problem]:
+    if not secret:
+        yield places.error(path, "is empty.", f"For example: {listeners.new_key()}")
+    elif secret.startswith(listeners.DIGEST) and not _DIGEST.fullmatch(secret):
+        yield places.error(
+            path,
+            "begins with sha256: but 64 small hex digits do not follow.",
+            'Make them with: printf %s "$KEY" | sha256sum',
+        )
+    else:
+        yield from _header_value(path, secret, places)
+
+
+def _header_value(path: Path, secret: str, places: Places) -> Iterator[Problem]:
+    if not secret.isascii() or not secret.isprintable() or secret != secret.strip():
+        yield places.error(
+            path,
+            "holds a line break, a space at an end, or a sign that cannot stand in a header.",
+            "Did the variable or the file end with a line break?",
+        )
+
+
+def _providers(config: Config, places: Places) -> Iterator[Problem]:
+    for name, provider in config.providers.items():
+        path: Path = ("providers", name)
+        if name == "engine":
+            yield places.error(path, "the name `engine` is taken.", "Choose another name.")
+        row = ROWS.get(name)
+        if row is None and provider.base_url is None:
+            yield places.error(path, *_unknown_provider(name))
+        elif row is None and provider.dialect is None:
+            yield places.error(path, "has no dialect.", "Add `dialect: openai`.")
+        elif row and row.variables and provider.base_url is None and provider.api_key is None:
+            yield places.error(
+                path,
+                f"has no key: {' or '.join(row.variables)} is not set.",
+                f"Set {row.variables[0]} in the environment or in .env beside the file, or write "
+                f'`api_key: "${{MY_VARIABLE}}"`.',
+            )
+        yield from _account(path, provider, places)
+        base_url = provider.base_url or (row.base_url if row else None)
+        if base_url is not None and _readable(base_url) and listeners.is_own(base_url, config):
+            yield places.error(
+                (*path, "base_url"),
+                f"{base_url} is this server itself, so requests would go round in circles.",
+                "Give the other server's address, or change server.port.",
+            )
+
+
+def _unknown_provider(name: str) -> tuple[str, str]:
+    works = ", ".join(ROWS)
+    if name in LATER:
+        return (
+            "comes with a later version of Roundhouse.",
+            f"Now works: {works}, and with dialect and base_url any server of OpenAI's API.",
+        )
+    hint = near(name, ROWS) or f"Known by name: {works}."
+    return (
+        "is not known by name, and has no base_url.",
+        f'{hint} For others write {{dialect: openai, base_url: "https://…/v1"}}.',
+    )
+
+
+def _readable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _account(path: Path, provider: Provider, places: Places) -> Iterator[Problem]:
+    url = provider.base_url
+    here = (*path, "base_url")
+    if url is not None:
+        if not _readable(url) or any(sign in url for sign in " \\\n\t"):
+            yield places.error(here, "is no URL.", "For example: http://127.0.0.1:8080/v1")
+        elif "@" in urlsplit(url).netloc or urlsplit(url).query or urlsplit(url).fragment:
+            yield places.error(
+                here, "must not hold a password, a query or a fragment.", "Use `api_key`."
+            )
+        elif url.endswith(("/chat/completions", "/completions", "/models", "/embeddings")):
+            yield places.error(here, "goes too far.", "Stop at the part that ends in /v1.")
+    if provider.api_key is not None:
+        secret = provider.api_key.get_secret_value()
+        if not secret:
+            yield places.error((*path, "api_key"), "is empty.", "Remove it where none is needed.")
+        yield from _header_value((*path, "api_key"), secret, places)
+    for header, value in provider.headers.items():
+        if not _HEADER_NAME.fullmatch(header):
+            yield places.error((*path, "headers", header), "is no name of a header.")
+        yield from _header_value((*path, "headers", header), value.get_secret_value(), places)
+
+
+def _engines(config: Config, places: Places) -> Iterator[Problem]:
+    known = {*RUNTIMES, *config.runtimes}
+    for name, engine in config.engines.items():
+        if engine.runtime not in known:
+            yield places.error(
+                ("engines", name, "runtime"), *_missing("runtime", engine.runtime, known)
+            )
+    for section in ("engines", "providers"):
+        folded: dict[str, str] = {}
+        for name in getattr(config, section):
+            other = folded.setdefault(name.lower(), name)
+            if other != name:
+                yield places.error(
+                    (section, name), f"differs from `{other}` only in capital letters."
+                )
+
+
+def _missing(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
+    known = list(known)
+    listed = f"There are: {', '.join(known)}." if known else f"No {kind} is configured."
+    return f"there is no {kind} `{name}`.", near(name, known) or listed
+
+
+def _models(config: Config, places: Places) -> Iterator[Problem]:
+    names = [*config.models, *loose_engines(config)]
+    edges: dict[str, list[tuple[str, Path]]] = {}
+    for name, model in config.models.items():
+        path: Path = ("models", name)
+        for at, target in enumerate(model.targets):
+            here = (*path, "targets", at)
+            if target.engine is not None and target.engine not in config.engines:
+                yield places.error(
+                    (*here, "engine"), *_missing("engine", target.engine, config.engines)
+                )
+            if target.provider is not None and target.provider not in config.providers:
+                yield places.error(
+                    (*here, "provider"), *_missing("provider", target.provider, config.providers)
+                )
+        others = [(f, (*path, "fallbacks", at)) for at, f in enumerate(model.fallbacks)]
+        if model.alias is not None:
+            others = [(model.alias, (*path, "alias"))]
+        for other, here in others:
+            if other not in names:
+                yield places.error(here, *_no_model(config, other, names))
+        edges[name] = [(other, here) for other, here in others if other in names]
+    yield from _cycles(edges, places)
+
+
+def _no_model(config: Config, name: str, names: list[str]) -> tuple[str, str]:
+    provider, slash, upstream = name.partition("/")
+    if slash and provider in config.providers:
+        return (
+            f"there is no entry `{name}` under models.",
+            f"Add one: `{name}: {{targets: [{{provider: {provider}, model: {upstream}}}]}}`.",
+        )
+    return _missing("model", name, names)
+
+
+def _cycles(edges: Mapping[str, list[tuple[str, Path]]], places: Places) -> Iterator[Problem]:
+    """One problem for each edge that closes a circle of aliases and fallbacks."""
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> Iterator[Problem]:
+        for other, here in edges.get(name, ()):
+            if other in way:
+                circle = " → ".join([*way[way.index(other) :], other])
+                yield places.error(here, f"goes round in a circle: {circle}.", "Take one out.")
+            elif other not in done:
+                yield from walk(other, (*way, other))
+        done.add(name)
+
+    for name in edges:
+        if name not in done:
+            yield from walk(name, (name,))

@@ -1,0 +1,354 @@
+"""A config from a file, the environment and flags: read whole, checked whole, or refused whole.
+
+What wins: flags, then the environment, then `.env` beside the file, then the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from server.config import explain, links, yamltext
+from server.config.places import Path, Place, Places, Problem, refuse
+from server.config.providers_table import key_from
+from server.config.schema import Config
+from server.config.variables import Expander, apply_twins, dot_env
+from server.errors import ConfigError
+
+FILE_NAME: Final = "roundhouse.yaml"
+HOME: Final = "~/.roundhouse"
+#: What `serve` runs when it is given nothing: the same text as configs/quickstart.yaml.
+QUICKSTART: Final = FilePath(__file__).with_name("quickstart.yaml")
+
+_SECTIONS: Final = ("server", "log", "runtimes", "providers", "engines", "models")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A config that passed every check, and where it came from.
+
+    `path` is None when there is no file of the user's own. Paths in the config are relative to
+    `folder`. `digest` changes with anything that was read. `sources` names the files, variables and
+    flags that had a say; `files` are those to watch. `advice` is for the log, a sentence each.
+    """
+
+    config: Config
+    path: FilePath | None
+    folder: FilePath
+    home: FilePath
+    digest: str
+    sources: tuple[str, ...]
+    files: tuple[FilePath, ...] = ()
+    advice: tuple[str, ...] = ()
+    _again: Callable[[], Loaded] | None = field(default=None, repr=False, compare=False)
+
+    def again(self) -> Loaded:
+        """Read everything anew, with the same environment and flags. Raises ConfigError."""
+        return self if self._again is None else self._again()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a config is read with: the environment, the flags' values by dotted path
+    (`server.port`), and the folder that relative paths in those two start from."""
+
+    environ: Mapping[str, str]
+    overrides: Mapping[str, Any]
+    cwd: FilePath
+
+
+def around(
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    cwd: FilePath | None = None,
+) -> Around:
+    """The process's own environment and working directory unless told otherwise."""
+    return Around(
+        dict(os.environ if environ is None else environ), dict(overrides or {}), cwd or FilePath()
+    )
+
+
+def load(
+    path: str | FilePath,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    cwd: FilePath | None = None,
+) -> Loaded:
+    """The config in a file. Raises ConfigError, with all that is wrong in one."""
+    file, given = FilePath(path), around(environ, overrides, cwd)
+
+    def read() -> Loaded:
+        source = str(path)
+        data = _read(file, source)
+        tree, places = yamltext.parse(data, source)
+        return _assemble(tree, places, data, file.parent, given, file=file, again=read)
+
+    return read()
+
+
+def load_quickstart(
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    cwd: FilePath | None = None,
+) -> Loaded:
+    """The built-in config: the embedded model. Raises ConfigError (from variables and flags)."""
+    given = around(environ, overrides, cwd)
+    data = QUICKSTART.read_bytes()
+    tree, places = yamltext.parse(data, "the built-in config")
+    return _assemble(tree, places, data, given.cwd, given)
+
+
+def from_models(
+    names: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    cwd: FilePath | None = None,
+) -> Loaded:
+    """A config without a file: an engine and a model for each hub id, folder or `embedded:…`."""
+    given = around(environ, overrides, cwd)
+    tree: dict[str, Any] = {"version": 1, "engines": {}, "models": {}}
+    for weights in names:
+        model = _free(_model_name(weights, given.cwd), tree["models"])
+        engine = _free(_engine_name(model), tree["engines"])
+        tree["engines"][engine] = {"weights": weights}
+        tree["models"][model] = {"targets": [{"engine": engine}]}
+    places = Places("the command line")
+    return _assemble(tree, places, json.dumps(tree).encode(), given.cwd, given)
+
+
+def find(environ: Mapping[str, str], cwd: FilePath) -> FilePath | None:
+    """The file to use when none is named: ROUNDHOUSE_CONFIG, else ./roundhouse.yaml, else None."""
+    if named := environ.get("ROUNDHOUSE_CONFIG"):
+        return cwd / FilePath(named).expanduser()
+    here = cwd / FILE_NAME
+    return here if here.is_file() else None
+
+
+def _read(file: FilePath, source: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        hint = "`roundhouse serve` without a file serves the embedded model."
+        raise ConfigError("There is no such file.", file=source, hint=hint) from None
+    except IsADirectoryError:
+        raise ConfigError("This is a folder, not a file.", file=source) from None
+    except OSError as error:
+        raise ConfigError(f"Cannot be read: {error.strerror}.", file=source) from None
+
+
+# --- names for models without a file ----------------------------------------------------------
+
+
+def _model_name(weights: str, cwd: FilePath) -> str:
+    if weights.startswith("embedded:"):
+        return weights.removeprefix("embedded:") or "embedded"
+    folder = cwd / FilePath(weights).expanduser()
+    if weights.startswith((".", "/", "~")) or folder.is_dir():
+        weights = folder.resolve().name
+    return re.sub(r"[^A-Za-z0-9._:@/+-]", "-", weights).lstrip("._:@/+-")[:200] or "model"
+
+
+def _engine_name(model: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", model.rpartition("/")[2]).lower()
+    return name.lstrip("._-")[:60] or "engine"
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
+# --- from the parts to a config ---------------------------------------------------------------
+
+
+def _assemble(
+    tree: Any,
+    places: Places,
+    data: bytes,
+    folder: FilePath,
+    given: Around,
+    *,
+    file: FilePath | None = None,
+    again: Callable[[], Loaded] | None = None,
+) -> Loaded:
+    if not isinstance(tree, dict | None):
+        raise places.error((), "A config is a mapping.", "Begin with the line `version: 1`.")
+    tree = _without_empty(tree or {})
+    env_file = folder / ".env"
+    beside = _dot_env(env_file)
+    variables = {**beside, **given.environ}
+    expander = Expander(variables, places)
+    tree = expander.expand(tree)
+    sources = [places.source, *([str(env_file)] if beside else [])]
+    twins = apply_twins(
+        tree,
+        places,
+        environ=given.environ,
+        beside=beside,
+        overrides=given.overrides,
+        cwd=given.cwd,
+    )
+    sources += twins
+    faults = [p for p in expander.problems if places.of(p.path).line is not None]
+
+    keys_file, keys_data = None, b""
+    named = _section(tree, "server").get("keys_file")
+    if isinstance(named, str) and named:
+        keys_file = folder / FilePath(named).expanduser()
+        keys_data = _read(keys_file, str(keys_file))
+        more = _add_keys_file(tree, places, keys_data, str(keys_file), variables)
+        faults += more.problems
+        expander.used |= more.used
+        sources.append(str(keys_file))
+    if _add_env_key(tree, places, variables, expander.used):
+        sources.append("ROUNDHOUSE_API_KEY")
+    _add_provider_keys(tree, places, variables)
+
+    config = _validate(tree, places, faults)
+    parts = [data, repr(sorted(beside.items())).encode(), keys_data]
+    return Loaded(
+        config=config,
+        path=file,
+        folder=folder.absolute(),
+        home=(folder / _home(config)).absolute(),
+        digest=hashlib.sha256(b"\0".join(parts)).hexdigest(),
+        sources=tuple(sources),
+        files=tuple(f for f in (file, env_file if file else None, keys_file) if f is not None),
+        advice=tuple(links.advice(config, places)),
+        _again=again,
+    )
+
+
+def _validate(tree: Any, places: Places, faults: list[Problem]) -> Config:
+    """Raises all that is wrong. Unknown keys are taken out to see what else there is."""
+    faults = list(faults)
+    known = {fault.path for fault in faults}
+    config = None
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        found = explain.problems(error, tree, places)
+        faults += [fault for fault in found if fault.path not in known]
+        unknown = {d["loc"] for d in error.errors() if d["type"] == "extra_forbidden"}
+        if unknown:
+            try:
+                config = Config.model_validate(_without(tree, unknown))
+            except ValidationError:
+                config = None
+    if config is not None:
+        faults += [fault for fault in links.check(config, places) if fault.path not in known]
+    refuse(faults)
+    assert config is not None
+    return config
+
+
+def _without(value: Any, paths: set[Path], at: Path = ()) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without(inner, paths, (*at, key))
+            for key, inner in value.items()
+            if (*at, key) not in paths
+        }
+    if isinstance(value, list):
+        return [_without(inner, paths, (*at, n)) for n, inner in enumerate(value)]
+    return value
+
+
+def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
+    """A section whose lines are all commented out, or `openai:` with nothing after it, is empty,
+    not null."""
+    kept = {k: v for k, v in tree.items() if v is not None or k not in _SECTIONS}
+    providers = kept.get("providers")
+    if isinstance(providers, dict):
+        kept["providers"] = {k: {} if v is None else v for k, v in providers.items()}
+    return kept
+
+
+def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    section = tree.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _dot_env(file: FilePath) -> dict[str, str]:
+    try:
+        return dot_env(file)
+    except UnicodeDecodeError:
+        raise ConfigError("The file is not UTF-8 text.", file=str(file)) from None
+    except OSError as error:
+        raise ConfigError(f"Cannot be read: {error.strerror}.", file=str(file)) from None
+
+
+def _keys(tree: dict[str, Any]) -> list[Any] | None:
+    """The list of keys, made if it is not there; None when something else stands in its place."""
+    server = tree.setdefault("server", {})
+    if not isinstance(server, dict):
+        return None
+    if server.get("keys") is None:
+        server["keys"] = []
+    return server["keys"] if isinstance(server["keys"], list) else None
+
+
+def _add_keys_file(
+    tree: dict[str, Any], places: Places, data: bytes, source: str, variables: Mapping[str, str]
+) -> Expander:
+    found, there = yamltext.parse(data, source)
+    if not isinstance(found, list | None):
+        raise there.error((), "A keys file is a list.", "Write lines like `- {name: …, key: …}`.")
+    expander = Expander(variables, there)
+    keys = _keys(tree)
+    if keys is not None:
+        for number, key in enumerate(expander.expand(found or [])):
+            inside = {p[1:]: place for p, place in there.found.items() if p[:1] == (number,)}
+            texts = {p[1:]: text for p, text in there.scalars.items() if p[:1] == (number,)}
+            places.graft(("server", "keys", len(keys)), Places(source, inside, texts))
+            keys.append(key)
+    return expander
+
+
+def _add_env_key(
+    tree: dict[str, Any], places: Places, variables: Mapping[str, str], used: set[str]
+) -> bool:
+    """ROUNDHOUSE_API_KEY as the key `env` for all models.
+
+    Not when the file uses the variable: it says there what the key may do.
+    """
+    secret = variables.get("ROUNDHOUSE_API_KEY")
+    keys = None if "ROUNDHOUSE_API_KEY" in used or not secret else _keys(tree)
+    if keys is None:
+        return False
+    places.move(("server", "keys", len(keys)), Place("ROUNDHOUSE_API_KEY"))
+    keys.append({"name": "env", "key": secret})
+    return True
+
+
+def _add_provider_keys(tree: dict[str, Any], places: Places, variables: Mapping[str, str]) -> None:
+    for name, provider in _section(tree, "providers").items():
+        if isinstance(provider, dict) and "api_key" not in provider:
+            secret = key_from(name, "base_url" in provider, dict(variables))
+            if secret is not None:
+                provider["api_key"] = secret
+                places.move(("providers", name, "api_key"), Place(f"the key of {name}"))
+
+
+def _home(config: Config) -> FilePath:
+    try:
+        return FilePath(config.server.home or HOME).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            "There is no home folder for engine logs and caches.",
+            key="server.home",
+            hint="Set ROUNDHOUSE_HOME to a folder that may be written.",
+        ) from None
