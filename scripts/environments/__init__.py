@@ -2,7 +2,7 @@
 
 facts.py    what this machine is: platform, CPU flags, memory, disk, GPUs   (reads, decides nothing)
 verdict.py  which engine goes here, or why none does and what works instead (pure)
-pythons.py  which interpreter the environments are built from               (probes, then a pure choice)
+pythons.py  which interpreter environments are built from                   (pure, over probes)
 venvs.py    one virtual environment: steps, stamps, pip                     (acts)
 plans.py    which steps make up .venv, .venv-engine and tests/node          (data)
 """

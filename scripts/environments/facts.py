@@ -77,7 +77,7 @@ def memory_available() -> int | None:
     """The smaller of what the kernel calls available and what a container's limit leaves."""
     figures = [
         figure
-        for figure in (meminfo_available(_read("/proc/meminfo")), _cgroup_left())
+        for figure in (meminfo_available(_read("/proc/meminfo")), cgroup_left())
         if figure is not None
     ]
     return min(figures) if figures else None
@@ -91,13 +91,13 @@ def meminfo_available(meminfo: str) -> int | None:
     return None
 
 
-def _cgroup_left(base: str = "/sys/fs/cgroup") -> int | None:
+def cgroup_left(base: Path = Path("/sys/fs/cgroup")) -> int | None:
     """What this control group may still take; its page cache counts as free."""
-    limit, used = _read(f"{base}/memory.max").strip(), _read(f"{base}/memory.current").strip()
+    limit, used = _read(base / "memory.max").strip(), _read(base / "memory.current").strip()
     if not limit.isdigit() or not used.isdigit():
         return None
     cached = 0
-    for line in _read(f"{base}/memory.stat").splitlines():
+    for line in _read(base / "memory.stat").splitlines():
         if line.startswith("inactive_file "):
             cached = int(line.split()[1])
     return max(0, int(limit) - int(used) + cached)
@@ -136,7 +136,7 @@ def parse_smi(output: str) -> tuple[Gpu, ...]:
     )
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

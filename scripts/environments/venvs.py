@@ -59,7 +59,7 @@ class Folder:
             data = json.loads((self.path / STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return {str(key): str(value) for key, value in data.items()} if data else {}
+        return data if isinstance(data, dict) else {}
 
     def write_stamps(self, stamps: dict[str, str]) -> None:
         draft = self.path / f"{STAMP}.part"

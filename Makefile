@@ -1,0 +1,61 @@
+# `make` by itself lists what there is.
+#
+# PYTHON=python3.12          builds the environments from that interpreter (3.11 to 3.13)
+# ROUNDHOUSE_ENGINE=cpu      installs the CPU engine though there is a GPU (auto, cpu, cuda)
+# ARGS="-k stream"           more arguments for pytest
+
+SHELL := /bin/sh
+SETUP := $(or $(PYTHON),python3) scripts/setup.py
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-fast check setup format schema lock upgrade clean
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: ## set up what is missing and serve configs/quickstart.yaml
+	@$(SETUP) server engine
+	@exec $(BIN)/roundhouse serve configs/quickstart.yaml
+
+test: ## set up what is missing and run every test, real vLLM included, with the coverage floor
+	@$(SETUP) --optional dev weights engine node
+	$(BIN)/pytest --cov --durations=10 $(ARGS)
+
+test-fast: ## the tests that need neither an engine nor Node
+	@$(SETUP) dev
+	$(BIN)/pytest -m "not engine and not node" $(ARGS)
+
+check: ## what CI runs besides the tests: style, types, import floors, house rules, schema
+	@$(SETUP) dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_house.py
+	$(BIN)/python -m server.config.schema_json --check configs/schema.json
+
+setup: ## the environments alone: server, development tools, engine
+	@$(SETUP) --optional dev engine
+
+format: ## let ruff format, and mend what it can
+	@$(SETUP) dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+schema: ## write configs/schema.json anew
+	@$(SETUP) dev
+	$(BIN)/python -m server.config.schema_json configs/schema.json
+
+lock: ## write the locks anew; pins that still fit stay
+	@$(SETUP) dev
+	$(BIN)/python scripts/lock.py
+
+upgrade: ## write the locks anew with the newest of everything that is seven days old
+	@$(SETUP) dev
+	$(BIN)/python scripts/lock.py --upgrade
+
+clean: ## remove the environments and all that tools have written
+	rm -rf .venv .venv-engine .setup.lock tests/node/node_modules tests/node/npm-ci.log
+	rm -rf build dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
