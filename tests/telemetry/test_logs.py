@@ -46,9 +46,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
 
 
 def request_log(**more: Any) -> logs.RequestLog:
-    return logs.RequestLog(
-        **{"id": "r1", "endpoint": "chat", "status": 200, "duration_s": 1} | more
-    )
+    given: dict[str, Any] = {"id": "r1", "endpoint": "chat", "status": 200, "duration_s": 1}
+    given.update(more)
+    return logs.RequestLog(**given)
 
 
 def test_json_is_one_line_each_and_in_order(lines: Lines) -> None:
