@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
+import socket
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -17,13 +19,15 @@ import structlog
 import uvloop
 
 from server.api.intake import BodyBudget
-from server.api.listener import Listener, bind, listener
+from server.api.listener import Bounds, Listener, bind, listener
 from server.api.services import Services, State, build_state
 from server.app import admin_app, public_app
 from server.config.load import Loaded
 from server.config.reload import ReloadReport, Watcher
-from server.engines import supervisor as engines
+from server.config.schema import Server as ServerConfig
+from server.engines.launcher import check_static
 from server.engines.state import EngineState
+from server.engines.supervisor import Supervisor
 from server.errors import EngineError
 from server.routing.dispatch import Dispatcher
 from server.telemetry import logs
@@ -57,14 +61,16 @@ class Roundhouse:
         config = self._loaded.config
         self.metrics = metrics = Metrics()
         metrics.build_info.labels(version()).set(1)
-        engines.check_static(config.engines, config.runtimes, folder=self._loaded.folder)
+        await asyncio.to_thread(
+            check_static, config.engines, config.runtimes, base=self._loaded.folder
+        )
         server = config.server
         sockets = [bind(server.host, server.port)]
         try:
             if server.admin is not None:
                 host, _, port = server.admin.rpartition(":")
                 sockets.append(bind(host.strip("[]"), int(port), what="The admin listener"))
-            self.supervisor = engines.Supervisor(
+            self.supervisor = Supervisor(
                 config.engines,
                 config.runtimes,
                 home=self._loaded.home,
@@ -97,24 +103,14 @@ class Roundhouse:
         metrics.config_loaded.set(time.time())
         return self
 
-    def _listen(self, sockets: list[object]) -> list[Listener]:
-        config = self._loaded.config
-        times, limits = config.server.timeouts, config.server.limits
+    def _listen(self, sockets: list[socket.socket]) -> list[Listener]:
         apps = [
             public_app(self.services, created=int(time.time())),
             admin_app(self.services, self.reload),
         ]
+        bounds = _bounds(self._loaded.config.server)
         return [
-            listener(
-                sock,  # type: ignore[arg-type]
-                app,
-                metrics=self.metrics,
-                header_timeout=times.header,
-                header_limit=limits.headers,
-                connection_limit=limits.connections,
-                keep_alive=times.keep_alive,
-                backstop=_LAST_WORDS,
-            )
+            listener(sock, app, metrics=self.metrics, bounds=bounds, backstop=_LAST_WORDS)
             for sock, app in zip(sockets, apps, strict=False)
         ]
 
@@ -137,12 +133,16 @@ class Roundhouse:
     async def _apply(self, loaded: Loaded) -> None:
         """Swap in a config that passed every check. Requests in flight keep what they have."""
         config = loaded.config
-        engines.check_static(config.engines, config.runtimes, folder=loaded.folder)
+        await asyncio.to_thread(
+            check_static, config.engines, config.runtimes, base=loaded.folder, memory=False
+        )
         before, state = self.services.state, build_state(loaded, self.supervisor)
         await self.supervisor.apply(config.engines, config.runtimes)
         self.services.state = state
         self.services.budget.limit = config.server.limits.all_bodies
-        logs.configure(config.log.level, config.log.format)
+        for one in self._listeners:
+            one.limit(_bounds(config.server))
+        logs.configure(config.log.level, config.log.format, access=config.log.access)
         self.metrics.set_models(state.models)
         self.metrics.forget("model", set(before.models) - set(state.models))
         self.metrics.forget("engine", set(before.config.engines) - set(config.engines))
@@ -232,6 +232,27 @@ class Roundhouse:
             await self._watching
 
 
+def _bounds(server: ServerConfig) -> Bounds:
+    # Each exchange may hold one descriptor up and one down; the rest is for engines and files.
+    descriptors = max(16, (_raise_descriptor_limit() - 128) // 2)
+    return Bounds(
+        header_timeout=server.timeouts.header,
+        header_limit=server.limits.headers,
+        connection_limit=min(server.limits.connections, descriptors),
+        keep_alive=server.timeouts.keep_alive,
+    )
+
+
+def _raise_descriptor_limit() -> int:
+    """As many open files as the system lets us have; their number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft if soft != resource.RLIM_INFINITY else 2**20
+
+
 async def _until(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
@@ -243,7 +264,8 @@ def _labels(state: State) -> set[str]:
 
 def serve(loaded: Loaded, greet: Callable[[Roundhouse], None]) -> int:
     """Serve until signalled; the exit code. Raises StartError before anything is left running."""
-    logs.configure(loaded.config.log.level, loaded.config.log.format)
+    log_settings = loaded.config.log
+    logs.configure(log_settings.level, log_settings.format, access=log_settings.access)
 
     async def main() -> int:
         async with Roundhouse(loaded) as server:

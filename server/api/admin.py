@@ -22,9 +22,7 @@ from server.errors import InvalidRequest, RouteNotFound
 class AdminEndpoints:
     """`reload` re-reads the config, whole or not at all."""
 
-    def __init__(
-        self, services: Services, reload: Callable[[], Awaitable[ReloadReport]]
-    ) -> None:
+    def __init__(self, services: Services, reload: Callable[[], Awaitable[ReloadReport]]) -> None:
         self._services = services
         self._reload = reload
 

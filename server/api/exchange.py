@@ -201,8 +201,6 @@ class Exchange:
             metrics.tokens.labels(label, "completion").inc(usage.completion)
             if usage.cached:
                 metrics.tokens.labels(label, "cached").inc(usage.cached)
-        if not self.services.state.config.log.access:
-            return
         RequestLog(
             id=self.id,
             client_id=intake.header(self.scope, b"x-request-id"),

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -151,6 +152,7 @@ class Listener:
     def __init__(self, sock: socket.socket, app: ASGIApp, server: _Server) -> None:
         self.socket, self.app = sock, app
         self._server = server
+        self._bound = self.address
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -168,12 +170,20 @@ class Listener:
 
     async def start(self) -> None:
         """Accept connections."""
-        self._bound = self.address
         self._task = asyncio.create_task(self._server.serve(sockets=[self.socket]))
         while not self._server.started and not self._task.done():
             await asyncio.sleep(0.005)
         if self._task.done():
             self._task.result()
+
+    def limit(self, bounds: Bounds) -> None:
+        """Set what new connections are held to."""
+        config = self._server.config
+        config.timeout_keep_alive = int(bounds.keep_alive)
+        protocol: Any = config.http
+        protocol.header_timeout = bounds.header_timeout
+        protocol.header_limit = bounds.header_limit
+        protocol.connection_limit = bounds.connection_limit
 
     def stop_accepting(self) -> None:
         """Close the socket; idle connections end now, busy ones after their answer."""
@@ -216,35 +226,32 @@ def _bind_error(error: Exception, host: str, port: int, what: str) -> BindError:
     return BindError(f"{what} cannot listen: {why}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a listener puts up with: seconds, bytes, connections."""
+
+    header_timeout: float
+    header_limit: int
+    connection_limit: int
+    keep_alive: float
+
+
 def listener(
-    sock: socket.socket,
-    app: ASGIApp,
-    *,
-    metrics: Metrics,
-    header_timeout: float,
-    header_limit: int,
-    connection_limit: int,
-    keep_alive: float,
-    backstop: float,
+    sock: socket.socket, app: ASGIApp, *, metrics: Metrics, bounds: Bounds, backstop: float
 ) -> Listener:
     """A listener for the app on a bound socket. `backstop` seconds after `stop_accepting` what
     still runs is cancelled."""
-    attributes: dict[str, Any] = {
-        "header_timeout": header_timeout,
-        "header_limit": header_limit,
-        "connection_limit": connection_limit,
-        "metrics": metrics,
-    }
     config = uvicorn.Config(
         app,
-        http=type("ListenerProtocol", (Protocol,), attributes),
+        http=type("ListenerProtocol", (Protocol,), {"metrics": metrics}),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(keep_alive),
         timeout_graceful_shutdown=int(backstop) + 1,
     )
-    return Listener(sock, app, _Server(config))
+    made = Listener(sock, app, _Server(config))
+    made.limit(bounds)
+    return made

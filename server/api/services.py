@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from server.access.keys import KeyInfo, Keyring
 from server.api.intake import BodyBudget
@@ -101,6 +102,12 @@ def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Tar
     )
 
 
+class Open(Protocol):
+    """An exchange under way."""
+
+    def stop(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Services:
     """Made once by the app. `state` is replaced as a whole, never changed."""
@@ -115,7 +122,7 @@ class Services:
     #: Accepting new work: false from the first signal to stop.
     accepting: bool = True
     #: Open exchanges, so that a drain can end them.
-    open: set[object] = field(default_factory=set)
+    open: set[Open] = field(default_factory=set)
 
     def find(self, name: str, key: KeyInfo) -> tuple[Route, ...]:
         """The routes of a model this key may use. Raises ModelNotFound, NotAllowed."""
@@ -159,5 +166,7 @@ def near_matches(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     folded = {k.lower(): k for k in known}
     wanted = name.lower()
     near = difflib.get_close_matches(wanted, folded, n=most, cutoff=0.55)
-    inside = [k for k in folded if k not in near and len(wanted) > 2 and (wanted in k or k in wanted)]
+    inside = [
+        k for k in folded if k not in near and len(wanted) > 2 and (wanted in k or k in wanted)
+    ]
     return [folded[k] for k in [*near, *inside][:most]]

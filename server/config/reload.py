@@ -120,7 +120,7 @@ class Watcher:
             await self._apply(loaded)
         except StartError as error:
             return ReloadReport("rejected", error=str(error))
-        except Exception:  # noqa: BLE001  a fault of ours must not end the watch
+        except Exception:  # a fault of ours must not end the watch
             log.exception("config could not be applied")
             return ReloadReport(
                 "rejected", error="The config could not be applied; the server's log says why."

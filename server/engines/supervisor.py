@@ -314,6 +314,15 @@ class Supervisor:
         eta = unit.eta()
         return UNKNOWN_START if eta is None else max(1.0, eta)
 
+    def want(self, name: str) -> None:
+        """A request passed this engine over because it is not loaded: load it for the next ones.
+
+        Only an engine that waits for its first request; a failed or unloaded one is left alone.
+        """
+        unit = self._units.get(name)
+        if unit is not None and not unit.barred and unit.view.state is EngineState.STOPPED:
+            unit.load()
+
     def report_failure(self, name: str, generation: int) -> None:
         """The data path met a reset or a refusal: look at this engine now, not at the next tick."""
         if (unit := self._units.get(name)) is not None:

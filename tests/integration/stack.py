@@ -58,7 +58,9 @@ class ServerProcess:
         runtimes = {"vllm": {"python": str(ENGINE_PYTHON)}}
         self.path = folder / "roundhouse.yaml"
         self.path.write_text(
-            yaml.safe_dump({"version": 1, "server": server, "runtimes": runtimes, **config})
+            yaml.safe_dump(
+                {"version": 1, "server": server, "runtimes": runtimes, **config}, sort_keys=False
+            )
         )
         self.log = folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -139,7 +141,9 @@ class ServerProcess:
     def stop(self, within: float = 60.0) -> int:
         """SIGTERM, and the exit code. Kills everything when that does not do."""
         assert self.process is not None
-        family = [psutil.Process(self.pid), *self.descendants()] if self.process.poll() is None else []
+        family = (
+            [psutil.Process(self.pid), *self.descendants()] if self.process.poll() is None else []
+        )
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(within)

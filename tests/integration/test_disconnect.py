@@ -36,7 +36,7 @@ async def test_fifty_clients_leave_in_mid_answer(stack: ServerProcess) -> None:
             "max_tokens": 3500,
             "temperature": 1,
         }
-        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        headers = [("authorization", f"Bearer {KEY}")]
         await client.post("/v1/chat/completions", body, headers)
         if number % 2 == 0:
             head = await client.read_head()
@@ -63,5 +63,7 @@ async def test_fifty_clients_leave_in_mid_answer(stack: ServerProcess) -> None:
     gone = stack.metric("roundhouse_attempts_total", model="guide", outcome="client_gone")
     assert gone - gone_before == CLIENTS
     assert stack.engines()["guide"]["in_flight"] == 0
-    lines = [json.loads(line) for line in stack.log.read_text().splitlines() if "client_gone" in line]
+    lines = [
+        json.loads(line) for line in stack.log.read_text().splitlines() if "client_gone" in line
+    ]
     assert sum(line.get("end") == "client_gone" for line in lines) >= CLIENTS

@@ -116,7 +116,9 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
         )
     await asyncio.to_thread(server.wait_ready, "alone")
     back = time.monotonic() - killed
-    print(f"{which}: stream ended {stream_ended:.2f} s, whole {whole_ended:.2f} s, back {back:.0f} s")
+    print(
+        f"{which}: stream ended {stream_ended:.2f} s, whole {whole_ended:.2f} s, back {back:.0f} s"
+    )
     assert max(stream_ended, whole_ended) < 2.0
     assert server.engines()["guide"]["restarts"] == restarts + 1
     response = httpx.post(f"{server.url}/v1/chat/completions", json=ASK, timeout=60)

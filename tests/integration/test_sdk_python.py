@@ -287,7 +287,11 @@ def test_embeddings(client: OpenAI) -> None:
 
 
 def test_models(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["guide", "minilm", "org/guide-with-slash"]
+    assert [model.id for model in client.models.list()] == [
+        "guide",
+        "minilm",
+        "org/guide-with-slash",
+    ]
     assert client.models.retrieve("org/guide-with-slash").id == "org/guide-with-slash"
 
 

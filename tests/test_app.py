@@ -1,0 +1,104 @@
+"""The route tables: what is there, what it needs, and what is not there."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from server import app
+from server.api import openapi
+from server.serving import Roundhouse
+from tests.api.conftest import *  # noqa: F403 - the fixtures of a whole server
+
+
+def table(rows: tuple[tuple[object, ...], ...]) -> set[tuple[str, str]]:
+    return {(str(row[0]), str(row[1])) for row in rows}
+
+
+def test_every_route_is_documented() -> None:
+    extra = {("GET", "/docs"), ("GET", "/openapi.json")}
+    ours = table(app.SURFACES) | table(app.PUBLIC)
+    public = {(method, path.replace("{id:path}", "{id}")) for method, path in ours}
+    assert set(openapi.PUBLIC_PATHS) - extra == public
+    assert set(openapi.ADMIN_PATHS) - extra == table(app.ADMIN)
+
+
+async def test_default_deny(server: Roundhouse) -> None:
+    """Every public route but the probes answers 401 without a key."""
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        for method, path, _ in app.SURFACES:
+            assert (await http.request(method, path, json={})).status_code == 401, path
+        for method, path, _, public in app.PUBLIC:
+            status = (await http.request(method, path.replace("{id:path}", "x"))).status_code
+            assert (status == 401) is not public, path
+
+
+async def test_admin_key(serve: Serve, upstream: ScriptedUpstream) -> None:  # noqa: F405
+    admin_key = "sk-admin-0123456789abcdef0123456789abcdef"
+    server = await serve(config_of(upstream, server={"admin_key": admin_key}))  # noqa: F405
+    assert server.admin_url
+    async with httpx.AsyncClient(base_url=server.admin_url) as http:
+        for method, path, _, public in app.ADMIN:
+            if path == "/events":
+                continue
+            answer = await http.request(method, path.replace("{name}", "x"))
+            assert (answer.status_code == 401) is not public, path
+        good = await http.get("/engines", headers={"authorization": f"Bearer {admin_key}"})
+        assert good.json() == {"engines": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "hint"),
+    [
+        ("POST", "/api/chat", 404, "use /v1/chat/completions"),
+        ("POST", "/api/generate/", 404, "use /v1/completions"),
+        ("GET", "/api/tags", 404, "use /v1/models"),
+        ("POST", "/v1/v1/chat/completions", 404, "not two"),
+        ("GET", "/nowhere", 404, "/docs lists it"),
+        ("GET", "/v1/chat/completions", 405, "use POST"),
+        ("DELETE", "/v1/models", 405, "use GET"),
+        ("POST", "/v1/chat/completions/", 404, "/docs"),
+    ],
+)
+async def test_what_is_not_there(
+    http: httpx.AsyncClient, method: str, path: str, status: int, hint: str
+) -> None:
+    answer = await http.request(method, path)
+    assert answer.status_code == status
+    assert hint in answer.json()["error"]["message"]
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert ("allow" in answer.headers) is (status == 405)
+
+
+async def test_metrics_are_not_public(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/metrics")).status_code == 404
+
+
+async def test_models(http: httpx.AsyncClient) -> None:
+    listed = (await http.get("/v1/models")).json()
+    assert listed["object"] == "list"
+    assert [m["id"] for m in listed["data"]] == ["m", "alias-of-m", "org/model-x", "both"]
+    one = (await http.get("/models/org/model-x")).json()
+    assert one["id"] == "org/model-x"
+    assert isinstance(one["created"], int)
+    assert (await http.get("/v1/models/org/nope")).status_code == 404
+
+
+async def test_probes(http: httpx.AsyncClient, server: Roundhouse) -> None:
+    assert (await http.get("/health")).json() == {"status": "ok"}
+    assert (await http.get("/ready")).status_code == 200
+    assert (await http.get("/ready", params={"model": "m"})).status_code == 200
+    assert (await http.get("/ready", params={"model": "nope"})).status_code == 404
+    server.services.accepting = False
+    assert (await http.get("/ready")).status_code == 503
+    assert (await http.get("/health")).status_code == 200
+    refused = await http.post("/v1/chat/completions", json={})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+
+
+async def test_docs_page(http: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    assert (await http.get("/openapi.json")).json()["openapi"].startswith("3.1")
+    page = await http.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    assert "/engines" in (await admin.get("/openapi.json")).json()["paths"]

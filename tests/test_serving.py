@@ -1,0 +1,148 @@
+"""The running server: reload under way, and the order of stopping."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from server.config.load import load
+from server.errors import BindError
+from server.serving import Roundhouse
+from tests.api.conftest import *  # noqa: F403 - the fixtures of a whole server
+from tests.api.conftest import ASK, Serve, config_of, port_of
+from tests.fakes.client import RawClient
+from tests.fakes.upstream import Gate, ScriptedUpstream, chat_answer, chat_stream
+
+CHAT = "/v1/chat/completions"
+
+
+def write(server: Roundhouse, config: dict[str, Any]) -> None:
+    server._loaded.path.write_text(yaml.safe_dump(config, sort_keys=False))  # type: ignore[union-attr]
+
+
+async def test_reload_swaps_and_leaves_requests_alone(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Any
+) -> None:
+    config = config_of(upstream)
+    server = await serve(config)
+    gate = Gate()
+    upstream.queue(chat_stream(["a", "b"], gate=gate), chat_answer())
+    async with RawClient(port=port_of(server)) as client:
+        await client.post(CHAT, {**ASK, "stream": True})
+        await upstream.next_request()
+        gate.release(2)
+        await client.read_head()
+        config["models"]["new"] = config["models"].pop("m")
+        del config["models"]["alias-of-m"]
+        write(server, config)
+        assert server.admin_url
+        async with httpx.AsyncClient(base_url=server.admin_url) as admin:
+            report = await admin.post("/reload")
+            assert report.json()["result"] == "ok", report.text
+        gate.open()
+        events = []
+        while event := await client.read_event():
+            events.append(event)
+        assert events[-1] == b"data: [DONE]"
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        assert (await http.post(CHAT, json=ASK)).status_code == 404
+        assert (await http.post(CHAT, json={**ASK, "model": "new"})).status_code == 200
+    value = server.metrics.registry.get_sample_value
+    assert value("roundhouse_config_reloads_total", {"result": "ok"}) == 1
+
+
+async def test_bad_config_changes_nothing(serve: Serve, upstream: ScriptedUpstream) -> None:
+    config = config_of(upstream)
+    server = await serve(config)
+    before = server.services.state
+    config["models"]["m"]["fallback"] = ["x"]
+    write(server, config)
+    assert server.admin_url
+    async with httpx.AsyncClient(base_url=server.admin_url) as admin:
+        refused = await admin.post("/reload")
+    assert refused.status_code == 400
+    assert "fallbacks" in refused.json()["error"]["message"]
+    assert server.services.state is before
+    value = server.metrics.registry.get_sample_value
+    assert value("roundhouse_config_reloads_total", {"result": "rejected"}) == 1
+
+
+async def test_series_of_removed_models_go(serve: Serve, upstream: ScriptedUpstream) -> None:
+    config = config_of(upstream)
+    server = await serve(config)
+    upstream.queue(chat_answer())
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        await http.post(CHAT, json=ASK)
+    labels = {"endpoint": "chat", "model": "m", "status": "200"}
+    value = server.metrics.registry.get_sample_value
+    assert value("roundhouse_requests_total", labels) == 1
+    config["models"] = {"other-name": config["models"]["m"]}
+    write(server, config)
+    assert (await server.reload()).result == "ok"
+    assert value("roundhouse_requests_total", labels) is None
+
+
+async def test_drain_lets_streams_finish(upstream: ScriptedUpstream, tmp_path: Any) -> None:
+    path = tmp_path / "roundhouse.yaml"
+    path.write_text(yaml.safe_dump(config_of(upstream, server={"home": str(tmp_path)})))
+    gate = Gate()
+    upstream.queue(chat_stream(["a", "b"], gate=gate))
+    server = Roundhouse(load(path, environ={}))
+    running, leave = asyncio.Event(), asyncio.Event()
+
+    async def life() -> None:
+        async with server:
+            running.set()
+            await leave.wait()
+
+    task = asyncio.create_task(life())
+    await running.wait()
+    async with RawClient(port=port_of(server)) as client:
+        await client.post(CHAT, {**ASK, "stream": True})
+        await upstream.next_request()
+        gate.release(2)
+        await client.read_head()
+        leave.set()
+        while server.services.accepting:
+            await asyncio.sleep(0)
+        gate.open()
+        events = []
+        while event := await client.read_event():
+            events.append(event)
+        assert events[-1] == b"data: [DONE]"
+    await asyncio.wait_for(task, 10)
+
+
+async def test_what_outlives_the_drain_gets_an_error_event(
+    upstream: ScriptedUpstream, tmp_path: Any
+) -> None:
+    path = tmp_path / "roundhouse.yaml"
+    settings = {"home": str(tmp_path), "timeouts": {"drain": "50ms"}}
+    path.write_text(yaml.safe_dump(config_of(upstream, server=settings)))
+    gate = Gate(2)
+    upstream.queue(chat_stream(["a", "b"], gate=gate))
+    server = Roundhouse(load(path, environ={}))
+    async with server:
+        client = RawClient(port=port_of(server))
+        await client.connect()
+        await client.post(CHAT, {**ASK, "stream": True})
+        await client.read_head()
+        await client.read_event()
+    events = []
+    while event := await client.read_event():
+        events.append(event)
+    assert b'"shutting_down"' in events[-1]
+    assert b"[DONE]" not in b"".join(events)
+    client.close()
+    value = server.metrics.registry.get_sample_value
+    assert value("roundhouse_stream_end_total", {"model": "m", "reason": "shutdown"}) == 1
+
+
+async def test_port_taken_leaves_nothing(serve: Serve, upstream: ScriptedUpstream) -> None:
+    first = await serve(config_of(upstream))
+    with pytest.raises(BindError, match="taken"):
+        await serve(config_of(upstream, server={"port": port_of(first), "admin": None}))
