@@ -9,7 +9,8 @@
         client.pause()                                   # read nothing more: back-pressure
         client.abort()                                   # RST; close() is polite
 
-`rcvbuf` makes the kernel's buffer small, so that a paused reader fills it after few bytes.
+Leaving the context resets whatever is still open. `rcvbuf` makes the kernel's buffer small, so
+that a paused reader fills it after few bytes.
 """
 
 from __future__ import annotations

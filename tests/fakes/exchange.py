@@ -18,7 +18,7 @@ MOMENTS: tuple[Moment, ...] = ("accept", "head", "request")
 REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests"}
 
 
-class ScriptEnd(Exception):  # noqa: N818 - no error, an end
+class ScriptEnd(Exception):
     """Ends a script at once; what it wrote stands, nothing is added."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 MAX_HEAD = 1 << 20
 
 
-class PeerGone(ConnectionError):  # noqa: N818 - reads as what happened
+class PeerGone(ConnectionError):
     """The peer closed while the script was waiting, reading or writing."""
 
 
