@@ -44,7 +44,7 @@ class LogFile:
         try:
             async with asyncio.timeout(timeout):
                 while self._writing is not None:
-                    await asyncio.shield(self._writing)
+                    await asyncio.wait({self._writing})  # its error is `_done`'s
         except TimeoutError:
             return
 

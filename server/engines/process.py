@@ -284,7 +284,7 @@ class EngineProcess:
             return EngineError(
                 "It was killed while it started, most likely because memory ran out. Lower "
                 "`kv_cache`, use smaller weights, or stop what else uses the memory.",
-                reason="memory",
+                reason="crash",
                 log_tail=self.tail(),
             )
         if known is not None:

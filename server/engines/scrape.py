@@ -31,7 +31,7 @@ def merge(texts: Mapping[str, str]) -> str:
     for engine, text in texts.items():
         label = f'{LABEL}="{_escape(engine)}"'
         current = ""
-        for line in text.splitlines():
+        for line in text.split("\n"):  # a label may hold what splitlines takes for an end
             if meta := _META.match(line):
                 kind, current, rest = meta.groups()
                 families.setdefault(current, _Family()).meta.setdefault(kind, rest or "")

@@ -34,6 +34,10 @@ SOFT = {
 }  # fmt: skip
 
 
+#: Reasons that are only given when the cause is known.
+EXPLAINED = {"weights", "memory", "arguments", "environment", "disk"}
+
+
 @dataclass(frozen=True, slots=True)
 class Shop:
     """What all units share."""
@@ -297,7 +301,8 @@ class EngineUnit:
             "engine_died", engine=self.name, reason=died.reason, error=error.message,
             log_tail=list(error.log_tail[-5:]),
         )  # fmt: skip
-        if error.terminal:
+        # What the log explains is no accident, unless the engine has been well before.
+        if error.terminal or (not self.ever_ready and error.reason in EXPLAINED):
             self._fail(error)
             return
         if isinstance(decision, backoff.GiveUp):

@@ -1,0 +1,213 @@
+"""The guard alone, and a server that is killed: nothing may survive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from server.engines import guard
+from server.engines.control import Control
+from tests.engines.conftest import FAKE, alive, gone
+
+SERVER = """
+import asyncio, json, sys
+from pathlib import Path
+from server.config.schema import Engine
+from server.engines.supervisor import Supervisor
+from server.telemetry.metrics import Metrics
+from tests.engines.conftest import FakeLauncher
+
+async def main():
+    launcher = FakeLauncher()
+    launcher.scripts = {"one": {"children": 2, "strays": 2, "deaf": True}, "two": {}}
+    engines = {name: Engine(weights="fake") for name in ("one", "two")}
+    supervisor = Supervisor(engines, {}, home=Path(sys.argv[1]), metrics=Metrics(),
+                            launcher=launcher)
+    await supervisor.start()
+    await supervisor.wait_started()
+    print("\\n" + json.dumps([view.socket for view in supervisor.views()]), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def pids(socket: str) -> dict[str, Any]:
+    async with Control(socket) as control:
+        return dict(json.loads((await control.get("/pids", 5))[1]))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+async def test_when_the_server_dies_everything_goes(
+    tmp_path: Path, repo_root: Path, how: signal.Signals
+) -> None:
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, str(tmp_path),
+        stdout=subprocess.PIPE, cwd=repo_root,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(repo_root)},
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        async for line in server.stdout:
+            if line.startswith(b"["):
+                break
+        one, two = [await pids(socket) for socket in json.loads(line)]
+        guard_one = psutil.Process(one["self"]).ppid()
+        all_pids = [one["self"], *one["children"], *one["strays"], two["self"], guard_one]
+        assert all(alive(pid) for pid in all_pids)
+        assert len({os.getpgid(pid) for pid in [one["self"], *one["children"]]}) == 1
+        assert os.getsid(guard_one) not in (os.getsid(0), os.getsid(one["self"]))
+        server.send_signal(how)
+        await server.communicate()
+        await gone(*all_pids)
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.communicate()
+    assert not list(tmp_path.glob("roundhouse-*"))  # sockets, folders, run directory
+
+
+class Alone:
+    """A guard with this test as its server."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def say(self, **command: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def order(self, argv: list[str], **more: object) -> None:
+        self.say(argv=argv, env={}, cwd="/", **more)
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline() or b"{}"))
+
+    def end(self) -> int:
+        with self.process:
+            return self.process.wait(10)
+
+
+def sleeper(seconds: int = 600) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", f"import time; time.sleep({seconds})"]
+
+
+def test_reports_and_commands() -> None:
+    alone = Alone()
+    alone.order(sleeper())
+    started = alone.hear()
+    assert started["event"] == "started"
+    assert os.getsid(started["pid"]) == started["pid"]
+    alone.say(do="term")
+    assert alone.hear() == {"event": "exit", "code": None, "signal": signal.SIGTERM}
+    assert alone.hear() == {"event": "gone", "left": 0}
+    assert alone.end() == 0
+
+
+def test_signals_to_the_guard_are_not_for_it() -> None:
+    alone = Alone()
+    alone.order(sleeper())
+    pid = alone.hear()["pid"]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        alone.process.send_signal(number)
+    alone.say(do="kill")
+    assert alone.hear()["signal"] == signal.SIGKILL
+    assert alone.hear()["event"] == "gone"
+    assert alone.end() == 0
+    assert not alive(pid)
+
+
+def test_the_engine_has_its_signals_back() -> None:
+    ask = "import signal, sys; sys.exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)"
+    alone = Alone()
+    alone.order([sys.executable, "-I", "-S", "-c", ask])
+    alone.hear()
+    assert alone.hear()["code"] == 0
+    assert alone.hear()["event"] == "gone"
+    alone.end()
+
+
+def test_what_cannot_be_run_is_refused() -> None:
+    alone = Alone()
+    alone.order(["/nowhere/python"])
+    refused = alone.hear()
+    assert refused["event"] == "refused"
+    assert "/nowhere/python" in refused["message"]
+    alone.end()
+
+
+def test_no_order_no_engine() -> None:
+    alone = Alone()
+    assert alone.process.stdin is not None
+    alone.process.stdin.close()
+    assert alone.end() == 1
+
+
+def test_sockets_and_shared_memory_are_removed(tmp_path: Path) -> None:
+    shm = Path("/dev/shm") / f"psm_roundhouse_test_{os.getpid()}"
+    scratch = tmp_path / "e1"
+    scratch.mkdir()
+    alone = Alone()
+    alone.order(
+        [sys.executable, "-I", "-S", str(FAKE), str(scratch / "s"), json.dumps({"shm": str(shm)})],
+        remove=[str(scratch), str(tmp_path / "never-was")],
+    )
+    pid = alone.hear()["pid"]
+    while not (scratch / "s").exists():
+        assert alive(pid)
+    assert shm.exists()
+    alone.say(do="kill")
+    assert alone.end() == 0
+    assert not shm.exists()
+    assert not scratch.exists()
+
+
+# --- the same code, without a process of its own --------------------------------------------------
+
+
+def test_remove_takes_what_it_can(tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    (folder / "in").mkdir(parents=True)
+    file.touch()
+    guard.remove([str(folder), str(file), str(tmp_path / "none")])
+    assert not folder.exists()
+    assert not file.exists()
+
+
+def test_looking_at_processes() -> None:
+    child = subprocess.Popen(sleeper(), start_new_session=True)
+    try:
+        assert guard.members(child.pid) == {child.pid}
+        assert child.pid in guard.descendants(os.getpid())
+        assert guard.shared_memory([child.pid, 2**22 + 1]) == set()
+    finally:
+        guard.kill_all([child.pid, 2**22 + 1])
+        child.wait()
+    assert guard.members(child.pid) == set()
+
+
+def test_other_systems_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert guard.main() == 1
+    assert json.loads(capfd.readouterr().out)["event"] == "refused"
+
+
+def test_a_failing_prctl_is_an_error() -> None:
+    with pytest.raises(OSError, match="prctl"):
+        guard.prctl(-1, 0)

@@ -1,0 +1,211 @@
+"""Lines as vLLM 0.32 wrote them."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.engines.progress import SPAWNED, advance, diagnose, last_words
+
+START = """\
+Triton is installed, but doesn't include CPU backend. Disabling Triton.
+(APIServer pid=7) INFO 11-21 01:52:35 [api_utils.py:286] non-default args: {'uds': '/tmp/e1.sock'}
+(APIServer pid=7) INFO 11-21 01:52:43 [model.py:733] Resolved architecture: LlamaForCausalLM
+(APIServer pid=7) INFO 11-21 01:52:43 [model.py:2152] Using max model len 2048
+(EngineCore pid=8) INFO 11-21 01:52:49 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with …
+(Worker pid=9) INFO 11-21 01:52:56 [cpu_model_runner.py:68] Starting to load model /tmp/tiny...
+Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]
+Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:00<00:00, 30.77it/s]
+(Worker pid=9) INFO 11-21 01:52:56 [default_loader.py:501] Loading weights took 0.03 seconds
+(Worker pid=9) INFO 11-21 01:52:57 [cpu_model_runner.py:87] Warming up model for the compilation...
+(Worker pid=9) INFO 11-21 01:52:57 [monitor.py:40] Starting torch.compile
+(Worker pid=9) INFO 11-21 01:52:59 [cpu_model_runner.py:91] Warming up done.
+(Worker pid=9) INFO 11-21 01:52:57 [cpu_worker.py:260] Explicitly set (1.0/8.34) GiB for KV cache
+(Worker pid=9) INFO 11-21 01:52:57 [default_loader.py:501] Loading weights took 0.03 seconds
+(EngineCore pid=8) INFO 11-21 01:53:00 [core.py:402] init engine (profile, create kv cache) took 2 s
+(APIServer pid=7) INFO 11-21 01:53:00 [entry.py:140] Starting vLLM server on unix:/tmp/e1.sock
+INFO:     Waiting for application startup.
+INFO:     Application startup complete.
+"""
+
+
+def test_the_stages_of_a_start() -> None:
+    stage, seen = SPAWNED, []
+    for line in START.splitlines():
+        new = advance(stage, line)
+        if new is not stage:
+            seen.append(new.text)
+            stage = new
+    assert seen == [
+        "reading the model's config",
+        "importing (LlamaForCausalLM)",
+        "starting the engine core",
+        "loading weights",
+        "loading weights (0%)",
+        "loading weights (100%)",
+        "weights loaded",
+        "compiling",
+        "compiled",
+        "preparing the KV cache",
+        "engine core is up",
+        "starting the server",
+        "ready",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  43%|████▎     | 29/67",
+            "capturing CUDA graphs (43%)",
+        ),
+        ("model-00001-of-00004.safetensors:  12%|█▏  | 597M/4.98G", "downloading weights (12%)"),
+    ],
+)
+def test_stages_with_a_measure(line: str, text: str) -> None:
+    assert advance(SPAWNED, line).text == text
+
+
+@pytest.mark.parametrize(
+    ("tail", "reason", "words", "terminal"),
+    [
+        (
+            ["entry.py: error: unrecognized arguments: --no-such-flag"],
+            "arguments",
+            "--no-such",
+            True,
+        ),
+        (
+            ["entry.py: error: argument --max-model-len: invalid int value: 'lots'"],
+            "arguments",
+            "--max-model-len: invalid",
+            True,
+        ),
+        (
+            [
+                (
+                    "  Value error, User-specified max_model_len (100000) is greater than the derived "
+                    "max_model_len (max_position_embeddings=2048.0 or model_max_length=None in …"
+                )
+            ],
+            "arguments",
+            "limit of 2048",
+            True,
+        ),
+        (
+            [
+                (
+                    "(EngineCore pid=1) ERROR ValueError: To serve at least one request with the "
+                    "model's max seq len (2048), (0.01 GiB KV cache is needed, which is larger than the "
+                    "available KV cache memory (0.0 GiB). Try increasing `gpu_memory_utilization`"
+                )
+            ],
+            "memory",
+            "2048 tokens needs 0.01 GiB",
+            True,
+        ),
+        (
+            ["ValueError: No available memory for the cache blocks. Try"],
+            "memory",
+            "No memory",
+            True,
+        ),
+        (
+            [
+                (
+                    "ValueError: Available memory on node 0 (20.1/22.6 GiB) on kv cache allocation is "
+                    "less than requested memory for kv (37.25 GiB). Decrease --kv-cache-memory-bytes"
+                )
+            ],
+            "memory",
+            "KV cache (37.25 GiB)",
+            True,
+        ),
+        (
+            [
+                (
+                    "ValueError: Free memory on device cuda:0 (3.5/24.0 GiB) on startup is less than "
+                    "desired GPU memory utilization (0.92, 22.1 GiB)."
+                )
+            ],
+            "memory",
+            "3.5/24.0 GiB",
+            False,
+        ),
+        (["torch.OutOfMemoryError: CUDA out of memory. Tried"], "memory", "GPU ran out", False),
+        (["MemoryError"], "memory", "machine ran out", False),
+        (["OSError: [Errno 28] No space left on device"], "disk", "full", False),
+        (
+            ["  Value error, Model architectures ['FooForCausalLM'] are not supported for now."],
+            "weights",
+            "'FooForCausalLM'",
+            True,
+        ),
+        (
+            ["has model type `foo` but Transformers does not recognize this architecture"],
+            "weights",
+            "foo",
+            True,
+        ),
+        (
+            ["contains custom code which must be executed to correctly load the model"],
+            "weights",
+            "code of their own",
+            True,
+        ),
+        (
+            ["safetensors._safetensors_rust.SafetensorError: Error while deserializing header: …"],
+            "weights",
+            "damaged",
+            True,
+        ),
+        (["huggingface_hub.errors.GatedRepoError: 401 Client"], "weights", "does not let", True),
+        (["RepositoryNotFoundError: 404 Client Error."], "weights", "no such model", True),
+        (
+            ["OSError: We couldn't connect to 'https://huggingface.co' to load the files"],
+            "weights",
+            "cannot be reached",
+            False,
+        ),
+        (["ModuleNotFoundError: No module named 'vllm'"], "environment", "no working vLLM", True),
+        (
+            ["RuntimeError: operator torchvision::nms does not exist"],
+            "environment",
+            "torchvision",
+            True,
+        ),
+        (["RuntimeError: No CUDA GPUs are available"], "environment", "no usable GPU", True),
+        (["OSError: [Errno 98] Address already in use"], "environment", "in use", False),
+        (
+            ["  Value error, Cannot find the config file for awq [type=value_error, input_value=…"],
+            "arguments",
+            "config file for awq",
+            True,
+        ),
+    ],
+)
+def test_known_failures(tail: list[str], reason: str, words: str, terminal: bool) -> None:
+    failure = diagnose(["something else", *tail, "For further information visit"])
+    assert failure is not None
+    assert failure.reason == reason
+    assert words in failure.message
+    assert failure.terminal is terminal
+    assert failure.hint.endswith((".", "."))
+
+
+def test_a_message_over_two_lines() -> None:
+    failure = diagnose(["has model type `foo` but", "Transformers does not recognize this"])
+    assert failure is not None
+    assert failure.reason == "weights"
+
+
+def test_unknown_failures_are_told_by_their_exception() -> None:
+    tail = [
+        "(Worker pid=1) KeyError: 'x'",
+        "(EngineCore pid=3) RuntimeError: Engine core initialization failed. See root cause above.",
+        "  at the end",
+    ]
+    assert diagnose(tail) is None
+    assert last_words(tail) == "KeyError: 'x'"
+    assert last_words(["one", " two ", ""]) == "two"
+    assert last_words([]) == ""
