@@ -9,7 +9,7 @@ SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup format schema lock upgrade clean
+.PHONY: help serve test test-fast check setup format docs schema lock upgrade clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ format: ## let ruff format, and mend what it can
 	@$(SETUP) dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: ## write docs/metrics.md anew from the code
+	@$(SETUP) dev
+	$(BIN)/python -m scripts.metrics_page
 
 schema: ## write configs/schema.json anew
 	@$(SETUP) dev
