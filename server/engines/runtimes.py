@@ -197,6 +197,10 @@ def tensor_parallel(engine: Engine, ids: Sequence[int] = ()) -> int:
     return len(ids) if len(ids) > 1 and not others & set(engine.args) else 1
 
 
+#: A domain that nobody can have (RFC 2606): images and audio come as data, not as URLs.
+NO_MEDIA = "no-remote-media.invalid"
+
+
 def argv(
     name: str,
     engine: Engine,
@@ -233,10 +237,14 @@ def argv(
 
 def _defaults(engine: Engine, placement: Placement) -> list[str]:
     """Flags for which we know a better default than vLLM; an operator's `args` come first."""
+    found = []
     if placement.kind == "cpu" and not {"enforce-eager", "compilation-config"} & set(engine.args):
         # A start of 26 s instead of 40 to 60, for a fifth of the throughput: docs/engines.md.
-        return ["--enforce-eager"]
-    return []
+        found.append("--enforce-eager")
+    if "allowed-media-domains" not in engine.args:
+        # An empty list would allow all: clients could make the engine fetch any URL it can reach.
+        found += ["--allowed-media-domains", NO_MEDIA]
+    return found
 
 
 def kv_cache_bytes(engine: Engine, placement: Placement) -> int | None:
@@ -304,6 +312,7 @@ def environment(
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE),
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         # vLLM's own sockets: beside ours, so that the guard removes them after a SIGKILL.
         "VLLM_RPC_BASE_PATH": scratch,
         "PYTHONUNBUFFERED": "1",
