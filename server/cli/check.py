@@ -1,0 +1,70 @@
+"""`roundhouse check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from server.config.load import Loaded
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  roundhouse check                    ./roundhouse.yaml, or what ROUNDHOUSE_CONFIG names
+  roundhouse check configs/example.yaml
+  roundhouse check --engines          also look for the weights and for vLLM
+
+Exits with 2 when something is wrong; every fault has its line."""
+)
+@click.argument("config", required=False)
+@click.option("--engines", is_flag=True, help="Also look for the weights and for vLLM.")
+def check(config: str | None, engines: bool) -> None:
+    """Check a config file, and show what it comes to. Starts nothing, asks nobody."""
+    from server.cli.serve import load_what
+    from server.config import load
+
+    loaded = load.load(config) if config else load_what((), {})
+    summary(loaded)
+    if engines:
+        look_for_engines(loaded)
+    click.echo("The config is good.")
+
+
+def summary(loaded: Loaded) -> None:
+    """Listeners, models and what they stand on."""
+    from server.cli.greeting import rows
+    from server.cli.show import show
+    from server.config.links import resolve_models
+
+    config = loaded.config
+    server = config.server
+    click.echo(f"Read        {', '.join(loaded.sources)}")
+    click.echo(f"API         {server.host}:{server.port}")
+    click.echo(f"Admin API   {server.admin or 'off'}")
+    keys = ", ".join(key.name for key in server.keys)
+    click.echo(f"Keys        {keys or 'none: everybody on this machine may ask'}")
+    click.echo(f"Providers   {', '.join(config.providers) or 'none'}")
+    click.echo(f"Engines     {', '.join(config.engines) or 'none'}")
+    click.echo()
+    models = [(name, by) for name, by, _ in rows((), resolve_models(config))]
+    show(("MODEL", "SERVED BY"), models, empty="No models.")
+    click.echo()
+    for sentence in loaded.advice:
+        click.echo(f"Note: {sentence}")
+
+
+def look_for_engines(loaded: Loaded) -> None:
+    """Weights on this disk and the engines' Python. Raises EngineError."""
+    from server.engines import runtimes, weights
+
+    config = loaded.config
+    for name in dict.fromkeys(engine.runtime for engine in config.engines.values()):
+        python = runtimes.find_python(name, config.runtimes.get(name), base=loaded.folder)
+        click.echo(f"Runtime {name}: {python.path}")
+    for name, engine in config.engines.items():
+        dummy = engine.args.get("load-format") == "dummy"
+        found = weights.resolve(engine.weights, base=loaded.folder, dummy=dummy)
+        click.echo(f"Engine {name}: {found.argument}")

@@ -1,0 +1,136 @@
+"""What `serve` says when it starts, and when its engines have settled. Pure text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from server.config.links import ResolvedModel
+from server.engines.state import EngineState, EngineView
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """The listeners, without `/v1`. `docs`: is there a page at /docs?"""
+
+    public: str
+    admin: str | None = None
+    docs: bool = True
+
+
+def greeting(
+    views: Sequence[EngineView],
+    models: Mapping[str, ResolvedModel],
+    urls: Urls,
+    key_needed: bool,
+    *,
+    version: str = "",
+    source: str = "",
+) -> str:
+    """A table of the models and their states, and the curl line to try."""
+    title = f"Roundhouse {version}".rstrip()
+    title += f" serves {source}" if source else ""
+    lines = [title, "", *table(("MODEL", "SERVED BY", "STATE"), rows(views, models)), ""]
+    lines.append(f"  API    {urls.public}/v1")
+    if urls.docs:
+        lines.append(f"  Docs   {urls.public}/docs")
+    if urls.admin is not None:
+        lines.append(f"  Admin  {urls.admin}")
+    if name := first_to_try(views, models):
+        lines += ["", "Try it:" if _answers(views, models[name]) else "Once it is ready, try:", ""]
+        lines += ["  " + line for line in curl(urls.public, name, key_needed).splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def settled(views: Iterable[EngineView]) -> str:
+    """One line for each engine, once those that load at startup are ready or have failed."""
+    lines = []
+    for view in views:
+        if view.state is EngineState.READY:
+            lines.append(f"{view.name} is ready.")
+        elif view.state is EngineState.FAILED:
+            lines.append(f"{view.name} has failed: {view.error or 'its log says why.'}")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def rows(
+    views: Sequence[EngineView], models: Mapping[str, ResolvedModel]
+) -> list[tuple[str, str, str]]:
+    """(model, served by, state) of every name."""
+    by_name = {view.name: view for view in views}
+    found = []
+    for name, model in models.items():
+        if model.alias_of is not None:
+            found.append((name, f"alias of {model.alias_of}", state_of(by_name, model)))
+            continue
+        places = [_label(by_name, target.engine, target.provider) for target in model.targets]
+        text = ", ".join(dict.fromkeys(places))
+        if model.fallbacks:
+            text += f", else {', '.join(model.fallbacks)}"
+        found.append((name, text, state_of(by_name, model)))
+    return found
+
+
+def _label(views: Mapping[str, EngineView], engine: str | None, provider: str | None) -> str:
+    return f"engine {engine}" if engine is not None else f"provider {provider}"
+
+
+def state_of(views: Mapping[str, EngineView], model: ResolvedModel) -> str:
+    """The best state of a model's own targets; a provider counts as ready."""
+    if any(target.engine is None for target in model.targets):
+        return "ready"
+    found = [views[t.engine] for t in model.targets if t.engine is not None and t.engine in views]
+    order = list(_WORDS)
+    best = min(found, key=lambda view: order.index(view.state), default=None)
+    return "not running" if best is None else describe(best)
+
+
+#: Best first.
+_WORDS = {
+    EngineState.READY: "ready",
+    EngineState.STARTING: "loading",
+    EngineState.BACKOFF: "restarting",
+    EngineState.DRAINING: "stopping",
+    EngineState.STOPPED: "loads on request",
+    EngineState.FAILED: "failed",
+}
+
+
+def describe(view: EngineView) -> str:
+    """`loading, about 12 s`"""
+    text = _WORDS[view.state]
+    if view.eta is not None and view.state in (EngineState.STARTING, EngineState.BACKOFF):
+        text += f", about {view.eta:.0f} s"
+    return text
+
+
+def _answers(views: Sequence[EngineView], model: ResolvedModel) -> bool:
+    return state_of({view.name: view for view in views}, model) == "ready"
+
+
+def first_to_try(views: Sequence[EngineView], models: Mapping[str, ResolvedModel]) -> str | None:
+    """A model that is ready, else the first; None without models."""
+    ready = (name for name, model in models.items() if _answers(views, model))
+    return next(ready, next(iter(models), None))
+
+
+def curl(base: str, model: str, key_needed: bool) -> str:
+    """A command line that works when it is pasted into a shell."""
+    message = {"model": model, "messages": [{"role": "user", "content": "What can you do?"}]}
+    lines = [f"curl {base}/v1/chat/completions -H 'content-type: application/json'"]
+    if key_needed:
+        lines.append('  -H "authorization: Bearer $ROUNDHOUSE_API_KEY"')
+    lines.append(f"  -d '{json.dumps(message)}'")
+    return " \\\n".join(lines)
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as what is in them, two spaces apart."""
+    every = [head, *body]
+    widths = [max(len(row[at]) for row in every) for at in range(len(head))]
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in every
+    ]
