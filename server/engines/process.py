@@ -27,6 +27,7 @@ from server.errors import EngineError
 GUARD = Path(guard.__file__)
 POLL = 0.1
 SPAWN_DEADLINE = 10.0
+BURY_DEADLINE = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -328,7 +329,7 @@ def _succeeded(future: asyncio.Future[Any]) -> bool:
 def _bury(pgid: int) -> None:
     """The guard was killed: kill the group it stood over, and wait until it is gone."""
     shm: set[str] = set()
-    give_up = time.monotonic() + guard.REAP_DEADLINE
+    give_up = time.monotonic() + BURY_DEADLINE
     while time.monotonic() < give_up and (left := guard.members(pgid)):
         shm |= guard.shared_memory(left)
         guard.kill_all(left)

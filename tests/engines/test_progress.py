@@ -84,8 +84,8 @@ def test_stages_with_a_measure(line: str, text: str) -> None:
         (
             [
                 (
-                    "  Value error, User-specified max_model_len (100000) is greater than the derived "
-                    "max_model_len (max_position_embeddings=2048.0 or model_max_length=None in …"
+                    "  Value error, User-specified max_model_len (100000) is greater than the "
+                    "derived max_model_len (max_position_embeddings=2048.0 or …"
                 )
             ],
             "arguments",
@@ -96,8 +96,8 @@ def test_stages_with_a_measure(line: str, text: str) -> None:
             [
                 (
                     "(EngineCore pid=1) ERROR ValueError: To serve at least one request with the "
-                    "model's max seq len (2048), (0.01 GiB KV cache is needed, which is larger than the "
-                    "available KV cache memory (0.0 GiB). Try increasing `gpu_memory_utilization`"
+                    "model's max seq len (2048), (0.01 GiB KV cache is needed, which is larger "
+                    "than the available KV cache memory (0.0 GiB). Try …"
                 )
             ],
             "memory",
@@ -113,8 +113,8 @@ def test_stages_with_a_measure(line: str, text: str) -> None:
         (
             [
                 (
-                    "ValueError: Available memory on node 0 (20.1/22.6 GiB) on kv cache allocation is "
-                    "less than requested memory for kv (37.25 GiB). Decrease --kv-cache-memory-bytes"
+                    "ValueError: Available memory on node 0 (20.1/22.6 GiB) on kv cache allocation "
+                    "is less than requested memory for kv (37.25 GiB). Decrease …"
                 )
             ],
             "memory",
@@ -124,8 +124,8 @@ def test_stages_with_a_measure(line: str, text: str) -> None:
         (
             [
                 (
-                    "ValueError: Free memory on device cuda:0 (3.5/24.0 GiB) on startup is less than "
-                    "desired GPU memory utilization (0.92, 22.1 GiB)."
+                    "ValueError: Free memory on device cuda:0 (3.5/24.0 GiB) on startup is less "
+                    "than desired GPU memory utilization (0.92, 22.1 GiB)."
                 )
             ],
             "memory",

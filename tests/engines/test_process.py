@@ -1,0 +1,105 @@
+"""`EngineProcess` where the supervisor's tests do not reach."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from server.engines import guard, process
+from server.engines.logs import LogFile
+from server.engines.process import EngineProcess, Exit
+from server.engines.runtimes import Launch
+from server.errors import EngineError
+from tests.engines.conftest import alive, fake_launch
+
+
+def make(tmp_path: Path, launch: Launch | None = None, **script: Any) -> EngineProcess:
+    scratch = tmp_path / "e1"
+    scratch.mkdir()
+    socket = str(scratch / "s")
+    return EngineProcess(
+        launch or fake_launch(scratch, socket, **script),
+        socket=socket,
+        file=LogFile(tmp_path / "e.log"),
+        parent=str(tmp_path / "none"),
+    )
+
+
+async def test_start_ready_stop(tmp_path: Path) -> None:
+    made = make(tmp_path, say=["hello"])
+    pid = await made.start()
+    assert await made.wait_ready(20) > 0
+    assert made.tail(5)[0] == "hello"
+    assert await made.stop(5) == Exit(signal=signal.SIGTERM)
+    assert not alive(pid)
+    assert not (tmp_path / "e1").exists()
+    assert str(made.exited.result()) == "killed by SIGTERM"
+    await made.kill()
+
+
+async def test_killed_in_its_start(tmp_path: Path) -> None:
+    made = make(tmp_path, gate=str(tmp_path / "never"))
+    os.kill(await made.start(), signal.SIGKILL)
+    with pytest.raises(EngineError, match="memory ran out") as caught:
+        await made.wait_ready(20)
+    assert not caught.value.terminal
+    await made.kill()
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    made = make(tmp_path, Launch(argv=("/nowhere/python",), env={}, cwd="/"))
+    with pytest.raises(EngineError, match="/nowhere/python") as caught:
+        await made.start()
+    assert caught.value.terminal
+    assert made.gone.done()
+
+
+async def test_a_guard_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    made = make(tmp_path)
+    with pytest.raises(EngineError, match="guard could not be started"):
+        await made.start()
+    assert made.gone.done()
+
+
+@pytest.mark.parametrize("text", ["import sys; sys.exit(0)", "import time; time.sleep(600)"])
+async def test_a_guard_that_is_no_guard(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(text)
+    monkeypatch.setattr(process, "GUARD", broken)
+    monkeypatch.setattr(process, "SPAWN_DEADLINE", 0.3)
+    monkeypatch.setattr(guard, "REAP_DEADLINE", -1.9)
+    made = make(tmp_path)
+    with pytest.raises(EngineError, match=r"guard (died|did not start)"):
+        await made.start()
+    assert made.gone.done()
+
+
+async def test_a_stopped_guard_is_gone_past(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path, children=1)
+    pid = await made.start()
+    await made.wait_ready(20)
+    parent = psutil.Process(pid).parent()
+    assert parent is not None
+    parent.suspend()
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "REAP_DEADLINE", -1.9)
+        patch.setattr(process, "BURY_DEADLINE", 10.0)
+        await made.kill()
+    assert not guard.members(pid)
+
+
+def test_how_an_exit_reads() -> None:
+    assert str(Exit(code=0)) == "exit code 0"
+    assert str(Exit(signal=signal.SIGKILL)) == "killed by SIGKILL"
+    assert str(Exit(signal=99)) == "killed by signal 99"
+    assert str(Exit()) == "lost"

