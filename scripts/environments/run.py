@@ -13,7 +13,7 @@ from types import FrameType
 from typing import cast
 
 from scripts.environments import plans
-from scripts.environments.facts import nvidia_gpus, read_facts
+from scripts.environments.facts import read_facts
 from scripts.environments.pythons import NoPythonError, Python, find_python
 from scripts.environments.venvs import Folder, SetupFailedError, Step, Venv, only_one
 from scripts.environments.verdict import Flavour, Wanted, gpu_unfit, judge
@@ -102,7 +102,7 @@ class Setup:
         if self.engine.pending(steps):
             return False
         # A GPU that came later is worth another look.
-        return flavour == "cuda" or wanted == "cpu" or bool(gpu_unfit(nvidia_gpus()))
+        return flavour == "cuda" or wanted == "cpu" or bool(gpu_unfit(read_facts(self.root)))
 
     def _node(self) -> bool:
         missing = plans.node_missing()

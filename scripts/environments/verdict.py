@@ -6,14 +6,16 @@ import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
-from scripts.environments.facts import GIB, Facts, Gpu
+from scripts.environments.facts import GIB, Facts
 
 Flavour = Literal["cpu", "cuda"]
 Wanted = Literal["auto", "cpu", "cuda"]
 
 MEMORY_FLOOR = 4 * GIB
 DISK_FLOOR: dict[Flavour, int] = {"cpu": 6 * GIB, "cuda": 20 * GIB}
-GLIBC_FLOOR = (2, 28)  # the wheels are manylinux_2_28
+# The newest that a wheel of the locks asks for: llguidance; pynvvideocodec and tilelang for CUDA.
+GLIBC_FLOOR = (2, 31)
+GLIBC_FLOOR_CUDA = {"x86_64": (2, 31), "aarch64": (2, 34)}
 DRIVER_FLOOR = (580,)  # CUDA 13
 CAPABILITY_FLOOR = (7, 5)  # the oldest devices that CUDA 13 compiles for
 
@@ -45,7 +47,7 @@ def judge(facts: Facts, wanted: Wanted = "auto") -> Verdict:
     flavour: Flavour = "cpu"
     note = ""
     if wanted == "cuda" or (wanted == "auto" and facts.gpus):
-        unfit = gpu_unfit(facts.gpus)
+        unfit = gpu_unfit(facts)
         if not unfit:
             flavour = "cuda"
         elif wanted == "cuda":
@@ -93,11 +95,14 @@ def _no_wheel(facts: Facts) -> str:
     return ""
 
 
-def gpu_unfit(gpus: tuple[Gpu, ...]) -> str:
+def gpu_unfit(facts: Facts) -> str:
     """Why the CUDA build will not do; empty if it will. An unknown figure is no reason."""
-    if not gpus:
+    if not facts.gpus:
         return "no NVIDIA GPU found"
-    for gpu in gpus:
+    glibc = GLIBC_FLOOR_CUDA[facts.machine]
+    if facts.libc[1] < glibc:
+        return f"vLLM's CUDA wheels for {facts.machine} need glibc {_dots(glibc)} or newer"
+    for gpu in facts.gpus:
         if gpu.driver and gpu.driver < DRIVER_FLOOR:
             return (
                 f"{gpu.name} is there, but its driver {_dots(gpu.driver)} is too old for CUDA 13, "
@@ -140,7 +145,8 @@ No engine can run here, and nothing has been installed for one.
 What works on this machine:
   - Remote providers only. Make the server's light environment, without vLLM:
       python3 scripts/setup.py server
-    and serve a config that has `providers` and no `engines`.
+    and serve a config that has `providers` and no `engines`:
+      .venv/bin/roundhouse serve my.yaml
   - Local models by way of Ollama or a llama.cpp server, as a provider:
       providers:
         ollama: {{dialect: openai, base_url: "http://127.0.0.1:11434/v1"}}

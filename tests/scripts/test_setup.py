@@ -48,6 +48,12 @@ GOES = [
         "cpu",
         "compute capability 7.0 is below 7.5",
     ),
+    (
+        replace(GRAVITON, gpus=(H200,), libc=("glibc", (2, 31))),
+        "auto",
+        "cpu",
+        "CUDA wheels for aarch64 need glibc 2.34 or newer",
+    ),
     # What nvidia-smi did not tell is no reason against it.
     (replace(LAPTOP, gpus=(Gpu("an NVIDIA GPU"),)), "auto", "cuda", "an NVIDIA GPU"),
 ]
@@ -67,7 +73,7 @@ REFUSED = [
     (replace(LAPTOP, system="Windows"), "auto", "no wheel for Windows on x86_64"),
     (replace(LAPTOP, machine="riscv64"), "auto", "no wheel for Linux on riscv64"),
     (replace(LAPTOP, libc=("", ())), "auto", "need glibc"),
-    (replace(LAPTOP, libc=("glibc", (2, 27))), "auto", "need glibc 2.28 or newer"),
+    (replace(LAPTOP, libc=("glibc", (2, 28))), "auto", "need glibc 2.31 or newer"),
     (replace(LAPTOP, flags=frozenset({"avx"})), "auto", "does not offer avx2"),
     (replace(GRAVITON, flags=frozenset({"asimd"})), "auto", "does not offer asimdhp, asimddp"),
     (replace(LAPTOP, memory_available=int(2.5 * GIB)), "auto", "2.5 GiB are available here"),
