@@ -3,6 +3,7 @@
 ::
 
     RoundhouseError
+    ├── InternalError           500  a fault of ours; the log has the traceback
     ├── RequestError            the client's own: never retried, never a reason to fall back
     │   ├── InvalidRequest      400  wrong JSON, types, values; `param` names the field
     │   ├── PayloadTooLarge     413
@@ -163,6 +164,10 @@ class UnavailableError(RoundhouseError):
     type = "server_error"
     code = "unavailable"
 
+    def headers(self) -> dict[str, str]:
+        """Retry-After always, since these pass: what was said, else 5 s."""
+        return {"retry-after": "5", **super().headers()}
+
 
 class EngineNotReady(UnavailableError):
     """The engine cannot answer now. `retryable`: another target of the plan may."""
@@ -244,10 +249,9 @@ class UpstreamAborted(UpstreamError):
 class UpstreamStatus(UpstreamError):
     """The target itself answered with an error.
 
-    `payload` is the OpenAI-shaped error object to render (already translated by the dialect).
-    400, 404, 413, 415 and 422 are the client's own and final. 401, 402, 403 speak of *our*
-    account at the target: another target may be tried, and the client is told 502, since its
-    own key is fine.
+    The dialect has put its words into `message`, `type`, `code` and `param`. `CLIENT_OWN` statuses
+    are the client's own and final. `ACCOUNT` ones speak of *our* account at the target: another
+    target may be tried, and the client is told 502, since its own key is fine.
     """
 
     CLIENT_OWN: ClassVar[frozenset[int]] = frozenset({400, 404, 405, 409, 413, 415, 422})

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from aiohttp import payload as aiohttp_payload
+from aiohttp.http_exceptions import HttpProcessingError
 
 from server.errors import (
     ConnectFailed,
@@ -30,6 +31,8 @@ from server.errors import (
 IDLE: Final = 30.0
 #: Bytes read ahead per connection before the socket is paused.
 READ_AHEAD: Final = 64 * 1024
+#: Seconds that the end of a finished answer may take, for its connection to be kept.
+LINGER: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class AttemptTimeouts:
-    """Seconds; see `config.schema.Timeouts`."""
+    """Seconds; see `config.schema.Timeouts`. `connect` covers look-up, connection and TLS."""
 
     connect: float
     first_byte: float
@@ -60,10 +63,14 @@ class _Body(aiohttp_payload.BytesPayload):
 class Response:
     """An answer whose head is in. `close()` is immediate and may be called at any time."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_finished", "_lingering", "_response", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, lingering: set[aiohttp.ClientResponse]
+    ) -> None:
         self._response = response
+        self._lingering = lingering
+        self._finished = False
         self.status = response.status
         #: Lower-case names; of repeated ones the last.
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
@@ -71,28 +78,46 @@ class Response:
     async def read(self) -> bytes:
         """All bytes since the last read, at least one; `b""` at the proper end of the answer.
 
-        Not reading pauses the peer. Raises UpstreamReset, UpstreamTruncated, UpstreamProtocol.
+        Not reading pauses the peer. Raises UpstreamTruncated, UpstreamProtocol, both only after
+        the last byte that came in.
         """
+        content = self._response.content
         try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            return await content.readany()
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            # aiohttp raises at once, over bytes that had come in before and were not read yet.
+            if data := content._read_nowait(-1):
+                return data
             raise translate(error, reading=True) from error
 
-    async def read_all(self, limit: int) -> bytes:
-        """The whole body. Over `limit` bytes: UpstreamProtocol."""
+    async def read_all(self, limit: int, *, progress: Callable[[], None] = lambda: None) -> bytes:
+        """The whole body; `progress` hears of each read. Over `limit` bytes: UpstreamProtocol."""
         parts: list[bytes] = []
         size = 0
         while data := await self.read():
             parts.append(data)
             size += len(data)
+            progress()
             if size > limit:
                 raise UpstreamProtocol(
                     "The upstream's answer is too large.", detail=f"more than {limit} bytes"
                 )
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def finish(self) -> None:
+        """All that matters was read: the connection is kept if the rest comes within LINGER."""
+        self._finished = True
+        if not self._response.closed:
+            self._lingering.add(self._response)
+            asyncio.get_running_loop().call_later(LINGER, self._drop)
+
     def close(self) -> None:
-        """Drop the answer. Unless it was read to its end, its connection is closed now."""
+        """Drop the answer. Unless it was read to its end or finished, its connection closes now."""
+        if not self._finished:
+            self._response.close()
+
+    def _drop(self) -> None:
+        self._lingering.discard(self._response)
         self._response.close()
 
 
@@ -102,6 +127,7 @@ class Transport:
     def __init__(self) -> None:
         self._tcp: aiohttp.ClientSession | None = None
         self._unix: dict[str, aiohttp.ClientSession] = {}
+        self._lingering: set[aiohttp.ClientResponse] = set()
 
     async def send(
         self,
@@ -119,7 +145,7 @@ class Transport:
         Cancelling closes the connection.
         """
         session = self._session(endpoint.uds)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         try:
             async with asyncio.timeout(timeouts.first_byte):
                 response = await session.request(
@@ -140,7 +166,7 @@ class Transport:
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise translate(error) from error
-        return Response(response)
+        return Response(response, self._lingering)
 
     def _session(self, uds: str | None) -> aiohttp.ClientSession:
         if uds is None:
@@ -178,6 +204,9 @@ class Transport:
         sessions = [*self._unix.values(), *([self._tcp] if self._tcp else [])]
         self._unix.clear()
         self._tcp = None
+        for response in self._lingering:
+            response.close()
+        self._lingering.clear()
         for session in sessions:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 await session.close()
@@ -189,8 +218,10 @@ def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:
     `reading`: the head was in already, so a lost connection is a truncated answer.
     """
     detail = f"{type(error).__name__}: {error}"
-    unreachable: Any = None
+    unreachable: tuple[str, str] | None = None
     match error:
+        case _ if reading:
+            pass
         case aiohttp.ConnectionTimeoutError():
             unreachable = "connect_timeout", "The upstream could not be reached in time."
         case aiohttp.ClientConnectorDNSError():
@@ -203,12 +234,8 @@ def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:
         outcome, message = unreachable
         return ConnectFailed(message, outcome=outcome, detail=detail)
     match error:
-        case aiohttp.ClientPayloadError() | asyncio.IncompleteReadError():
-            return UpstreamTruncated(
-                "The upstream's answer ended before it was complete.", detail=detail
-            )
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
-            if reading:
+        case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
+            if reading or isinstance(error, aiohttp.ClientPayloadError):
                 return UpstreamTruncated(
                     "The upstream's answer ended before it was complete.", detail=detail
                 )

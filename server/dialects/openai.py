@@ -91,23 +91,13 @@ def request_out(request: Request, *, model: str, tenant: str | None) -> bytes:
     return emit(out)
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-
-
 class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -125,14 +115,7 @@ def answer_in(payload: bytes) -> Facts:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None
-    usage = None
-    if answer.usage is not None:
-        details = answer.usage.prompt_tokens_details
-        usage = Usage(
-            prompt=answer.usage.prompt_tokens or 0,
-            completion=answer.usage.completion_tokens or 0,
-            cached=(details.cached_tokens or 0) if details else 0,
-        )
+    usage = _usage(answer.usage) if isinstance(answer.usage, dict) else None
     choices = answer.choices
     return Facts(
         usage=usage,
@@ -143,6 +126,20 @@ def answer_in(payload: bytes) -> Facts:
 
 
 event_in = answer_in
+
+
+def _usage(said: dict[str, Any]) -> Usage:
+    details = said.get("prompt_tokens_details")
+    return Usage(
+        prompt=_count(said.get("prompt_tokens")),
+        completion=_count(said.get("completion_tokens")),
+        cached=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+    )
+
+
+def _count(value: Any) -> int:
+    """A count of tokens. An upstream that counts in nonsense is no reason to break an answer."""
+    return int(value) if isinstance(value, int | float) and value > 0 else 0
 
 
 def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamStatus:

@@ -89,10 +89,8 @@ _encode = msgspec.json.Encoder().encode
 
 _STRING = re.compile(rb'"[^"]*"')
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
-_SURROGATE = re.compile(
-    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|[c-fC-F][0-9a-fA-F]{2})"
-)
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
@@ -138,9 +136,10 @@ def check_text(body: bytes, *, depth: int) -> None:
                 f"The body is not valid UTF-8 (byte {error.start}).", code="invalid_json"
             ) from None
     if b"\\u" in body:
-        unescaped = body.replace(b"\\\\", b"")
+        # Spaces stand for what is taken out, so that its neighbours cannot make a pair.
+        unescaped = body.replace(b"\\\\", b" ")
         if (b"\\ud" in unescaped or b"\\uD" in unescaped) and _SURROGATE.search(
-            _PAIR.sub(b"", unescaped)
+            _PAIR.sub(b" ", unescaped)
         ):
             raise InvalidRequest(
                 "The body holds half of a surrogate pair (\\ud800 to \\udfff), "
@@ -150,18 +149,15 @@ def check_text(body: bytes, *, depth: int) -> None:
     if body.count(b"[") + body.count(b"{") <= depth:
         return
     structure = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
-    level = deepest = 0
-    for byte in _STRING.sub(b"", structure):
-        if byte in b"[{":
-            level += 1
-            if level > deepest:
-                deepest = level
-        else:
-            level -= 1
-    if deepest > depth:
+    nest = _STRING.sub(b"", structure).translate(_BRACKETS)
+    for _ in range(depth):  # each round takes the innermost level away
+        if b"[]" not in nest:
+            break
+        nest = nest.replace(b"[]", b"")
+    # What is left of a body without its closing brackets is for the decoder to name, unless deep.
+    if b"[]" in nest or nest.count(b"[") > depth:
         raise InvalidRequest(
-            f"The body is nested {deepest} levels deep; {depth} are allowed.",
-            code="nested_too_deeply",
+            f"The body is nested more than {depth} levels deep.", code="nested_too_deeply"
         )
 
 

@@ -94,7 +94,10 @@ def _in_kind(holder: dict[str, Any]) -> None:
     calls = holder.pop("tool_calls", None)
     if not calls:
         return
-    first = next((c for c in calls if c.get("index", 0) == 0), None)
+    if not isinstance(calls, list):
+        return
+    found = (c for c in calls if isinstance(c, dict) and c.get("index", 0) == 0)
+    first = next(found, None)
     if first and isinstance(function := first.get("function"), dict):
         holder["function_call"] = {
             k: function[k] for k in ("name", "arguments") if function.get(k) is not None

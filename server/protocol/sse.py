@@ -24,7 +24,8 @@ _LINES = re.compile(rb"\r\n|\n|\r")
 class Splitter:
     """Cuts a stream into blocks of whole events and keeps the rest for the next feed.
 
-    `limit` caps the bytes of one unfinished event; over it UpstreamProtocol is raised.
+    `limit` caps the bytes of one unfinished event; over it UpstreamProtocol is raised, once the
+    whole events before it have been handed out.
     """
 
     __slots__ = ("_limit", "_rest")
@@ -39,9 +40,11 @@ class Splitter:
             data = self._rest + data
         if b"\r" in data:
             end = 0
+            # A CR at the very end may be the first half of a CRLF: wait for the next bytes, but
+            # not where lines end with CR alone.
+            known = len(data) - (data.endswith(b"\r") and not data.endswith(b"\r\r"))
             for match in _BLANK.finditer(data):
-                # A CR at the very end may be the first half of a CRLF: wait for the next bytes.
-                if match.end() < len(data) or data[-1:] != b"\r":
+                if match.end() <= known:
                     end = match.end()
         else:
             end = data.rfind(b"\n\n") + 2
@@ -51,7 +54,7 @@ class Splitter:
             self._rest = b""
             return data
         self._rest = data[end:]
-        if len(self._rest) > self._limit:
+        if not end and len(self._rest) > self._limit:
             raise UpstreamProtocol(
                 "The upstream sent an event that is too long.",
                 detail=f"an event of more than {self._limit} bytes",
@@ -79,8 +82,10 @@ def events(block: bytes) -> Iterator[bytes]:
 
 def data_of(event: bytes) -> bytes | None:
     """The payload of an event: its `data:` lines joined by newlines; None without any."""
-    if event.startswith(b"data: ") and event.count(b"\n") == 2 and event.endswith(b"\n\n"):
-        return event[6:-2]
+    if event.startswith(b"data: ") and event.endswith(b"\n\n"):
+        payload = event[6:-2]
+        if b"\n" not in payload and b"\r" not in payload:
+            return payload
     found: list[bytes] = []
     for line in _LINES.split(event):
         if line.startswith(b"data:"):

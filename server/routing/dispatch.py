@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +33,8 @@ from server.transport import Response, Transport
 MAX_ATTEMPTS: Final = 3
 #: Seconds between two `: waiting` comments.
 COMMENT_EVERY: Final = 5.0
+#: Bytes per second that a client must take of a whole answer, beyond the write time-out.
+SLOWEST: Final = 64 * 1024
 #: Bytes of an upstream's error answer that are looked at.
 _ERROR_BODY: Final = 64 * 1024
 
@@ -109,17 +111,17 @@ class _Run:
         self.clock, self.in_flight = owner._clock, owner._in_flight
         self.request, self.routes, self.sink, self.record = request, routes, sink, record
         self.label, self.pace = label, pace
-        self.tried: set[int] = set()
+        #: Labels, since one target may stand in several places of a plan.
+        self.tried: set[str] = set()
         self.last: RoundhouseError | None = None
         self.refused: RequestError | None = None
 
     async def answer(self) -> None:
-        while self.record.attempts < MAX_ATTEMPTS:
-            step = self._next()
-            if step is None:
+        while self.record.attempts < MAX_ATTEMPTS and (step := self._next()):
+            if self.last is not None and self.clock() >= self.request.deadline:
                 break
-            self.tried.add(step.index)
             route = self.routes[step.index]
+            self.tried.add(route.target.label)
             if step.wait:
                 try:
                     await self._wait(route.target)
@@ -138,12 +140,12 @@ class _Run:
         """The best step not tried yet, by how the targets are now."""
         candidates = []
         for index, route in enumerate(self.routes):
-            if index in self.tried:
+            target = route.target
+            if target.label in self.tried:
                 continue
-            if refusal := route.target.refuses(self.request):
+            if refusal := target.refuses(self.request):
                 self.refused = refusal
                 continue
-            target = route.target
             candidates.append(
                 Candidate(index, target.label, target.ready, target.may_become_ready, route.model)
             )
@@ -151,8 +153,8 @@ class _Run:
         return steps[0] if steps else None
 
     def _load_passed_over(self, chosen: int) -> None:
-        for index, route in enumerate(self.routes[:chosen]):
-            if index not in self.tried and not route.target.ready:
+        for route in self.routes[:chosen]:
+            if route.target.label not in self.tried and not route.target.ready:
                 route.target.want()
 
     def _final(self) -> RoundhouseError:
@@ -184,8 +186,8 @@ class _Run:
             while not (await asyncio.wait({waiter}, timeout=pause))[0]:
                 pause = COMMENT_EVERY
                 if not sink.started:
-                    await sink.start_stream()
-                await sink.write(sse.comment("waiting"))
+                    await self._to_client(sink.start_stream())
+                await self._to_client(sink.write(sse.comment("waiting")))
             await waiter
         finally:
             if not waiter.done():
@@ -198,9 +200,10 @@ class _Run:
         target, record = route.target, self.record
         record.attempts += 1
         record.target = target.label
+        record.usage = None
         mark = target.mark()
         self.in_flight[target.label] += 1
-        outcome = "client_gone"
+        outcome = "internal"
         relay: StreamRelay | None = None
         try:
             async with self._deadline():
@@ -215,14 +218,21 @@ class _Run:
                 else:
                     async with self._deadline():
                         body = await whole(
-                            response, self.request, record, limit=self.pace.answer_limit
+                            response,
+                            self.request,
+                            record,
+                            timeouts=target.timeouts,
+                            limit=self.pace.answer_limit,
                         )
                     self._answered(route, index)
-                    await self.sink.whole(body)
+                    await self._to_client(self.sink.whole(body), len(body))
             finally:
                 response.close()
             outcome = "ok"
             return True
+        except asyncio.CancelledError:
+            outcome = "client_gone"
+            raise
         except SlowClient:
             record.end = outcome = "slow_client"
             raise
@@ -232,7 +242,8 @@ class _Run:
             return False
         except UpstreamError as error:
             outcome = error.outcome
-            target.failed(mark)
+            if outcome not in _ALIVE:
+                target.failed(mark)
             return await self._after_failure(error, target, relay)
         finally:
             self.in_flight[target.label] -= 1
@@ -247,8 +258,8 @@ class _Run:
             record.end = _end_reason(error)
             record.error = error.code
             pending = relay.pending if relay else b""
-            await self.sink.write(pending + error_event(error))
-            await self.sink.end()
+            await self._to_client(self.sink.write(pending + error_event(error)))
+            await self._to_client(self.sink.end())
             return True
         if not error.retryable:
             raise error
@@ -261,7 +272,7 @@ class _Run:
         return False
 
     def _relay(self, response: Response, route: Route, index: int) -> StreamRelay:
-        kind = response.headers.get("content-type", "")
+        kind = response.headers.get("content-type", "").lower()
         if not kind.startswith("text/event-stream"):
             raise UpstreamProtocol(
                 "The upstream did not answer with a stream.", detail=f"content-type {kind!r}"
@@ -295,8 +306,17 @@ class _Run:
                 body = await response.read_all(_ERROR_BODY)
         return openai.error_in(response.status, response.headers, body)
 
+    async def _to_client(self, sending: Awaitable[None], size: int = 0) -> None:
+        """Wait for a write of the loop's own; SlowClient when the client does not take it."""
+        try:
+            async with asyncio.timeout(self.pace.write + size / SLOWEST):
+                await sending
+        except TimeoutError:
+            self.record.end = self.record.end or "slow_client"
+            raise SlowClient("The client does not read.") from None
+
     @contextlib.asynccontextmanager
-    async def _deadline(self):  # type: ignore[no-untyped-def]
+    async def _deadline(self) -> AsyncIterator[None]:
         """The request's one deadline, as an UpstreamTimeout."""
         left = max(0.0, self.request.deadline - self.clock())
         try:
@@ -318,4 +338,6 @@ def _end_reason(error: UpstreamError) -> str:
     return outcome if outcome in _ENDS else "upstream_error"
 
 
+#: Outcomes that show a target in health: it answered, and said no.
+_ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth"})
 _ENDS: Final = frozenset({"stall", "protocol", "truncated", "reset", "aborted"})

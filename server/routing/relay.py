@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from server.dialects import openai
 from server.errors import (
@@ -33,6 +33,9 @@ class SlowClient(RoundhouseError):
     code = "slow_client"
 
 
+_STALLED: Final = "The upstream stopped in the middle of the answer."
+
+
 class Sink(Protocol):
     """The client's side of one exchange."""
 
@@ -54,9 +57,23 @@ class Sink(Protocol):
         """Send a whole answer, 200 and JSON."""
 
 
-async def whole(response: Response, request: Request, record: Record, *, limit: int) -> bytes:
+async def whole(
+    response: Response,
+    request: Request,
+    record: Record,
+    *,
+    timeouts: AttemptTimeouts,
+    limit: int,
+) -> bytes:
     """Read a non-stream answer to its end and check that it is one. Returns its bytes."""
-    payload = await response.read_all(limit)
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(timeouts.first_byte) as guard:
+            payload = await response.read_all(
+                limit, progress=lambda: guard.reschedule(clock() + timeouts.inter_chunk)
+            )
+    except TimeoutError:
+        raise UpstreamTimeout(_STALLED, outcome="stall") from None
     if request.surface in ("tokenize", "detokenize"):
         return payload
     facts = openai.answer_in(payload)
@@ -66,6 +83,16 @@ async def whole(response: Response, request: Request, record: Record, *, limit: 
         raise UpstreamAborted("The engine gave the request up.")
     record.usage = facts.usage
     return answer_back(payload) if request.legacy_functions else payload
+
+
+def _is_text(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class StreamRelay:
@@ -109,18 +136,20 @@ class StreamRelay:
             if self._writing:
                 raise SlowClient("The client does not read.") from None
             if self._sink.committed:
-                raise UpstreamTimeout(
-                    "The upstream stopped in the middle of the answer.", outcome="stall"
-                ) from None
+                raise UpstreamTimeout(_STALLED, outcome="stall") from None
+            late = time.monotonic() >= self._request.deadline
             raise UpstreamTimeout(
-                "The upstream did not begin to answer in time.", outcome="first_byte_timeout"
+                "The upstream did not begin to answer in time.",
+                outcome="deadline" if late else "first_byte_timeout",
             ) from None
 
     async def _pump(self, guard: asyncio.Timeout) -> None:
-        # The loop's own clock has the same origin but, on uvloop, only milliseconds.
+        # The guard keeps the loop's clock, whose origin and steps are the loop's own business.
+        clock = asyncio.get_running_loop().time
         sink, splitter, now = self._sink, self._splitter, time.monotonic
         last = 0.0
-        guard.reschedule(min(now() + self._timeouts.first_byte, self._request.deadline))
+        begin_by = clock() + min(self._timeouts.first_byte, self._request.deadline - now())
+        guard.reschedule(begin_by)
         while not self._done:
             data = await self._response.read()
             if not data:
@@ -131,18 +160,21 @@ class StreamRelay:
             block = splitter.feed(data)
             if block and (out := self._inspect(block)):
                 self._writing = True
-                guard.reschedule(read_at + self._write_timeout)
+                guard.reschedule(clock() + self._write_timeout)
                 if self._has_data and not sink.committed:
                     self._commit()
                 if not sink.started:
                     await sink.start_stream()
                 await sink.write(out)
                 self._writing = False
+                if not sink.committed:
+                    guard.reschedule(begin_by)
             if sink.committed:
                 last = read_at
-                guard.reschedule(now() + self._timeouts.inter_chunk)
+                guard.reschedule(clock() + self._timeouts.inter_chunk)
+        self._response.finish()
         self._writing = True
-        guard.reschedule(now() + self._write_timeout)
+        guard.reschedule(clock() + self._write_timeout)
         await sink.end()
 
     def _commit(self) -> None:
@@ -154,15 +186,10 @@ class StreamRelay:
         """The bytes of the block that are for the client."""
         lines = block.count(b"\ndata:") + block.startswith(b"data:")
         objects = block.count(b"\ndata: {") + block.startswith(b"data: {")
-        if not block.isascii():
-            try:
-                block.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UpstreamProtocol(
-                    "The upstream sent bytes that are no text.", detail=str(error)
-                ) from None
         if (
             lines == objects > 0
+            and _is_text(block)
+            and (b"\r" not in block or block.count(b"\r") == block.count(b"\r\n"))
             and b'"error"' not in block
             and b'"abort"' not in block
             and block.count(b'"usage"') == block.count(b'"usage":null')
@@ -175,6 +202,9 @@ class StreamRelay:
     def _look_into(self, block: bytes) -> bytes:
         out: list[bytes] = []
         for event in sse.events(block):
+            if not _is_text(event):
+                self.pending = b"".join(out)
+                raise UpstreamProtocol("The upstream sent bytes that are no text.")
             payload = sse.data_of(event)
             if payload is None:
                 # A comment or an empty event: for a client that already reads, a sign of life.

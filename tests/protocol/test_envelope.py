@@ -1,0 +1,199 @@
+"""Bodies: what is refused before a decoder sees it, what is read, what a rewrite leaves alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from server.errors import InvalidRequest
+from server.protocol import envelope
+from server.protocol.envelope import Surface
+
+TEXT = st.text(st.one_of(st.sampled_from('[]{}"\\/u\n'), st.characters(codec="utf-8")), max_size=20)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXT, inner, max_size=4)),
+    max_leaves=25,
+)
+
+
+def chat(**more: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [{"role": "user"}], **more}).encode()
+
+
+def refused(surface: Surface, body: bytes) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        envelope.decode(surface, body)
+    return caught.value
+
+
+# --- depth and text
+
+
+def slow_depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max((slow_depth(child) for child in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((slow_depth(child) for child in value), default=0)
+    return 0
+
+
+def passes(body: bytes, depth: int) -> bool:
+    try:
+        envelope.check_text(body, depth=depth)
+    except InvalidRequest as error:
+        assert error.code == "nested_too_deeply"
+        return False
+    return True
+
+
+@given(VALUES, st.booleans())
+@example(['"]', "[[[[", '\\"[', "\\\\"], True)
+@example({"a\\": [["}"]]}, False)
+def test_depth_agrees_with_a_walk(value: Any, ascii_only: bool) -> None:
+    body = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    deep = slow_depth(value)
+    assert envelope.depth_of(value) == deep
+    assert passes(body, deep)
+    if deep:
+        assert not passes(body, deep - 1)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100, b"{" * 100, b'{"a":' * 100 + b"1" + b"}" * 100])
+def test_too_deep(body: bytes) -> None:
+    assert not passes(body, 64)
+    assert passes(body, 100)
+
+
+@pytest.mark.parametrize("body", [b"]" * 100 + b"[" * 100, b"[[]" * 80, b'["[[[[[[[[[['])
+def test_broken_bodies_do_not_confuse_the_walk(body: bytes) -> None:
+    passes(body, 64)
+    refused(Surface.CHAT, body)
+
+
+def test_wide_is_not_deep() -> None:
+    assert passes(b"[" + b"[],{}," * 200_000 + b"[]]", 2)
+
+
+UNITS = st.sampled_from(
+    ["\\ud83d", "\\ude82", "\\uD83D", "\\uDE82", "\\\\", "\\u0041", '\\"', "ud800", "x", "\\uE000"]
+)
+
+
+@given(st.lists(UNITS, max_size=8).map("".join))
+@example("\\ud83d\\\\\\ude82")
+@example("\\ud83d\\ud83d\\ude82\\ude82")
+@example("\\\\ud800")
+def test_lone_surrogates_agree_with_the_standard_library(text: str) -> None:
+    body = f'{{"a":"{text}"}}'.encode()
+    whole = not re.search("[\ud800-\udfff]", json.loads(body)["a"])
+    if whole:
+        envelope.check_text(body, depth=4)
+    else:
+        with pytest.raises(InvalidRequest, match="surrogate") as caught:
+            envelope.check_text(body, depth=4)
+        assert caught.value.code == "invalid_json"
+
+
+def test_text_must_be_utf8() -> None:
+    envelope.check_text('{"a": "é🚂"}'.encode(), depth=4)
+    with pytest.raises(InvalidRequest, match=r"not valid UTF-8 \(byte 3\)"):
+        envelope.check_text(b'{"a\xff": 1}', depth=4)
+
+
+# --- members and rewrites
+
+
+@given(st.dictionaries(TEXT, VALUES, max_size=6), VALUES)
+def test_a_rewrite_changes_what_it_changes(fields: dict[str, Any], new: Any) -> None:
+    body = json.dumps(fields, indent=1).encode()
+    members = envelope.members(body)
+    members["model"] = envelope.raw(new)
+    assert json.loads(envelope.emit(members)) == {**fields, "model": new}
+
+
+def test_values_pass_as_they_were_written() -> None:
+    body = b'{"a": 1.0e+2, "b" :[ 1,2 ], "c":"\\u00e9", "d":123456789012345678901234567890}'
+    out = envelope.emit(envelope.members(body))
+    for value in (b"1.0e+2", b"[ 1,2 ]", b'"\\u00e9"', b"123456789012345678901234567890"):
+        assert value in out
+
+
+def test_duplicate_keys_mean_one_thing() -> None:
+    body = b'{"model":"a","mod\\u0065l":"b","messages":[]}'
+    assert bytes(envelope.members(body)["model"]) == b'"b"'
+    assert envelope.decode(Surface.CHAT, body).model == "b"
+    assert envelope.emit(envelope.members(body)).count(b"model") == 1
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b"", b"{", b"nonsense"])
+def test_members_of_what_is_no_object(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        envelope.members(body)
+
+
+# --- the typed fields
+
+
+def test_chat() -> None:
+    body = chat(
+        stream=True,
+        stream_options={"include_usage": True, "more": 1},
+        n=2,
+        stop=["a"],
+        tools=[{"type": "function"}],
+        unknown={"x": 1},
+        max_tokens=None,
+    )
+    fields = envelope.decode(Surface.CHAT, body)
+    assert (fields.model, fields.stream, fields.n, fields.stop) == ("m", True, 2, ["a"])
+    assert fields.stream_options.include_usage is True
+    assert [bytes(tool) for tool in fields.tools] == [b'{"type": "function"}']
+    assert len(fields.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("surface", "body"),
+    [
+        (Surface.COMPLETIONS, {"model": "m", "prompt": [1, 2]}),
+        (Surface.EMBEDDINGS, {"model": "m", "input": ["a"]}),
+        (Surface.TOKENIZE, {"model": "m", "prompt": "a"}),
+        (Surface.DETOKENIZE, {"model": "m", "tokens": [1]}),
+    ],
+)
+def test_other_surfaces(surface: Surface, body: dict[str, Any]) -> None:
+    assert envelope.decode(surface, json.dumps(body).encode()).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        (b'{"model":"m"}', "messages", "missing_required_parameter"),
+        (b'{"messages":[]}', "model", "missing_required_parameter"),
+        (chat(messages=[{}]), "messages[0].role", "missing_required_parameter"),
+        (chat(n="two"), "n", "invalid_type"),
+        (chat(stream=1), "stream", "invalid_type"),
+        (chat(stream_options={"include_usage": 1}), "stream_options.include_usage", "invalid_type"),
+        (chat(logit_bias={"1": "a"}), "logit_bias[...]", "invalid_type"),
+        (chat(messages={}), "messages", "invalid_type"),
+        (b"[1]", None, "invalid_type"),
+        (b"", None, "invalid_json"),
+        (b'{"model":', None, "invalid_json"),
+        (chat() + b" x", None, "invalid_json"),
+        (chat()[:-1] + b',"x":' + b"[" * 100_000, None, "nested_too_deeply"),
+    ],
+)
+def test_refusals_name_the_field(body: bytes, param: str | None, code: str) -> None:
+    error = refused(Surface.CHAT, body)
+    assert (error.param, error.code) == (param, code)
+    assert "$" not in error.message
+
+
+def test_every_surface_has_a_decoder() -> None:
+    for surface in Surface:
+        assert refused(surface, b"{}").code == "missing_required_parameter"
