@@ -92,7 +92,7 @@ def what_to_run(model: str, log_level: str, key: str) -> tuple[Loaded, str]:
 
 
 def wait_until_ready(server: Inside) -> None:
-    """Show the stages of loading until the engine answers. Raises EngineError when it has failed."""
+    """Show the stages of loading until the engine is ready. Raises EngineError if it fails."""
     from server.errors import EngineError
 
     with _progress() as say:

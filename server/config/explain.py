@@ -173,11 +173,16 @@ def _elsewhere(key: str, here: Path) -> str | None:
 
 def fields_at(path: Path) -> tuple[str, ...]:
     """The known keys of the mapping at `path`; none where any name may stand."""
+    found = model_at(path)
+    return tuple(found.model_fields) if found else ()
+
+
+def model_at(path: Path) -> type[BaseModel] | None:
+    """The schema's class for the mapping at `path`."""
     at: Any = Config
     for part in path:
         at = _inner(at, part)
-    found = _model(at)
-    return tuple(found.model_fields) if found else ()
+    return _model(at)
 
 
 def _inner(annotation: Any, part: str | int) -> Any:

@@ -30,8 +30,11 @@ class Strict(BaseModel):
 class Key(Strict):
     """A client's key. `key` is the secret itself or `sha256:<64 hex digits>` of it."""
 
-    name: Name
-    key: SecretStr
+    name: Name = Field(description="For the log, the metrics and the limits.")
+    key: SecretStr = Field(
+        description="The secret itself, best as `${VARIABLE}`, or `sha256:` and the 64 hex digits "
+        "of its digest."
+    )
     models: tuple[str, ...] = Field(
         ("*",), description="Model names this key may use; `*` and trailing `*` are patterns."
     )
@@ -54,13 +57,13 @@ class Limits(Strict):
     )
     headers: Size = Field(64 * 2**10, description="Bytes of one request's headers.")
     depth: int = Field(64, ge=4, le=512, description="Nesting of a JSON body.")
-    messages: int = Field(2048, ge=1)
-    n: int = Field(8, ge=1)
-    stop: int = Field(16, ge=0)
-    logit_bias: int = Field(1024, ge=0)
-    tools: int = Field(128, ge=0)
+    messages: int = Field(2048, ge=1, description="Messages of one chat request.")
+    n: int = Field(8, ge=1, description="Choices of one request.")
+    stop: int = Field(16, ge=0, description="Stop sequences.")
+    logit_bias: int = Field(1024, ge=0, description="Tokens in `logit_bias`.")
+    tools: int = Field(128, ge=0, description="Tools of one request.")
     schema_size: Size = Field(64 * 2**10, description="Bytes of one JSON schema.")
-    schema_depth: int = Field(16, ge=1)
+    schema_depth: int = Field(16, ge=1, description="Nesting of one JSON schema.")
     event: Size = Field(2**20, description="Bytes of one event of an upstream's stream.")
     answer: Size = Field(64 * 2**20, description="Bytes of an upstream's whole non-stream answer.")
     connections: int = Field(
@@ -69,7 +72,7 @@ class Limits(Strict):
 
 
 class Timeouts(Strict):
-    """Seconds. A target may override the last four for itself."""
+    """Durations. An engine, a provider or a target may override the last three for itself."""
 
     header: Duration = Field(10, description="A client's request head must be in.")
     body: Duration = Field(30, description="A client's request body must be in.")
@@ -93,14 +96,21 @@ class Timeouts(Strict):
 
 
 class TargetTimeouts(Strict):
-    connect: Duration | None = None
-    first_byte: Duration | None = None
-    inter_chunk: Duration | None = None
+    """Durations for one target. What is not set here is as in `server.timeouts`."""
+
+    connect: Duration | None = Field(None, description="TCP, Unix socket and TLS handshake.")
+    first_byte: Duration | None = Field(None, description="Until the answer's head.")
+    inter_chunk: Duration | None = Field(None, description="Between two chunks of an answer.")
 
 
 class Server(Strict):
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    """Listeners, keys, and what clients may do."""
+
+    host: str = Field(
+        "127.0.0.1",
+        description="Address of the public API. Beyond loopback keys are needed.",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port of the public API; 0: a free one.")
     admin: str | None = Field(
         "127.0.0.1:8001",
         description="Listener of the admin API and the metrics, `host:port`; null switches it off.",
@@ -118,8 +128,8 @@ class Server(Strict):
     home: str | None = Field(
         None, description="Engine logs, caches and learned estimates. Default ~/.roundhouse."
     )
-    limits: Limits = Limits()
-    timeouts: Timeouts = Timeouts()
+    limits: Limits = Field(Limits(), description="Caps on what a client may send.")
+    timeouts: Timeouts = Field(Timeouts(), description="Durations, for clients and for attempts.")
 
     @field_validator("admin")
     @classmethod
@@ -132,7 +142,11 @@ class Server(Strict):
 
 
 class Log(Strict):
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The log goes to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much the log says."
+    )
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: console on a terminal, JSON otherwise."
     )
@@ -142,9 +156,12 @@ class Log(Strict):
 class Provider(Strict):
     """An account at a remote API. Rows known by name bring dialect, base URL and key variable."""
 
-    dialect: Literal["openai"] | None = None
-    base_url: str | None = None
-    api_key: SecretStr | None = None
+    dialect: Literal["openai"] | None = Field(None, description="The API's wire format.")
+    base_url: str | None = Field(None, description="Up to and with `/v1`.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="Default for rows known by name: the row's variable, e.g. OPENAI_API_KEY.",
+    )
     headers: dict[str, SecretStr] = Field(
         default_factory=dict, description="Extra headers sent with every request."
     )
@@ -153,7 +170,9 @@ class Provider(Strict):
         description="Try another target when this one broke after it may have done (and billed) "
         "the work.",
     )
-    timeouts: TargetTimeouts = TargetTimeouts()
+    timeouts: TargetTimeouts = Field(
+        TargetTimeouts(), description="Durations for this provider alone."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -174,8 +193,12 @@ class Engine(Strict):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$", description="auto, cpu, cuda, cuda:0,1"
     )
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    quantization: str | None = Field(None, pattern=NAME)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Numbers that the weights are held in; auto: as the weights say."
+    )
+    quantization: str | None = Field(
+        None, pattern=NAME, description="As vLLM names it, e.g. fp8; default: as the weights say."
+    )
     kv_cache: Size | None = Field(
         None, description="Bytes for the KV cache. CPU default 1 GiB; GPU: vLLM decides."
     )
@@ -183,7 +206,9 @@ class Engine(Strict):
         default_factory=dict,
         description="vLLM flags without dashes; true for a bare flag, false for its --no- twin.",
     )
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Variables for the engine's process."
+    )
     load: Literal["startup", "request"] = Field(
         "startup", description="Load when the server starts, or when the first request comes."
     )
@@ -203,7 +228,9 @@ class Engine(Strict):
     trust_remote_code: bool = Field(
         False, description="Let the weights' repository run its own Python. An operator's choice."
     )
-    timeouts: TargetTimeouts = TargetTimeouts()
+    timeouts: TargetTimeouts = Field(
+        TargetTimeouts(), description="Durations for this engine alone."
+    )
 
     @field_validator("args")
     @classmethod
@@ -244,16 +271,20 @@ class Runtime(Strict):
         description="The Python that has vLLM, relative to the config file. Default: .venv-engine "
         "beside the server's environment or in the working directory.",
     )
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Variables for all engines of this runtime."
+    )
 
 
 class Target(Strict):
     """One place that can answer for a model: an engine, or a provider with an upstream id."""
 
-    engine: Name | None = None
-    provider: Name | None = None
+    engine: Name | None = Field(None, description="A name under `engines`.")
+    provider: Name | None = Field(None, description="A name under `providers`.")
     model: str | None = Field(None, description="The provider's own id of the model.")
-    timeouts: TargetTimeouts = TargetTimeouts()
+    timeouts: TargetTimeouts = Field(
+        TargetTimeouts(), description="Durations for this target alone."
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Target:
@@ -269,12 +300,16 @@ class Target(Strict):
 class Model(Strict):
     """A name that clients may put in `model`."""
 
-    targets: tuple[Target, ...] = ()
+    targets: tuple[Target, ...] = Field(
+        (), description="Who can answer: engines and providers, in order of preference."
+    )
     fallbacks: tuple[ModelName, ...] = Field(
         (), description="Other models, tried in order when no target of this one can answer."
     )
-    alias: ModelName | None = Field(None, description="This name is another model's.")
-    owned_by: str = "roundhouse"
+    alias: ModelName | None = Field(
+        None, description="This name is another model's; then nothing else stands here."
+    )
+    owned_by: str = Field("roundhouse", description="Shown by /v1/models.")
 
     @model_validator(mode="after")
     def _alias_or_targets(self) -> Model:
@@ -288,10 +323,22 @@ class Model(Strict):
 class Config(Strict):
     """The whole file."""
 
-    version: Literal[1]
-    server: Server = Server()
-    log: Log = Log()
-    runtimes: dict[Name, Runtime] = Field(default_factory=dict)
-    providers: dict[Name, Provider] = Field(default_factory=dict)
-    engines: dict[Name, Engine] = Field(default_factory=dict)
-    models: dict[ModelName, Model] = Field(default_factory=dict)
+    version: Literal[1] = Field(description="Of the config's form: 1.")
+    server: Server = Field(Server(), description="Listeners, keys, limits, durations.")
+    log: Log = Field(Log(), description="What is logged, and how.")
+    runtimes: dict[Name, Runtime] = Field(
+        default_factory=dict, description="Pythons that have vLLM, by name. `vllm` is built in."
+    )
+    providers: dict[Name, Provider] = Field(
+        default_factory=dict,
+        description="Accounts at remote APIs, by name. Known by name: openai, deepseek, "
+        "huggingface, ollama, llamacpp. `name/any-upstream-id` needs no entry under `models`.",
+    )
+    engines: dict[Name, Engine] = Field(
+        default_factory=dict,
+        description="Local weights to serve, by name. One that is no model's target is a model of "
+        "its own name.",
+    )
+    models: dict[ModelName, Model] = Field(
+        default_factory=dict, description="The names that clients may put in `model`."
+    )
