@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import payload as aiohttp_payload
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
 
 from server.errors import (
     ConnectFailed,
@@ -58,6 +62,55 @@ class _Body(aiohttp_payload.BytesPayload):
     def __init__(self, value: bytes) -> None:
         aiohttp_payload.Payload.__init__(self, value, content_type="application/json")
         self._size = len(value)
+
+
+class _Wire(ResponseHandler):
+    """A connection that always tells the reader of an answer when it ends early.
+
+    aiohttp leaves the reader waiting where the framing breaks in mid-body, and where the pool is
+    closed under it.
+    """
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        payload, broken = self._payload, self.exception()
+        super().connection_lost(exc)
+        _end(payload, broken)
+
+    def close(self) -> None:
+        payload = self._payload
+        super().close()
+        _end(payload, None)
+
+
+def _end(payload: StreamReader | None, why: BaseException | None) -> None:
+    if payload is not None and not payload.is_eof() and payload.exception() is None:
+        payload.set_exception(why or aiohttp.ClientPayloadError("the connection was closed"))
+
+
+class _Pool(aiohttp.BaseConnector):
+    """A pool that never hands out a connection on which unasked bytes have come in.
+
+    aiohttp would take them for the answer to the next request, which may be anybody's.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE, **how)
+        self._factory = functools.partial(_Wire, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
+class _Tcp(_Pool, aiohttp.TCPConnector):
+    pass
+
+
+class _Unix(_Pool, aiohttp.UnixConnector):
+    pass
 
 
 class Response:
@@ -144,18 +197,25 @@ class Transport:
         Raises ConnectFailed (nothing was sent), UpstreamReset, UpstreamTimeout, UpstreamProtocol.
         Cancelling closes the connection.
         """
-        session = self._session(endpoint.uds)
-        timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
+
+        async def once() -> aiohttp.ClientResponse:
+            return await self._session(endpoint.uds).request(
+                method,
+                endpoint.base_url + path,
+                data=_Body(body),
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
+                allow_redirects=False,
+            )
+
         try:
             async with asyncio.timeout(timeouts.first_byte):
-                response = await session.request(
-                    method,
-                    endpoint.base_url + path,
-                    data=_Body(body),
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                )
+                try:
+                    response = await once()
+                except aiohttp.ClientConnectionError as error:
+                    if not _unsent(error):
+                        raise
+                    response = await once()
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise translate(error) from error
@@ -171,14 +231,11 @@ class Transport:
     def _session(self, uds: str | None) -> aiohttp.ClientSession:
         if uds is None:
             if self._tcp is None:
-                self._tcp = self._open(
-                    aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE, ttl_dns_cache=10)
-                )
+                self._tcp = self._open(_Tcp(ttl_dns_cache=10))
             return self._tcp
         session = self._unix.get(uds)
         if session is None:
-            connector = aiohttp.UnixConnector(uds, limit=0, keepalive_timeout=IDLE)
-            session = self._unix[uds] = self._open(connector)
+            session = self._unix[uds] = self._open(_Unix(path=uds))
         return session
 
     @staticmethod
@@ -210,6 +267,15 @@ class Transport:
         for session in sessions:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 await session.close()
+
+
+def _unsent(error: aiohttp.ClientConnectionError) -> bool:
+    """Is it certain that no byte went out, since an idle connection closed as we came to write?"""
+    cause = error.__cause__ or error
+    return (
+        isinstance(cause, aiohttp.ClientConnectionResetError)
+        and str(cause) == "Cannot write to closing transport"
+    )
 
 
 def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:

@@ -1,0 +1,598 @@
+"""Upstream HTTP over real sockets: what arrives, what goes wrong, and what is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yarl
+from aiohttp import client_exceptions, http_exceptions
+
+from server.errors import ConnectFailed, UpstreamError, UpstreamProtocol, UpstreamTimeout
+from server.transport import AttemptTimeouts, Endpoint, Response, Transport, translate
+from tests.fakes.faults import (
+    bad_chunk_size,
+    close,
+    close_before_head,
+    close_in_head,
+    close_on_accept,
+    closed_port,
+    closed_socket,
+    cut_chunk,
+    garbage,
+    hang,
+    hang_before_head,
+    hang_in_head,
+    hang_on_accept,
+    huge_headers,
+    never_read,
+    no_answer_port,
+    reset,
+    reset_before_head,
+    reset_in_head,
+    reset_on_accept,
+    short_body,
+)
+from tests.fakes.tls import make_tls
+from tests.fakes.upstream import (
+    Exchange,
+    Gate,
+    ScriptedUpstream,
+    answer_bytes,
+    answer_json,
+    before_body,
+    finish_connection,
+    interim,
+    redirect,
+    sse,
+)
+
+TIMES = AttemptTimeouts(connect=5, first_byte=5, inter_chunk=5)
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    transport = Transport()
+    yield transport
+    await transport.close()
+
+
+async def ask(
+    transport: Transport,
+    where: ScriptedUpstream | str,
+    body: bytes = b"{}",
+    *,
+    times: AttemptTimeouts = TIMES,
+    path: str = "/v1/x",
+) -> Response:
+    if isinstance(where, ScriptedUpstream):
+        endpoint = Endpoint(where.url, where.uds)
+    else:
+        endpoint = Endpoint(where)
+    headers = {"content-type": "application/json", "x-one": "1"}
+    return await transport.send(endpoint, "POST", path, headers=headers, body=body, timeouts=times)
+
+
+async def whole(transport: Transport, where: ScriptedUpstream, body: bytes = b"{}") -> bytes:
+    response = await ask(transport, where, body)
+    try:
+        return await response.read_all(1 << 30)
+    finally:
+        response.close()
+
+
+async def closed(exchange: Exchange) -> None:
+    await exchange.connection.peer_closed.wait()
+
+
+# --- what goes out and comes in
+
+
+async def test_request_and_answer(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(answer_bytes(200, b"hello", [("X-Two", "a"), ("X-Two", "b")]))
+        response = await ask(transport, upstream, b'{"a":1}')
+        assert (response.status, response.headers["x-two"]) == (200, "b")
+        assert await response.read() == b"hello"
+        assert await response.read() == b""
+        sent = upstream.requests[0]
+        assert (sent.method, sent.target, sent.body) == ("POST", "/v1/x", b'{"a":1}')
+        names = sorted(name.lower() for name, _ in sent.headers)
+        assert names == [
+            "accept-encoding",
+            "content-length",
+            "content-type",
+            "host",
+            "user-agent",
+            "x-one",
+        ]
+        assert sent.header("accept-encoding") == "identity"
+        assert sent.header("content-type") == "application/json"
+
+
+async def test_connections_are_reused(transport: Transport) -> None:
+    async with ScriptedUpstream(answer_bytes(200, b"x")) as upstream:
+        for _ in range(3):
+            assert await whole(transport, upstream) == b"x"
+        assert len(upstream.connections) == 1
+
+
+async def test_a_stale_connection_is_not_used(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(finish_connection(answer_bytes(200, b"1")), answer_bytes(200, b"2"))
+        assert await whole(transport, upstream) == b"1"
+        await upstream.connections[0].lost.wait()
+        assert await whole(transport, upstream) == b"2"
+
+
+async def test_large_bodies_go_out_as_they_are(transport: Transport) -> None:
+    body = b"x" * (4 << 20)
+    async with ScriptedUpstream(answer_bytes(200, b"ok")) as upstream:
+        assert await whole(transport, upstream, body) == b"ok"
+        assert upstream.requests[0].body == body
+        assert upstream.requests[0].header("content-length") == str(len(body))
+
+
+async def test_large_answers_come_in_as_they_are(transport: Transport) -> None:
+    body = bytes(range(256)) * 20_000
+    async with ScriptedUpstream(answer_bytes(200, body)) as upstream:
+        assert await whole(transport, upstream) == body
+        response = await ask(transport, upstream)
+        with pytest.raises(UpstreamProtocol, match="too large"):
+            await response.read_all(1000)
+        response.close()
+
+
+async def test_interim_answers_are_skipped(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(interim(answer_bytes(200, b"x"), times=3))
+        assert await whole(transport, upstream) == b"x"
+
+
+async def test_an_answer_before_the_body_was_read(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(before_body(answer_bytes(413, b"too large")))
+        response = await ask(transport, upstream)
+        assert response.status == 413
+        assert await response.read_all(100) == b"too large"
+
+
+async def test_redirects_are_not_followed(transport: Transport) -> None:
+    async with ScriptedUpstream() as other, ScriptedUpstream() as upstream:
+        upstream.queue(redirect(other.url))
+        response = await ask(transport, upstream)
+        assert (response.status, response.headers["location"]) == (307, other.url)
+        response.close()
+        assert other.requests == []
+
+
+async def test_cookies_are_not_kept(transport: Transport) -> None:
+    async with ScriptedUpstream(answer_bytes(200, b"", {"set-cookie": "a=b"})) as upstream:
+        await whole(transport, upstream)
+        await whole(transport, upstream)
+        assert upstream.requests[1].header("cookie") is None
+
+
+async def test_packed_answers_pass_as_they_are(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(answer_json(200, {"a": 1}, encoding="gzip"))
+        assert (await whole(transport, upstream))[:2] == b"\x1f\x8b"
+
+
+async def test_unix_sockets_and_forget(transport: Transport, tmp_path: Path) -> None:
+    async with (
+        ScriptedUpstream(answer_bytes(200, b"x"), uds=tmp_path / "a") as one,
+        ScriptedUpstream(answer_bytes(200, b"y"), uds=tmp_path / "b") as two,
+    ):
+        for _ in range(2):
+            assert await whole(transport, one) == b"x"
+            assert await whole(transport, two) == b"y"
+        assert (one.open_connections, two.open_connections) == (1, 1)
+        await transport.forget(str(one.uds))
+        await one.connections[0].peer_closed.wait()
+        assert two.open_connections == 1
+        await transport.forget("unknown")
+        assert await whole(transport, one) == b"x"
+
+
+async def test_forget_breaks_open_answers(transport: Transport, tmp_path: Path) -> None:
+    async with ScriptedUpstream(sse(["1", hang]), uds=tmp_path / "a") as upstream:
+        response = await ask(transport, upstream)
+        assert await response.read() == b"data: 1\n\n"
+        await transport.forget(str(upstream.uds))
+        with pytest.raises(UpstreamError) as caught:
+            await response.read()
+        assert caught.value.outcome == "truncated"
+        response.close()
+
+
+async def test_close_leaves_nothing_open() -> None:
+    transport = Transport()
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(answer_bytes(200, b"x"), sse(["1", hang]), sse(["2", hang]))
+        await whole(transport, upstream)
+        open_one = await ask(transport, upstream)
+        finished = await ask(transport, upstream)
+        finished.finish()
+        await transport.close()
+        for connection in upstream.connections:
+            await connection.peer_closed.wait()
+        assert upstream.open_connections == 0
+        open_one.close()
+        finished.close()
+
+
+# --- TLS and addresses
+
+
+async def test_unknown_authorities_are_refused(transport: Transport) -> None:
+    async with ScriptedUpstream(ssl=make_tls().server) as upstream:
+        with pytest.raises(ConnectFailed) as caught:
+            await ask(transport, upstream)
+        assert (caught.value.outcome, caught.value.sent) == ("tls", False)
+        assert upstream.requests == []
+
+
+async def test_known_authorities_are_trusted(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = make_tls("localhost")
+    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", tls.client)
+    async with ScriptedUpstream(answer_bytes(200, b"x"), ssl=tls.server) as upstream:
+        url = f"https://localhost:{upstream.port}"
+        response = await ask(transport, url)
+        assert await response.read_all(10) == b"x"
+        response.close()
+        with pytest.raises(ConnectFailed) as caught:  # the certificate has another name
+            await ask(transport, upstream.url)
+        assert caught.value.outcome == "tls"
+
+
+async def test_tls_spoken_to_a_plain_port(transport: Transport) -> None:
+    async with ScriptedUpstream(answer_bytes(200, b"x")) as upstream:
+        upstream.queue(garbage())
+        task = asyncio.create_task(ask(transport, upstream.url.replace("http", "https")))
+        await upstream.accepted.at_least(1)
+        await upstream.stop()
+        with pytest.raises(ConnectFailed) as caught:
+            await task
+        assert caught.value.outcome in ("tls", "refused")
+
+
+async def test_refused(transport: Transport, tmp_path: Path) -> None:
+    with closed_port() as port:
+        with pytest.raises(ConnectFailed) as caught:
+            await ask(transport, f"http://127.0.0.1:{port}")
+        assert (caught.value.outcome, caught.value.sent) == ("refused", False)
+    with closed_socket(tmp_path / "stale") as path:
+        for uds in (path, str(tmp_path / "missing")):
+            with pytest.raises(ConnectFailed) as caught:
+                await transport.send(
+                    Endpoint("http://engine", uds),
+                    "POST",
+                    "/",
+                    headers={},
+                    body=b"",
+                    timeouts=TIMES,
+                )
+            assert caught.value.outcome == "refused"
+
+
+async def test_dns(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConnectFailed) as caught:
+        await ask(transport, "http://no-such-host.localhost:9")
+    assert (caught.value.outcome, caught.value.sent) == ("dns", False)
+
+
+async def test_connect_timeout(transport: Transport) -> None:
+    with no_answer_port() as port:
+        with pytest.raises(ConnectFailed) as caught:
+            times = AttemptTimeouts(0.05, 5, 5)
+            await ask(transport, f"http://127.0.0.1:{port}", times=times)
+        assert (caught.value.outcome, caught.value.sent) == ("connect_timeout", False)
+
+
+async def test_a_slow_look_up_counts_as_connecting(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    with pytest.raises(ConnectFailed) as caught:
+        await ask(transport, "http://slow.localhost:9", times=AttemptTimeouts(0.05, 5, 5))
+    assert caught.value.outcome == "connect_timeout"
+
+
+# --- before the head
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcomes"),
+    [
+        (reset_on_accept(), {"reset"}),
+        (close_on_accept(), {"reset"}),
+        (reset_before_head(), {"reset"}),
+        (close_before_head(), {"reset"}),
+        (reset_in_head(), {"reset"}),
+        (close_in_head(), {"reset"}),
+        (garbage(), {"protocol"}),
+        (garbage(b"\x00" * 100), {"protocol"}),
+        (garbage(b"HTTP/1.1 abc\r\n\r\n"), {"protocol"}),
+        (garbage(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), {"protocol"}),
+        (huge_headers(1 << 20), {"protocol"}),
+        (huge_headers(each=16384), {"protocol"}),
+    ],
+)
+async def test_no_head(transport: Transport, fault: Any, outcomes: set[str]) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(fault)
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, upstream)
+        assert caught.value.outcome in outcomes
+        assert caught.value.sent
+        assert len(upstream.connections) == 1
+
+
+@pytest.mark.parametrize("fault", [hang_before_head(), hang_in_head(), hang_on_accept()])
+async def test_first_byte_timeout(transport: Transport, fault: Any) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(fault)
+        with pytest.raises(UpstreamTimeout) as caught:
+            await ask(transport, upstream, times=AttemptTimeouts(5, 0.05, 5))
+        assert caught.value.outcome == "first_byte_timeout"
+        await upstream.connections[0].peer_closed.wait()
+
+
+async def test_a_peer_that_does_not_read(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(never_read())
+        with pytest.raises(UpstreamTimeout):
+            await ask(transport, upstream, b"x" * (16 << 20), times=AttemptTimeouts(5, 0.1, 5))
+
+
+async def test_cancelling_closes_the_connection(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(hang)
+        task = asyncio.create_task(ask(transport, upstream))
+        await upstream.next_request()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await upstream.disconnected()
+        assert upstream.open_connections == 0
+
+
+async def test_a_bad_address_is_told_as_an_upstream_error(transport: Transport) -> None:
+    for url in ("http://", "ftp://localhost/x", "http://localhost:99999"):
+        with pytest.raises(UpstreamError):
+            await ask(transport, url)
+
+
+# --- in the body
+
+
+async def rest_of(response: Response) -> tuple[bytes, UpstreamError]:
+    data = b""
+    while True:
+        try:
+            piece = await response.read()
+        except UpstreamError as error:
+            response.close()
+            return data, error
+        assert piece, "the answer ended properly"
+        data += piece
+
+
+@pytest.mark.parametrize("action", [close, reset, cut_chunk, bad_chunk_size])
+async def test_broken_bodies(transport: Transport, action: Any) -> None:
+    async with ScriptedUpstream() as upstream:
+        gate = Gate()
+        upstream.queue(sse(["1", action], gate=gate))
+        gate.release()
+        response = await ask(transport, upstream)
+        assert await response.read() == b"data: 1\n\n"
+        gate.open()
+        data, error = await rest_of(response)
+        assert error.outcome in ("truncated", "protocol")
+        assert data == b"" or action is cut_chunk
+
+
+@pytest.mark.parametrize("action", [close, reset, cut_chunk, bad_chunk_size])
+async def test_what_came_before_the_break_is_handed_out(transport: Transport, action: Any) -> None:
+    async with ScriptedUpstream() as upstream:
+        gate = Gate()
+        upstream.queue(sse(["1", "2", action], gate=gate))
+        gate.release()
+        response = await ask(transport, upstream)
+        gate.open()
+        await upstream.connections[0].lost.wait()
+        content = response._response.content
+        while content.exception() is None:
+            await asyncio.sleep(0)
+        data, error = await rest_of(response)
+        assert data.startswith(b"data: 1\n\ndata: 2\n\n")
+        assert error.outcome in ("truncated", "protocol")
+
+
+async def test_a_short_body(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(short_body(b"abc"))
+        data, error = await rest_of(await ask(transport, upstream))
+        assert (data, error.outcome) == (b"abc", "truncated")
+
+
+async def test_close_in_mid_body_is_immediate(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(sse(["1", hang]))
+        response = await ask(transport, upstream)
+        assert await response.read() == b"data: 1\n\n"
+        response.close()
+        await upstream.disconnected()
+        assert upstream.open_connections == 0
+        response.close()
+
+
+async def test_a_finished_answer_keeps_its_connection(transport: Transport) -> None:
+    async with ScriptedUpstream() as upstream:
+        gate = Gate(1)
+        upstream.queue(sse(["[DONE]", b""], gate=gate), answer_bytes(200, b"x"))
+        response = await ask(transport, upstream)
+        assert await response.read() == b"data: [DONE]\n\n"
+        response.finish()
+        response.close()
+        eof = asyncio.Event()
+        response._response.content.on_eof(eof.set)
+        gate.open()
+        await eof.wait()
+        assert await whole(transport, upstream) == b"x"
+        assert len(upstream.connections) == 1
+
+
+async def test_a_finished_answer_that_does_not_end_is_dropped(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.transport.LINGER", 0.02)
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(sse(["[DONE]", hang]))
+        response = await ask(transport, upstream)
+        assert await response.read() == b"data: [DONE]\n\n"
+        response.finish()
+        response.close()
+        await upstream.disconnected()
+        assert transport._lingering == set()
+
+
+async def test_not_reading_pauses_the_peer(transport: Transport) -> None:
+    block = b"x" * 65536
+    blocked = asyncio.Event()
+
+    async def flood(exchange: Exchange) -> None:
+        await exchange.head(200)
+        while True:
+            writing = asyncio.ensure_future(exchange.chunk(block))
+            for _ in range(200):  # turns of the loop, in which a reading peer would read
+                if writing.done():
+                    break
+                await asyncio.sleep(0)
+            else:
+                blocked.set()
+            await writing
+
+    async with ScriptedUpstream(flood, sndbuf=65536) as upstream:
+        response = await ask(transport, upstream)
+        await blocked.wait()
+        exchange = upstream.requests[0]
+        held = exchange.written
+        assert held < 8 << 20  # kernel buffers, and READ_AHEAD of ours
+        got = 0
+        while got < 2 * held:
+            got += len(await response.read())
+        assert exchange.written > held
+        response.close()
+
+
+async def test_unasked_bytes_are_nobodys_answer(transport: Transport) -> None:
+    """What a peer sends on an idle connection must not answer the next request."""
+    poison = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"
+    go = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await answer_bytes(200, b"good")(exchange)
+        await exchange.complete()
+        await exchange.wait(go)
+        await exchange.write(poison)
+
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(script, answer_bytes(200, b"fresh"))
+        assert await whole(transport, upstream) == b"good"
+        go.set()
+        await upstream.requests[0].finished.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert await whole(transport, upstream) == b"fresh"
+
+
+# --- completeness
+
+
+def instance(kind: type[BaseException]) -> BaseException:
+    """An exception of this class with whatever it needs to be printed."""
+    error = kind.__new__(kind)
+    BaseException.__init__(error, "secret")
+    info = aiohttp.RequestInfo(yarl.URL("http://x"), "POST", None, yarl.URL("http://x"))  # type: ignore[arg-type]
+    extra = {
+        "_conn_key": aiohttp.client_reqrep.ConnectionKey("x", 1, False, True, None, None, None),
+        "_os_error": OSError(1, "x"),
+        "_path": "x",
+        "_certificate_error": Exception("x"),
+        "request_info": info,
+        "status": 400,
+        "message": "x",
+        "headers": None,
+        "_description": None,
+        "_url": "x",
+        "history": (),
+    }
+    for name, value in extra.items():
+        try:
+            setattr(error, name, value)
+        except AttributeError:
+            continue
+    return error
+
+
+KINDS = sorted(
+    {
+        kind
+        for module in (client_exceptions, http_exceptions)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Exception) and kind.__module__ == module.__name__
+    },
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reading", [False, True])
+def test_every_exception_of_the_library_is_translated(
+    kind: type[BaseException], reading: bool
+) -> None:
+    error = translate(instance(kind), reading=reading)
+    assert isinstance(error, UpstreamError)
+    assert error.outcome != "error"
+    assert error.detail is not None
+    assert error.detail.startswith(kind.__name__)
+    assert "secret" not in error.message
+    if reading:
+        assert error.sent
+    elif issubclass(kind, client_exceptions.ClientConnectorError):
+        assert not error.sent
+
+
+@pytest.mark.parametrize(
+    ("error", "reading", "outcome"),
+    [
+        (ConnectionResetError(), False, "reset"),
+        (BrokenPipeError(), True, "truncated"),
+        (ssl.SSLError(), False, "tls"),
+        (ssl.SSLError(), True, "truncated"),
+        (aiohttp.ClientConnectionError("Connector is closed"), False, "reset"),
+        (aiohttp.ClientPayloadError(), False, "truncated"),
+        (aiohttp.InvalidURL("x"), False, "protocol"),
+        (ValueError("x"), False, "protocol"),
+    ],
+)
+def test_translations(error: Exception, reading: bool, outcome: str) -> None:
+    assert translate(error, reading=reading).outcome == outcome
