@@ -30,8 +30,9 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-GRACE = 1.0
+GRACE = 0.5
 REAP_DEADLINE = 10.0
+TRACKER_DEADLINE = 1.0
 
 
 # --- what Linux knows of processes (the supervisor uses these too, when a guard dies) -----------
@@ -72,8 +73,7 @@ def descendants(root: int) -> set[int]:
 def shared_memory(pids: Iterable[int]) -> set[str]:
     """Files under /dev/shm that these processes have mapped.
 
-    Python's shared memory outlives a SIGKILL (vLLM leaves 400 MB per engine), and the resource
-    tracker that would remove it dies with the group.
+    Python's shared memory outlives a SIGKILL: vLLM leaves 400 MB per engine.
     """
     found = set()
     for pid in pids:
@@ -85,6 +85,16 @@ def shared_memory(pids: Iterable[int]) -> set[str]:
                         found.add("/dev/shm/" + path[2].removesuffix(" (deleted)"))  # noqa: S108
         except OSError:
             continue
+    return found
+
+
+def trackers(pids: Iterable[int]) -> set[int]:
+    """Python's resource trackers: they unlink shared memory and end, once all others are dead."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            if b"multiprocessing.resource_tracker" in file.read():
+                found.add(pid)
     return found
 
 
@@ -106,6 +116,22 @@ def kill_all(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except OSError:
             continue
+
+
+def kill_but_trackers(pids: set[int], alone: float | None) -> float | None:
+    """One round of killing. Resource trackers have a second of their own once all else is dead.
+
+    `alone` is what the round before returned: since when only trackers are left.
+    """
+    spared = trackers(pids)
+    if pids - spared:
+        kill_all(pids - spared)
+        return None
+    if alone is None:
+        return time.monotonic()
+    if time.monotonic() - alone > TRACKER_DEADLINE:
+        kill_all(spared)
+    return alone
 
 
 # --- the guard itself ---------------------------------------------------------------------------
@@ -136,6 +162,7 @@ def child_setup(guard: int) -> Callable[[], None]:
 
 class Guard:
     def __init__(self) -> None:
+        self.engine: subprocess.Popen[bytes] | None = None
         self.pid: int | None = None
         self.buffer = b""
         self.order: dict[str, Any] = {}
@@ -221,12 +248,14 @@ class Guard:
             self.report(event="refused", message=f"{order['argv'][0]}: {exc}")
             self.exited = True
             return
+        self.engine = process  # kept: a Popen that is dropped may reap the child behind our back
         self.pid = process.pid
         self.report(event="started", pid=process.pid)
 
     def signal(self, number: int) -> None:
         """To the engine's first process only: vLLM's API server ends its own children."""
         if self.pid is not None and not self.exited:
+            self.shm |= shared_memory(members(self.pid))  # once they are dead nobody can tell
             os.kill(self.pid, number)
 
     def reap(self) -> bool:
@@ -250,11 +279,12 @@ class Guard:
     def finish(self) -> int:
         """Kill what is left of the engine, tidy up, and tell."""
         give_up = time.monotonic() + REAP_DEADLINE
+        alone: float | None = None
         left: set[int] = set()
         while self.pid is not None and time.monotonic() < give_up:
             left = descendants(os.getpid()) | members(self.pid)
             self.shm |= shared_memory(left)
-            kill_all(left)
+            alone = kill_but_trackers(left, alone)
             if not self.reap() and not left:
                 break
             time.sleep(0.01)

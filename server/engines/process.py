@@ -330,8 +330,9 @@ def _bury(pgid: int) -> None:
     """The guard was killed: kill the group it stood over, and wait until it is gone."""
     shm: set[str] = set()
     give_up = time.monotonic() + BURY_DEADLINE
+    alone: float | None = None
     while time.monotonic() < give_up and (left := guard.members(pgid)):
         shm |= guard.shared_memory(left)
-        guard.kill_all(left)
+        alone = guard.kill_but_trackers(left, alone)
         time.sleep(0.02)
     guard.remove(shm)

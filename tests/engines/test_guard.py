@@ -176,6 +176,28 @@ def test_sockets_and_shared_memory_are_removed(tmp_path: Path) -> None:
     assert not scratch.exists()
 
 
+@pytest.mark.parametrize("how", ["term", "kill", "exit", "server"])
+async def test_pythons_shared_memory_is_not_left_however_it_ends(tmp_path: Path, how: str) -> None:
+    alone = Alone()
+    socket = tmp_path / "s"
+    alone.order([sys.executable, "-I", "-S", str(FAKE), str(socket), '{"shared": true}'])
+    pid = alone.hear()["pid"]
+    while not socket.exists():
+        assert alive(pid)
+    name = (await pids(str(socket)))["shared"]
+    file = Path("/dev/shm") / name.lstrip("/")
+    assert file.exists()
+    if how == "exit":
+        os.kill(pid, signal.SIGKILL)
+    elif how == "server":
+        assert alone.process.stdin is not None
+        alone.process.stdin.close()
+    else:
+        alone.say(do=how)
+    assert alone.end() == 0
+    assert not file.exists()
+
+
 # --- the same code, without a process of its own --------------------------------------------------
 
 
@@ -186,6 +208,22 @@ def test_remove_takes_what_it_can(tmp_path: Path) -> None:
     guard.remove([str(folder), str(file), str(tmp_path / "none")])
     assert not folder.exists()
     assert not file.exists()
+
+
+def test_a_tracker_that_does_not_end_is_killed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "TRACKER_DEADLINE", 0.0)
+    child = subprocess.Popen([*sleeper(), "multiprocessing.resource_tracker"])
+    try:
+        pids = {child.pid}
+        while not guard.trackers(pids):  # exec shows its arguments a little late
+            assert child.poll() is None
+        alone = guard.kill_but_trackers(pids, None)
+        assert alone is not None
+        assert guard.kill_but_trackers(pids, alone) == alone
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_looking_at_processes() -> None:

@@ -48,8 +48,8 @@ def argv(
             CPU,
             Placement("cpu"),
             (
-                "-m vllm.entrypoints.launchers.api_server.entry --model /weights --no-enforce-eager "
-                f"--max-model-len 1024 --kv-cache-memory-bytes {GIB // 2}"
+                "-m vllm.entrypoints.launchers.api_server.entry --model /weights "
+                f"--no-enforce-eager --max-model-len 1024 --kv-cache-memory-bytes {GIB // 2}"
             ),
         ),
         ({}, CUDA, Placement("cuda"), "-m vllm.entrypoints.cli.main serve /weights"),

@@ -5,7 +5,8 @@
 - ``say``: lines to print at once; ``exit``: then end with this code, without listening.
 - ``gate``: a file; it listens only once that exists (a start that takes as long as the test likes).
 - ``deaf``: SIGTERM is ignored. ``children``, ``strays``: processes in its group, and in sessions of
-  their own. ``shm``: a file under /dev/shm that it keeps mapped.
+  their own. ``shm``: a file under /dev/shm that it keeps mapped; ``shared``: Python's own shared
+  memory, with a resource tracker.
 
 Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays') and ``/do/<what>``:
 ``exit0``, ``sick`` (health says 503), ``mute`` (health never answers), ``busy`` (requests run),
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import urllib.parse
+from multiprocessing import shared_memory
 from pathlib import Path
 
 INHERITED = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
@@ -66,6 +68,7 @@ class Fake:
                 "environ": dict(os.environ),
                 "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
                 "fds": INHERITED,
+                "shared": getattr(self.script.get("mapped"), "name", None),
             }
             return 200, json.dumps(pids)
         if what == "/do/exit0":
@@ -103,6 +106,8 @@ async def main(socket: str, script: dict) -> None:
         with open(name, "w+b") as file:
             file.truncate(4096)
             script["mapped"] = mmap.mmap(file.fileno(), 4096)
+    if script.get("shared"):
+        script["mapped"] = shared_memory.SharedMemory(create=True, size=4096)
     fake = Fake(script)
     for line in script.get("say", ()):
         print(line, flush=True)
