@@ -49,7 +49,7 @@ docs: ## write docs/metrics.md anew from the code
 
 schema: ## write configs/schema.json anew
 	@$(SETUP) dev
-	$(BIN)/python -m server.config.schema_json configs/schema.json
+	$(BIN)/python -m server.config.schema_json --write configs/schema.json
 
 lock: ## write the locks anew; pins that still fit stay
 	@$(SETUP) dev
