@@ -9,10 +9,10 @@ SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup format docs schema lock upgrade clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: ## set up what is missing and serve configs/quickstart.yaml
 	@$(SETUP) server engine
@@ -26,7 +26,7 @@ test-fast: ## the tests that need neither an engine nor Node
 	@$(SETUP) dev
 	$(BIN)/pytest -m "not engine and not node" $(ARGS)
 
-check: ## what CI runs besides the tests: style, types, import floors, house rules, schema
+check: ## what CI runs besides the tests: style, types, import floors, house rules, generated files
 	@$(SETUP) dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -34,22 +34,27 @@ check: ## what CI runs besides the tests: style, types, import floors, house rul
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_house.py
 	$(BIN)/python -m server.config.schema_json --check configs/schema.json
+	$(BIN)/python -m server.config.reference --check docs/configuration.md
+	$(BIN)/python -m scripts.metrics_page --check
 
 setup: ## the environments alone: server, development tools, engine
 	@$(SETUP) --optional dev engine
+
+setup-engine: ## .venv-engine alone
+	@$(SETUP) engine
 
 format: ## let ruff format, and mend what it can
 	@$(SETUP) dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: ## write docs/metrics.md anew from the code
-	@$(SETUP) dev
-	$(BIN)/python -m scripts.metrics_page
-
 schema: ## write configs/schema.json anew
 	@$(SETUP) dev
 	$(BIN)/python -m server.config.schema_json --write configs/schema.json
+
+docs: schema ## write all that is made from the code: the schema, tables of keys and of metrics
+	$(BIN)/python -m server.config.reference --write docs/configuration.md
+	$(BIN)/python -m scripts.metrics_page
 
 lock: ## write the locks anew; pins that still fit stay
 	@$(SETUP) dev
