@@ -151,11 +151,11 @@ def _unknown(path: Path) -> str | None:
     for old, successor in REMOVED.items():
         if len(old) == len(path) and all(o in ("*", p) for o, p in zip(old, path, strict=True)):
             return successor
+    if key.replace("-", "_") in _FOREIGN:
+        return _FOREIGN[key.replace("-", "_")]
     fields = fields_at(path[:-1])
     if hint := near(key, fields):
         return hint
-    if key.replace("-", "_") in _FOREIGN:
-        return _FOREIGN[key.replace("-", "_")]
     if elsewhere := _elsewhere(key, path[:-1]):
         return f"`{key}` stands under `{elsewhere}`."
     if path[:1] == ("engines",) and len(path) == 3:

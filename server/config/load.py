@@ -307,14 +307,13 @@ def _add_keys_file(
     found, there = yamltext.parse(data, source)
     if not isinstance(found, list | None):
         raise there.error((), "A keys file is a list.", "Write lines like `- {name: …, key: …}`.")
-    expander = Expander(variables, there)
+    expander = Expander(variables, places)
     keys = _keys(tree)
     if keys is not None:
-        for number, key in enumerate(expander.expand(found or [])):
-            inside = {p[1:]: place for p, place in there.found.items() if p[:1] == (number,)}
-            texts = {p[1:]: text for p, text in there.scalars.items() if p[:1] == (number,)}
-            places.graft(("server", "keys", len(keys)), Places(source, inside, texts))
-            keys.append(key)
+        for number, key in enumerate(found or []):
+            path: Path = ("server", "keys", len(keys))
+            places.graft(path, there.inside((number,)))
+            keys.append(expander.expand(key, path))
     return expander
 
 

@@ -52,6 +52,13 @@ class Places:
         self.found.update({path + key: place for key, place in other.found.items()})
         self.scalars.update({path + key: text for key, text in other.scalars.items()})
 
+    def inside(self, path: Path) -> Places:
+        """What is known of `path` and what is under it, as if it were the top."""
+        depth = len(path)
+        found = {key[depth:]: place for key, place in self.found.items() if key[:depth] == path}
+        texts = {key[depth:]: text for key, text in self.scalars.items() if key[:depth] == path}
+        return Places(self.source, found, texts)
+
     def error(self, path: Path, message: str, hint: str | None = None) -> Problem:
         """A ConfigError about `path`, which names its place."""
         place = self.of(path)

@@ -24,18 +24,19 @@ START: Final = "<!-- generated: python -m server.config.reference -->\n"
 END: Final = "<!-- end of what is generated -->\n"
 
 
-def keys(at: Keys = ()) -> Iterator[tuple[str, Any]]:
+def every_key(at: Keys = ()) -> Iterator[tuple[str, Any]]:
     """(`server.keys[].name`, pydantic's field) of every key of the file, in its order."""
     model = model_at(at)
     for name in fields_at(at):
         assert model is not None
         field = model.model_fields[name]
-        yield _shown((*at, name)), field
+        yield shown((*at, name)), field
         for step in ((), ("*",), (0,)):
-            yield from keys((*at, name, *step))
+            yield from every_key((*at, name, *step))
 
 
-def _shown(path: Keys) -> str:
+def shown(path: Keys) -> str:
+    """`models.NAME.targets[].engine`; `*` in `path` is any name, 0 any item."""
     text = ""
     for part in path:
         text += "[]" if part == 0 else ".NAME" if part == "*" else f".{part}" if text else str(part)
@@ -45,7 +46,7 @@ def _shown(path: Keys) -> str:
 def text() -> str:
     """The Markdown between the two marks."""
     lines = ["| key | default | what it is |", "|---|---|---|"]
-    for path, field in keys():
+    for path, field in every_key():
         lines.append(f"| `{path}` | {_default(field)} | {_cell(field.description or '')} |")
     lines += ["", "| variable | flag | sets | |", "|---|---|---|---|"]
     for twin in TWINS:
