@@ -1,0 +1,298 @@
+"""What routing's tests share: a client in memory, and targets over a real transport."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from server.errors import EngineNotReady, InvalidRequest, RoundhouseError
+from server.protocol import envelope
+from server.protocol.envelope import Surface
+from server.protocol.functions import is_legacy, to_tools
+from server.protocol.request import Request
+from server.routing.dispatch import Dispatcher, Pace, Route
+from server.routing.record import Record
+from server.targets import ProviderTarget
+from server.telemetry.metrics import Metrics
+from server.transport import AttemptTimeouts, Response, Transport
+from tests.fakes.upstream import Counter, ScriptedUpstream
+
+TIMES = AttemptTimeouts(connect=5, first_byte=5, inter_chunk=5)
+PACE = Pace(waiting=5, write=5, event_limit=1 << 20, answer_limit=1 << 22)
+MODEL = "m"
+
+
+class MemorySink:
+    """A client that keeps what it is sent; `gate` makes it slow."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.committed = False
+        self.ended = 0
+        self.writes: list[bytes] = []
+        self.answer: bytes | None = None
+        self.written = Counter()
+        #: Cleared: the client does not read.
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.writes)
+
+    async def start_stream(self) -> None:
+        assert not self.started
+        self.started = True
+
+    async def write(self, data: bytes) -> None:
+        assert self.started
+        assert not self.ended
+        assert data
+        await self.reads.wait()
+        self.writes.append(data)
+        self.written.add()
+
+    async def end(self) -> None:
+        assert self.started
+        await self.reads.wait()
+        self.ended += 1
+
+    async def whole(self, body: bytes) -> None:
+        assert not self.started
+        await self.reads.wait()
+        self.started = True
+        self.ended += 1
+        self.answer = body
+
+
+@dataclass
+class FakeTarget:
+    """A target over a provider's upstream whose readiness the test decides."""
+
+    label: str
+    url: str = ""
+    timeouts: AttemptTimeouts = TIMES
+    retry_ambiguous: bool = False
+    ready: bool = True
+    may_become_ready: bool = True
+    refusal: InvalidRequest | None = None
+    #: What `wait` raises once it is let go; None: it is ready.
+    wait_error: Exception | None = None
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    waits: list[float] = field(default_factory=list)
+    wanted: int = 0
+    failures: list[int] = field(default_factory=list)
+    marks: int = 0
+    send_error: Exception | None = None
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        return self.refusal
+
+    async def wait(self, timeout: float) -> None:
+        self.waits.append(timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                await self.go.wait()
+        except TimeoutError:
+            raise EngineNotReady("Not ready in time.", retry_after=3) from None
+        if self.wait_error is not None:
+            raise self.wait_error
+        self.ready = True
+
+    async def send(self, request: Request, transport: Transport) -> Response:
+        if self.send_error is not None:
+            raise self.send_error
+        provider = ProviderTarget(
+            self.label, "theirs", f"{self.url}/v1", {"authorization": "Bearer up"}, self.timeouts
+        )
+        return await provider.send(request, transport)
+
+    def mark(self) -> int:
+        self.marks += 1
+        return self.marks
+
+    def want(self) -> None:
+        self.wanted += 1
+
+    def failed(self, mark: int) -> None:
+        self.failures.append(mark)
+
+
+def request_of(
+    *, stream: bool = True, surface: Surface = Surface.CHAT, deadline: float = 30.0, **more: Any
+) -> Request:
+    body: dict[str, Any] = {"model": MODEL, **more}
+    if surface is Surface.CHAT:
+        body.setdefault("messages", [{"role": "user", "content": "hi"}])
+    if stream:
+        body["stream"] = True
+    members = envelope.members(json.dumps(body).encode())
+    legacy = is_legacy(members)
+    now = time.monotonic()
+    return Request(
+        id="req_1",
+        surface=surface,
+        model=MODEL,
+        members=to_tools(members) if legacy else members,
+        stream=stream,
+        wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        legacy_functions=legacy,
+        tenant=None,
+        arrived=now,
+        deadline=now + deadline,
+    )
+
+
+class Run:
+    """One request through a dispatcher, and everything that it left behind."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.metrics = Metrics()
+        self.metrics.set_models([MODEL])
+        self.dispatcher = Dispatcher(transport, self.metrics)
+        self.sink = MemorySink()
+        self.record = Record()
+        self.pace = PACE
+        self.targets: list[FakeTarget] = []
+
+    async def __call__(self, request: Request, *targets: FakeTarget) -> None:
+        self.targets = list(targets)
+        routes = [Route(MODEL, target) for target in targets]
+        try:
+            await self.dispatcher.run(
+                request, routes, self.sink, self.record, model_label=MODEL, pace=self.pace
+            )
+        finally:
+            for target in targets:
+                assert self.dispatcher.in_flight(target.label) == 0
+
+    def start(self, request: Request, *targets: FakeTarget) -> asyncio.Task[None]:
+        return asyncio.create_task(self(request, *targets))
+
+    def attempts(self) -> dict[tuple[str, str], int]:
+        """(target, outcome) → count."""
+        return {
+            (labels["target"], labels["outcome"]): count
+            for labels, count in self._counts("roundhouse_attempts_total")
+        }
+
+    def fallbacks(self) -> dict[str, int]:
+        counts = self._counts("roundhouse_fallbacks_total")
+        return {labels["reason"]: count for labels, count in counts}
+
+    def _counts(self, name: str) -> list[tuple[dict[str, str], int]]:
+        found = []
+        for metric in self.metrics.registry.collect():
+            for sample in metric.samples:
+                if sample.name == name:
+                    assert sample.labels["model"] == MODEL
+                    found.append((sample.labels, int(sample.value)))
+        return found
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    transport = Transport()
+    yield transport
+    await transport.close()
+
+
+@pytest.fixture
+def run(transport: Transport) -> Run:
+    return Run(transport)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def one(upstream: ScriptedUpstream) -> FakeTarget:
+    return FakeTarget("one", upstream.url)
+
+
+@pytest.fixture
+def two(second: ScriptedUpstream) -> FakeTarget:
+    return FakeTarget("two", second.url)
+
+
+def payloads(data: bytes) -> list[Any]:
+    """The payloads of a client's stream, JSON but for `[DONE]`."""
+    found = []
+    for event in data.decode().split("\n\n")[:-1]:
+        if event.startswith("data: "):
+            text = event.removeprefix("data: ")
+            found.append(text if text == "[DONE]" else json.loads(text))
+    return found
+
+
+def text_of(data: bytes) -> str:
+    """The content that a client's stream holds."""
+    return "".join(
+        choice["delta"].get("content") or ""
+        for payload in payloads(data)
+        if isinstance(payload, dict)
+        for choice in payload.get("choices") or ()
+    )
+
+
+CHUNK = {"id": "1", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+
+
+def bytes_of(items: list[Any]) -> bytes:
+    out = b""
+    for item in items:
+        if isinstance(item, bytes):
+            out += item
+        else:
+            text = (
+                item
+                if isinstance(item, str)
+                else json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+            )
+            out += f"data: {text}\n\n".encode()
+    return out
+
+
+def ends_well(run: Run) -> None:
+    assert run.record.end == "done"
+    assert run.sink.ended == 1
+    assert run.sink.data.count(b"data: [DONE]") == 1
+    assert run.sink.data.rstrip().endswith(b"data: [DONE]")
+    assert run.attempts() == {("one", "ok"): 1}
+
+
+def ends_in_error(run: Run, outcome: str, end: str | None = None) -> dict[str, Any]:
+    """One error event at the end, no `[DONE]`; its error object."""
+    assert run.record.end == (end or outcome)
+    assert run.sink.ended == 1
+    assert b"[DONE]" not in run.sink.data
+    assert run.attempts() == {("one", outcome): 1}
+    found = [p["error"] for p in payloads(run.sink.data) if "error" in p]
+    assert len(found) == 1
+    last = payloads(run.sink.data)[-1]
+    assert last == {"error": found[0]}
+    assert found[0]["code"] == run.record.error
+    return dict(found[0])
+
+
+async def failing(run: Run, request: Any, *targets: FakeTarget) -> RoundhouseError:
+    with pytest.raises(RoundhouseError) as caught:
+        await run(request, *targets)
+    assert not run.sink.committed
+    assert run.sink.answer is None
+    return caught.value
