@@ -145,4 +145,5 @@ class Output(asyncio.Protocol):
             self._on_line(text)
 
     def tail(self, count: int = 20) -> tuple[str, ...]:
-        return tuple(self.lines)[-count:]
+        """The last lines, without vLLM's list of routes that ends every start."""
+        return tuple(line for line in self.lines if "] Route: /" not in line)[-count:]

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 #: Config that takes effect without a new process.
 SOFT = {
     "load", "max_waiting", "start_timeout", "stop_timeout", "health_interval", "health_misses",
-    "timeouts",
+    "timeouts", "wait",
 }  # fmt: skip
 
 

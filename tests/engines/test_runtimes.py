@@ -10,6 +10,7 @@ from server.config.schema import MANAGED_FLAGS, Engine, Runtime
 from server.engines import runtimes
 from server.engines.devices import GIB, Devices
 from server.engines.runtimes import EnginePython, Placement
+from server.engines.unit import SOFT
 from server.engines.weights import Weights
 from server.errors import EngineError
 
@@ -266,3 +267,12 @@ def test_no_python_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         runtimes.find_python("vllm", None, base=tmp_path)
     assert caught.value.terminal
     assert "runtimes.vllm.python" in caught.value.message
+
+
+def test_every_key_of_an_engine_is_known_to_need_a_restart_or_not() -> None:
+    hard = {
+        "runtime", "weights", "revision", "device", "dtype", "quantization", "kv_cache", "args",
+        "env", "trust_remote_code",
+    }  # fmt: skip
+    assert set(Engine.model_fields) == hard | SOFT
+    assert not hard & SOFT
