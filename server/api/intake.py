@@ -161,7 +161,7 @@ def _check_caps(fields: envelope.Envelope, limits: Limits) -> None:
             _cap(len(listed), limits.tools, name, "tools")
             for at, tool in enumerate(listed):
                 _check_schema(tool, limits, f"{name}[{at}]")
-    if fields.response_format is not None:
+    if fields.response_format:
         _check_schema(fields.response_format, limits, "response_format")
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequest(

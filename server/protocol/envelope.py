@@ -48,7 +48,8 @@ class Envelope(msgspec.Struct):
     logit_bias: dict[str, float] | None = None
     tools: list[Raw] | None = None
     functions: list[Raw] | None = None
-    response_format: Raw | None = None
+    #: As JSON; empty when it is missing (msgspec has no optional `Raw`).
+    response_format: Raw = Raw()
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
 

@@ -31,8 +31,8 @@ def engine_environment() -> None:
         pytest.skip(message)
 
 
-def guide_engine(**more: object) -> dict[str, object]:
-    """The embedded model as the quickstart serves it."""
+def guide_engine(**args: object) -> dict[str, object]:
+    """The embedded model as the quickstart serves it, and with more flags of vLLM."""
     return {
         "weights": "embedded:guide",
         "kv_cache": "512MiB",
@@ -40,8 +40,8 @@ def guide_engine(**more: object) -> dict[str, object]:
             "max-model-len": 4096,
             "enable-auto-tool-choice": True,
             "tool-call-parser": "hermes",
+            **args,
         },
-        **more,
     }
 
 
@@ -73,7 +73,7 @@ def stack(
             "backup": {"dialect": "openai", "base_url": f"http://127.0.0.1:{backup_port}/v1"}
         },
         "engines": {
-            "guide": guide_engine(),
+            "guide": guide_engine(**{"enable-log-requests": True}),
             "minilm": {
                 "weights": str(minilm),
                 "kv_cache": "256MiB",

@@ -69,7 +69,7 @@ class ServerProcess:
         env = {k: v for k, v in os.environ.items() if not k.startswith("ROUNDHOUSE_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server.cli", "serve", str(self.path)],
+                [str(Path(sys.executable).with_name("roundhouse")), "serve", str(self.path)],
                 cwd=REPO_ROOT,
                 env=env,
                 stdout=log,
