@@ -71,6 +71,9 @@ class _Wire(ResponseHandler):
     closed under it.
     """
 
+    #: It has been handed out before.
+    used = False
+
     def connection_lost(self, exc: BaseException | None) -> None:
         payload, broken = self._payload, self.exception()
         super().connection_lost(exc)
@@ -100,7 +103,11 @@ class _Pool(aiohttp.BaseConnector):
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         while True:
             connection = await super().connect(*args, **kwargs)
-            if connection.protocol is not None and not connection.protocol.should_close:
+            wire = connection.protocol
+            assert isinstance(wire, _Wire)
+            # A new peer may speak first (a proxy's 503): that is its answer, to this request.
+            if not (wire.used and wire.should_close):
+                wire.used = True
                 return connection
             connection.close()
 

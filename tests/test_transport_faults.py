@@ -38,8 +38,10 @@ from tests.fakes.faults import (
 )
 from tests.fakes.tls import make_tls
 from tests.fakes.upstream import (
+    Exchange,
     Gate,
     ScriptedUpstream,
+    Step,
     answer_bytes,
     sse,
 )
@@ -161,11 +163,24 @@ async def test_a_slow_look_up_counts_as_connecting(
 )
 async def test_no_head(transport: Transport, fault: Any, outcomes: set[str]) -> None:
     async with ScriptedUpstream() as upstream:
-        upstream.queue(fault)
+        upstream.queue(fault, fault)
         with pytest.raises(UpstreamError) as caught:
             await ask(transport, upstream)
         assert caught.value.outcome in outcomes
         assert caught.value.sent
+        assert len(upstream.requests) <= 1  # what was sent once is never sent again
+
+
+async def test_a_peer_that_speaks_first(transport: Transport) -> None:
+    async def speak(exchange: Exchange) -> None:
+        await exchange.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+        await exchange.hang()
+
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(Step(speak, at="accept"))
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, upstream)
+        assert caught.value.outcome in ("protocol", "reset")
         assert len(upstream.connections) == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.dialects.openai import Usage
+from server.dialects.openai import PATHS, Usage
 from server.errors import UpstreamError
 from server.protocol.envelope import Surface
 from server.transport import AttemptTimeouts
@@ -214,6 +214,15 @@ async def test_embeddings(run: Run, upstream: ScriptedUpstream, one: FakeTarget)
     await run(request_of(stream=False, surface=Surface.EMBEDDINGS, input="a"), one)
     assert upstream.requests[0].path == "/v1/embeddings"
     assert run.record.usage == Usage(1)
+
+
+async def test_what_only_engines_answer_is_not_looked_into(
+    run: Run, upstream: ScriptedUpstream, one: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PATHS, Surface.TOKENIZE, "/tokenize")
+    upstream.queue(answer_bytes(200, b'{"tokens": [1]}'))
+    await run(request_of(stream=False, surface=Surface.TOKENIZE, prompt="a"), one)
+    assert run.sink.answer == b'{"tokens": [1]}'
 
 
 @pytest.mark.parametrize(
