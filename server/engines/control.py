@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import re
 import ssl
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Health(enum.Enum):
     WELL = "well"
     MISSED = "missed"  # no answer in time, or not one we understand
     DEAD = "dead"  # nobody listens, or the engine says that its core is dead
+    UNKNOWN = "unknown"  # we could not even ask: out of descriptors, or of memory
 
 
 class Control:
@@ -52,7 +54,9 @@ class Control:
         await self._client.aclose()
 
     async def get(self, path: str, timeout: float) -> tuple[int, bytes]:
-        """(status, body). Raises TimeoutError, ConnectionRefusedError or another OSError."""
+        """(status, body). Raises TimeoutError, ConnectionRefusedError (nobody listens, no socket),
+        or another OSError, with its errno where there is one.
+        """
         try:
             async with (
                 asyncio.timeout(timeout),
@@ -67,7 +71,10 @@ class Control:
         except httpx.TimeoutException as exc:
             raise TimeoutError from exc
         except httpx.ConnectError as exc:
-            raise ConnectionRefusedError from exc
+            code = _errno(exc)
+            if code in (None, errno.ECONNREFUSED, errno.ENOENT):
+                raise ConnectionRefusedError from exc
+            raise OSError(code, "connect") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
             raise ConnectionError(type(exc).__name__) from exc
 
@@ -77,12 +84,24 @@ class Control:
             status, _ = await self.get("/health", timeout)
         except ConnectionRefusedError:
             return Health.DEAD
-        except OSError:
-            return Health.MISSED
+        except OSError as exc:
+            return Health.UNKNOWN if exc.errno in _OURS else Health.MISSED
         if status == 503:
             return Health.DEAD
         return Health.WELL if status == 200 else Health.MISSED
 
+
+def _errno(exc: BaseException | None) -> int | None:
+    """The number of the OSError that httpx and httpcore wrapped."""
+    while exc is not None:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            return exc.errno
+        exc = exc.__cause__ or exc.__context__
+    return None
+
+
+#: Faults of this process, not of the engine that was to be asked.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _RUNNING = re.compile(rb"^vllm:num_requests_running(?:\{[^}]*\})? ([0-9.eE+]+)", re.MULTILINE)
 _STEPS = re.compile(rb"^vllm:iteration_tokens_total_count(?:\{[^}]*\})? ([0-9.eE+]+)", re.MULTILINE)

@@ -58,7 +58,15 @@ class VllmLauncher:
             if not config.device.startswith("cuda")
         ]
         binding = runtimes.bindings(on_cpu, machine.cores).get(name)
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise EngineError(
+                f"The server's home {self.home} cannot be made ({exc.strerror}). "
+                "Set `server.home` to a folder that can be written.",
+                reason="disk",
+                terminal=True,
+            ) from exc
         return Launch(
             argv=runtimes.argv(
                 name, engine, python=python, weights=found, placement=placement, socket=socket

@@ -327,12 +327,20 @@ def _succeeded(future: asyncio.Future[Any]) -> bool:
 
 
 def _bury(pgid: int) -> None:
-    """The guard was killed: kill the group it stood over, and wait until it is gone."""
+    """The guard was killed: kill the group it stood over, and wait until it is gone.
+
+    Its orphans are ours to reap where this server is a container's first process.
+    """
     shm: set[str] = set()
+    seen: set[int] = set()
     give_up = time.monotonic() + BURY_DEADLINE
     alone: float | None = None
     while time.monotonic() < give_up and (left := guard.members(pgid)):
+        seen |= left
         shm |= guard.shared_memory(left)
         alone = guard.kill_but_trackers(left, alone)
         time.sleep(0.02)
+    for pid in seen:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
     guard.remove(shm)

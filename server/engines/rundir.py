@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -37,9 +38,24 @@ def create() -> Path:
 
 
 def scratch(run: Path, generation: int) -> Path:
-    """A folder for one engine process: its socket `s` and vLLM's own sockets."""
+    """A folder for one engine process: its socket `s` and vLLM's own sockets.
+
+    Makes `run` anew if somebody has tidied the temporary folder, unless another user was quicker.
+    Raises EngineError (`environment`).
+    """
     path = run / f"e{generation}"
-    path.mkdir(mode=0o700)
+    try:
+        run.mkdir(mode=0o700, exist_ok=True)
+        found = run.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o077 or not stat.S_ISDIR(found.st_mode):
+            raise PermissionError
+        path.mkdir(mode=0o700)
+    except OSError as exc:
+        raise EngineError(
+            f"The folder of the engines' sockets cannot be used: {run}.",
+            reason="environment",
+            detail=type(exc).__name__,
+        ) from exc
     return path
 
 

@@ -78,6 +78,9 @@ async def watch(
         health = Health.DEAD if process.exited.done() else await process.control.health(interval)
         if health is Health.DEAD or process.exited.done():
             return await _ended(process)
+        if health is Health.UNKNOWN:
+            log.warning("engine_health_not_asked", pid=process.pid)
+            continue
         misses = misses + 1 if health is Health.MISSED else 0
         if misses:
             log.warning("engine_health_missed", pid=process.pid, misses=misses)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -48,6 +50,24 @@ async def test_health(socket: tuple[str, dict[str, bytes]], answer: bytes, healt
 async def test_nobody_there(tmp_path: Path) -> None:
     async with Control(str(tmp_path / "none")) as control:
         assert await control.health(1) is Health.DEAD
+
+
+async def test_out_of_descriptors_is_not_held_against_the_engine(
+    socket: tuple[str, dict[str, bytes]],
+) -> None:
+    path, _ = socket
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Control(path) as control:
+        assert await control.health(5) is Health.WELL
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            health = await control.health(5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert health is Health.UNKNOWN
+        assert await control.health(5) is Health.WELL
 
 
 def metrics(running: float, steps: float | None) -> bytes:

@@ -105,6 +105,13 @@ async def test_a_launch_that_does_not_fit(base: Path, monkeypatch: pytest.Monkey
     assert caught.value.reason == "memory"
 
 
+async def test_a_home_that_cannot_be_made(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "probe", lambda: BIG)
+    with pytest.raises(EngineError, match=r"server\.home") as caught:
+        await prepare(VllmLauncher(base / "cpu" / "home", base, {}))
+    assert caught.value.reason == "disk"
+
+
 def test_names_are_put_before_errors() -> None:
     error = EngineError("No.", reason="disk", log_tail=("a",), detail="d")
     told = launcher.named("x", error)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,18 @@ def test_how_an_exit_reads() -> None:
     assert str(Exit(signal=signal.SIGKILL)) == "killed by SIGKILL"
     assert str(Exit(signal=99)) == "killed by signal 99"
     assert str(Exit()) == "lost"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_group_without_its_guard_is_buried(ours: bool) -> None:
+    """As the first process of a container the server inherits the orphans, else somebody else."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"], start_new_session=True
+    )
+    if not ours:
+        child.kill()
+        child.wait()
+    process._bury(child.pid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
+    child.wait()

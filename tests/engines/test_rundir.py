@@ -24,6 +24,23 @@ def test_it_is_private_and_paths_are_short(monkeypatch: pytest.MonkeyPatch) -> N
     Path(place).rmdir()
 
 
+def test_it_is_made_anew_when_somebody_tidied_up(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert rundir.scratch(run, 1).is_dir()
+    assert run.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    run.chmod(0o777)
+    with pytest.raises(EngineError, match="cannot be used"):
+        rundir.scratch(run, 1)
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(EngineError, match="cannot be used"):
+        rundir.scratch(tmp_path / "link", 1)
+
+
 @pytest.mark.parametrize("place", ["", "/nowhere", "/" + "x" * 80])
 def test_the_next_place_is_taken(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
