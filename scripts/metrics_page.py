@@ -32,8 +32,9 @@ _TAIL = """
 | question | query |
 |---|---|
 | requests per second | `sum by (model) (rate(roundhouse_requests_total[5m]))` |
-| share of server errors | `sum(rate(roundhouse_requests_total{status=~"5.."}[5m])) / sum(rate(roundhouse_requests_total[5m]))` |
-| p95 time to first token | `histogram_quantile(0.95, sum by (le, model) (rate(roundhouse_time_to_first_token_seconds_bucket[5m])))` |
+| server errors per second | `sum(rate(roundhouse_requests_total{status=~"5.."}[5m]))` |
+| p95 time to first token | `histogram_quantile(0.95, \
+sum by (le, model) (rate(roundhouse_time_to_first_token_seconds_bucket[5m])))` |
 | tokens per second | `sum by (model, kind) (rate(roundhouse_tokens_total[5m]))` |
 | how streams end | `sum by (reason) (rate(roundhouse_stream_end_total[5m]))` |
 | fallbacks and why | `sum by (model, reason) (rate(roundhouse_fallbacks_total[5m]))` |

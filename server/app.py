@@ -168,7 +168,8 @@ def _app(routes: list[BaseRoute]) -> Starlette:
 def _of_starlette(request: HttpRequest, error: HTTPException) -> RoundhouseError:
     path = request.scope["path"]
     if error.status_code == 405:
-        allow = tuple((error.headers or {}).get("Allow", "").replace(" ", "").split(","))
+        found = (error.headers or {}).get("Allow", "").replace(" ", "").split(",")
+        allow = tuple(sorted(method for method in found if method != "HEAD"))
         return MethodNotAllowed(
             f"{request.method} is not allowed on {path[:200]}; use {' or '.join(allow)}.",
             allow=allow,

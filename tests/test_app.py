@@ -9,6 +9,8 @@ from server import app
 from server.api import openapi
 from server.serving import Roundhouse
 from tests.api.conftest import *  # noqa: F403 - the fixtures of a whole server
+from tests.api.conftest import Serve, config_of
+from tests.fakes.upstream import ScriptedUpstream
 
 
 def table(rows: tuple[tuple[object, ...], ...]) -> set[tuple[str, str]]:
@@ -33,9 +35,9 @@ async def test_default_deny(server: Roundhouse) -> None:
             assert (status == 401) is not public, path
 
 
-async def test_admin_key(serve: Serve, upstream: ScriptedUpstream) -> None:  # noqa: F405
+async def test_admin_key(serve: Serve, upstream: ScriptedUpstream) -> None:
     admin_key = "sk-admin-0123456789abcdef0123456789abcdef"
-    server = await serve(config_of(upstream, server={"admin_key": admin_key}))  # noqa: F405
+    server = await serve(config_of(upstream, server={"admin_key": admin_key}))
     assert server.admin_url
     async with httpx.AsyncClient(base_url=server.admin_url) as http:
         for method, path, _, public in app.ADMIN:

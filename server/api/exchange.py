@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from typing import Final
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -20,6 +21,9 @@ from server.routing.dispatch import error_event
 from server.routing.record import Record
 from server.routing.relay import SlowClient
 from server.telemetry.logs import RequestLog
+
+#: Seconds that a client has to take an error.
+_LAST_WORDS: Final = 5.0
 
 log = structlog.get_logger("roundhouse.request")
 
@@ -130,7 +134,7 @@ class Exchange:
         in_flight = services.metrics.in_flight.labels(self.surface.value, self.label)
         in_flight.inc()
         try:
-            async with ClientWatch(self.receive):
+            async with ClientWatch(self.receive, lambda: self.sink.ended):
                 await services.dispatcher.run(
                     self.request,
                     routes,
@@ -156,12 +160,16 @@ class Exchange:
             self.services.metrics.shed.labels("slow_client").inc()
             abort(self.scope)
             return
-        if not sink.started:
-            await sink.answer(error.status, render.body(error), render.headers(error))
-        elif not sink.ended:
-            record.end = record.end or "upstream_error"
-            await sink.write(error_event(error))
-            await sink.end()
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                if not sink.started:
+                    await sink.answer(error.status, render.body(error), render.headers(error))
+                elif not sink.ended:
+                    record.end = record.end or "upstream_error"
+                    await sink.write(error_event(error))
+                    await sink.end()
+        except TimeoutError:  # a client that does not read is not waited for with bad news
+            abort(self.scope)
 
     # --- what the answer and the books say -------------------------------------------------
 

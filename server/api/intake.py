@@ -141,26 +141,23 @@ def _cap(count: int, limit: int, param: str, what: str) -> None:
 
 
 def _check_caps(fields: envelope.Envelope, limits: Limits) -> None:
-    if fields.n is not None:
-        if fields.n < 1:
-            raise InvalidRequest("`n` must be at least 1.", param="n")
-        if fields.n > limits.n:
-            raise InvalidRequest(
-                f"`n` is {fields.n}; this server allows {limits.n}.", param="n", code="over_limit"
-            )
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in ("n", "max_tokens", "max_completion_tokens"):
         value = getattr(fields, name)
         if value is not None and value < 1:
             raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
+    if fields.n is not None and fields.n > limits.n:
+        raise InvalidRequest(
+            f"`n` is {fields.n}; this server allows {limits.n}.", param="n", code="over_limit"
+        )
     if isinstance(fields.stop, list):
         _cap(len(fields.stop), limits.stop, "stop", "sequences")
     if fields.logit_bias is not None:
         _cap(len(fields.logit_bias), limits.logit_bias, "logit_bias", "tokens")
     for name in ("tools", "functions"):
-        if (listed := getattr(fields, name)) is not None:
-            _cap(len(listed), limits.tools, name, "tools")
-            for at, tool in enumerate(listed):
-                _check_schema(tool, limits, f"{name}[{at}]")
+        listed = getattr(fields, name) or ()
+        _cap(len(listed), limits.tools, name, "tools")
+        for at, tool in enumerate(listed):
+            _check_schema(tool, limits, f"{name}[{at}]")
     if fields.response_format:
         _check_schema(fields.response_format, limits, "response_format")
     if fields.stream_options is not None and not fields.stream:

@@ -141,6 +141,14 @@ class Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the app owns the signals."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -165,14 +173,15 @@ class Listener:
     def url(self) -> str:
         """`http://host:port`, as a person on this machine would write it."""
         host, port = self._bound
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
         """Accept connections."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self.socket]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.005)
+        up = asyncio.create_task(self._server.up.wait())
+        await asyncio.wait({up, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
         if self._task.done():
             self._task.result()
 

@@ -86,7 +86,8 @@ def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Tar
         return EngineTarget(
             target.engine, engines, times, max_wait=config.engines[target.engine].wait
         )
-    assert target.provider is not None and target.model is not None
+    assert target.provider is not None
+    assert target.model is not None
     provider = config.providers[target.provider]
     row = account(target.provider, provider)
     headers = {name.lower(): value.get_secret_value() for name, value in provider.headers.items()}

@@ -67,11 +67,13 @@ class ClientWatch:
     """Ends the block when the client leaves: it is cancelled and ClientGone comes out.
 
     Works like `asyncio.timeout`, with the client's disconnect in the place of the clock. Enter it
-    after the request's body has been read: from then on `receive` only tells of the going.
+    after the request's body has been read: from then on `receive` only tells of the going. Once
+    `answered`, a going is nobody's loss: uvicorn tells of one after every complete answer.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, answered: Callable[[], bool]) -> None:
         self._receive = receive
+        self._answered = answered
         self.gone_at: float | None = None
 
     async def __aenter__(self) -> ClientWatch:
@@ -85,8 +87,9 @@ class ClientWatch:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone_at = time.monotonic()
-        self._task.cancel()
+        if not self._answered():
+            self.gone_at = time.monotonic()
+            self._task.cancel()
 
     async def __aexit__(
         self,

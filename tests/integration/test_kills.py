@@ -125,6 +125,11 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
     assert response.headers["x-roundhouse-target"] == "engine/guide"
 
 
+async def read_to_the_end(stream: RawClient) -> None:
+    while True:
+        await asyncio.wait_for(stream.read_event(), 5)
+
+
 async def test_server_killed(server: ServerProcess) -> None:
     server.wait_ready("alone")
     family = server.descendants()
@@ -136,8 +141,7 @@ async def test_server_killed(server: ServerProcess) -> None:
         os.kill(server.pid, signal.SIGKILL)
         killed = time.monotonic()
         with pytest.raises((PeerGone, ConnectionError)):
-            while True:
-                await asyncio.wait_for(stream.read_event(), 5)
+            await read_to_the_end(stream)
         assert time.monotonic() - killed < 2.0
     assert server.process is not None
     server.process.wait()

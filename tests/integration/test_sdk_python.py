@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -12,7 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 from tests.integration.conftest import KEY
 from tests.integration.stack import ServerProcess
 
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -24,7 +25,7 @@ WEATHER = {
         },
     },
 }
-ASK = [{"role": "user", "content": "What is Roundhouse?"}]
+ASK: Any = [{"role": "user", "content": "What is Roundhouse?"}]
 
 
 @pytest.fixture
@@ -109,12 +110,12 @@ def test_tools_auto(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     "choice", ["required", {"type": "function", "function": {"name": "get_weather"}}]
 )
-def test_tools_forced(client: OpenAI, choice: object) -> None:
+def test_tools_forced(client: OpenAI, choice: Any) -> None:
     answer = client.chat.completions.create(
         model="guide",
         messages=[{"role": "user", "content": "Weather in Rome, please"}],
         tools=[WEATHER],
-        tool_choice=choice,  # type: ignore[call-overload]
+        tool_choice=choice,
         temperature=0,
         max_tokens=200,
     )
@@ -155,7 +156,7 @@ def test_tool_result_turn(client: OpenAI) -> None:
         model="guide",
         messages=[
             {"role": "user", "content": "What is the weather in Paris?"},
-            {"role": "assistant", "content": None, "tool_calls": [call]},  # type: ignore[list-item]
+            {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees, sunny"},
         ],
         tools=[WEATHER],
@@ -166,16 +167,17 @@ def test_tool_result_turn(client: OpenAI) -> None:
 
 
 def test_legacy_functions_are_answered_in_kind(client: OpenAI) -> None:
-    question = [{"role": "user", "content": "What is the weather in Paris?"}]
-    functions = [WEATHER["function"]]
-    named = {"name": "get_weather"}
-    answer = client.chat.completions.create(  # type: ignore[call-overload]
+    question: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+    functions: Any = [WEATHER["function"]]
+    named: Any = {"name": "get_weather"}
+    answer = client.chat.completions.create(
         model="guide", messages=question, functions=functions, function_call=named, temperature=0
     )
     message = answer.choices[0].message
+    assert message.function_call is not None
     assert message.function_call.name == "get_weather"
     assert message.tool_calls is None
-    stream = client.chat.completions.create(  # type: ignore[call-overload]
+    stream = client.chat.completions.create(
         model="guide",
         messages=question,
         functions=functions,
