@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from server.engines import guard
-from server.engines.control import Control
+from server.engines.control import Control, Health
 from tests.engines.conftest import FAKE, alive, gone
 
 SERVER = """
@@ -102,12 +103,26 @@ class Alone:
             return self.process.wait(10)
 
 
+@pytest.fixture
+def alone() -> Iterator[Alone]:
+    made = Alone()
+    yield made
+    if made.process.returncode is None:  # the test failed: the end of its pipe ends everything
+        made.process.communicate(timeout=10)
+
+
+async def listening(socket: Path) -> None:
+    """Until the fake engine answers; the file is there a little before that."""
+    async with asyncio.timeout(20), Control(str(socket)) as control:
+        while await control.health(5) is not Health.WELL:
+            await asyncio.sleep(0.01)
+
+
 def sleeper(seconds: int = 600) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", f"import time; time.sleep({seconds})"]
 
 
-def test_reports_and_commands() -> None:
-    alone = Alone()
+def test_reports_and_commands(alone: Alone) -> None:
     alone.order(sleeper())
     started = alone.hear()
     assert started["event"] == "started"
@@ -118,8 +133,7 @@ def test_reports_and_commands() -> None:
     assert alone.end() == 0
 
 
-def test_signals_to_the_guard_are_not_for_it() -> None:
-    alone = Alone()
+def test_signals_to_the_guard_are_not_for_it(alone: Alone) -> None:
     alone.order(sleeper())
     pid = alone.hear()["pid"]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -131,9 +145,8 @@ def test_signals_to_the_guard_are_not_for_it() -> None:
     assert not alive(pid)
 
 
-def test_the_engine_has_its_signals_back() -> None:
+def test_the_engine_has_its_signals_back(alone: Alone) -> None:
     ask = "import signal, sys; sys.exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)"
-    alone = Alone()
     alone.order([sys.executable, "-I", "-S", "-c", ask])
     alone.hear()
     assert alone.hear()["code"] == 0
@@ -141,8 +154,7 @@ def test_the_engine_has_its_signals_back() -> None:
     alone.end()
 
 
-def test_what_cannot_be_run_is_refused() -> None:
-    alone = Alone()
+def test_what_cannot_be_run_is_refused(alone: Alone) -> None:
     alone.order(["/nowhere/python"])
     refused = alone.hear()
     assert refused["event"] == "refused"
@@ -150,25 +162,23 @@ def test_what_cannot_be_run_is_refused() -> None:
     alone.end()
 
 
-def test_no_order_no_engine() -> None:
-    alone = Alone()
+def test_no_order_no_engine(alone: Alone) -> None:
     assert alone.process.stdin is not None
     alone.process.stdin.close()
     assert alone.end() == 1
 
 
-def test_sockets_and_shared_memory_are_removed(tmp_path: Path) -> None:
+async def test_sockets_and_shared_memory_are_removed(alone: Alone, tmp_path: Path) -> None:
     shm = Path("/dev/shm") / f"psm_roundhouse_test_{os.getpid()}"
     scratch = tmp_path / "e1"
     scratch.mkdir()
-    alone = Alone()
     alone.order(
         [sys.executable, "-I", "-S", str(FAKE), str(scratch / "s"), json.dumps({"shm": str(shm)})],
         remove=[str(scratch), str(tmp_path / "never-was")],
     )
     pid = alone.hear()["pid"]
-    while not (scratch / "s").exists():
-        assert alive(pid)
+    await listening(scratch / "s")
+    assert alive(pid)
     assert shm.exists()
     alone.say(do="kill")
     assert alone.end() == 0
@@ -177,13 +187,13 @@ def test_sockets_and_shared_memory_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["term", "kill", "exit", "server"])
-async def test_pythons_shared_memory_is_not_left_however_it_ends(tmp_path: Path, how: str) -> None:
-    alone = Alone()
+async def test_pythons_shared_memory_is_not_left_however_it_ends(
+    alone: Alone, tmp_path: Path, how: str
+) -> None:
     socket = tmp_path / "s"
     alone.order([sys.executable, "-I", "-S", str(FAKE), str(socket), '{"shared": true}'])
     pid = alone.hear()["pid"]
-    while not socket.exists():
-        assert alive(pid)
+    await listening(socket)
     name = (await pids(str(socket)))["shared"]
     file = Path("/dev/shm") / name.lstrip("/")
     assert file.exists()
