@@ -52,6 +52,7 @@ def chat(
     goes to the standard output.
     """
     from server.cli import client, talk
+    from server.cli.prompt import Prompt
 
     with client.public(base_url, api_key) as server:
         piped = None if sys.stdin.isatty() else sys.stdin.read().strip()
@@ -64,13 +65,5 @@ def chat(
         if piped is not None:
             talk.once(conversation, piped)
         else:
-            _with_history()
-            talk.interactive(conversation)
-
-
-def _with_history() -> None:
-    """Arrow keys at the prompt, where Python has readline."""
-    try:
-        import readline  # noqa: F401
-    except ImportError:
-        return
+            with Prompt() as prompt:
+                talk.interactive(conversation, prompt.read)

@@ -74,9 +74,10 @@ def _url(host: str, port: int) -> str:
 
 def normal(url: str) -> str:
     """`URL`, with or without `/v1`, to the form without. Raises ClientError."""
-    bare = url.strip().rstrip("/").removesuffix("/v1")
+    bare = url.strip()
     if "://" not in bare:
         bare = f"http://{bare}"
+    bare = bare.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(bare)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from server.cli.chat import _with_history, chat_options, request_options
+from server.cli.chat import chat_options, request_options
 from server.cli.greeting import describe
 from server.engines.state import EngineState, EngineView
 
@@ -56,6 +56,7 @@ def run(
     """
     from server.cli import client, talk
     from server.cli.inside import Inside
+    from server.cli.prompt import Prompt
     from server.config.listeners import new_key
     from server.telemetry import logs
 
@@ -74,8 +75,8 @@ def run(
             if piped is not None:
                 talk.once(conversation, piped)
             else:
-                _with_history()
-                talk.interactive(conversation)
+                with Prompt() as prompt:
+                    talk.interactive(conversation, prompt.read)
 
 
 def what_to_run(model: str, log_level: str, key: str) -> tuple[Loaded, str]:

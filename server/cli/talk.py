@@ -117,7 +117,7 @@ def once(talk: Talk, text: str) -> None:
         _write("\n")
 
 
-def interactive(talk: Talk, read: Callable[[str], str] = input) -> None:
+def interactive(talk: Talk, read: Callable[[str], str]) -> None:
     """Until Ctrl-D or /exit. Ctrl-C stops an answer; at the prompt it is KeyboardInterrupt."""
     click.echo(f"Talking to {talk.model}. /help says what you can do, Ctrl-D leaves.", err=True)
     while True:
@@ -167,7 +167,9 @@ def _answer(talk: Talk, line: str) -> None:
 
 
 def _write(piece: str) -> str:
-    """To stdout at once. On a terminal without what could draw on it."""
+    """To stdout at once: for a terminal without what could draw on it, for a pipe as it is."""
     shown = printable(piece) if sys.stdout.isatty() else piece
-    click.echo(shown, nl=False)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
     return shown

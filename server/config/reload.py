@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -95,8 +94,7 @@ class Watcher:
         finally:
             for task in (asked, slept):
                 task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(asked, slept)
+            await asyncio.gather(asked, slept, return_exceptions=True)
 
     async def reload(self) -> ReloadReport:
         """Read, check and apply now. Never raises because of what the files hold."""

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import Result
+
+from server.engines import runtimes, weights
+from server.errors import EngineError
+
+Run = Callable[..., Result]
+CONFIG = """\
+version: 1
+server: {keys: [{name: a, key: k, models: [nobody]}], admin: null}
+providers: {lab: {dialect: openai, base_url: "http://127.0.0.1:9/v1"}}
+engines: {e: {weights: w, args: {load-format: dummy}}}
+models: {m: {targets: [{engine: e}]}}
+"""
+
+
+def test_a_good_config(run: Run, nowhere: Path) -> None:
+    (nowhere / "roundhouse.yaml").write_text(CONFIG)
+    result = run("check")
+    assert result.exit_code == 0
+    assert (
+        result.stdout
+        == """\
+Read        roundhouse.yaml
+API         127.0.0.1:8000
+Admin API   off
+Keys        a
+Providers   lab
+Engines     e
+
+MODEL  SERVED BY
+m      engine e
+
+Note: roundhouse.yaml:2: key `a`: there is no model `nobody`.
+The config is good.
+"""
+    )
+
+
+def test_a_bad_one(run: Run, nowhere: Path) -> None:
+    (nowhere / "c.yaml").write_text("version: 1\nserver: {port: x}\n")
+    result = run("check", "c.yaml")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: c.yaml:2: server.port: should be a valid integer.\n"
+
+
+def test_the_built_in_one(run: Run) -> None:
+    result = run("check")
+    assert "Read        the built-in config" in result.stdout
+    assert "none: everybody on this machine may ask" in result.stdout
+
+
+def test_engines_are_looked_for(run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (nowhere / "roundhouse.yaml").write_text(CONFIG)
+    asked = []
+
+    def resolve(name: str, *, base: Path, dummy: bool) -> SimpleNamespace:
+        asked.append((name, base, dummy))
+        return SimpleNamespace(argument="/weights")
+
+    def no_python(name: str, runtime: object, *, base: Path) -> SimpleNamespace:
+        raise EngineError("No Python with vLLM.", reason="environment")
+
+    monkeypatch.setattr(weights, "resolve", resolve)
+    monkeypatch.setattr(runtimes, "find_python", lambda *a, **k: SimpleNamespace(path="/python"))
+    result = run("check", "--engines")
+    assert "Runtime vllm: /python\nEngine e: /weights\nThe config is good.\n" in result.stdout
+    assert asked == [("w", nowhere, True)]
+    monkeypatch.setattr(runtimes, "find_python", no_python)
+    result = run("check", "--engines")
+    assert (result.exit_code, result.stderr) == (4, "Error: No Python with vLLM.\n")

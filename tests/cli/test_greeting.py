@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import shlex
+
+from server.cli import greeting
+from server.cli.greeting import Urls
+from server.config.links import ResolvedModel, ResolvedTarget, ResolvedTimeouts
+from server.engines.state import EngineState, EngineView
+
+TIMES = ResolvedTimeouts(1, 1, 1)
+A = ResolvedTarget("a", None, None, TIMES)
+B = ResolvedTarget("b", None, None, TIMES)
+P = ResolvedTarget(None, "openai", "gpt", TIMES)
+MODELS = {
+    "first": ResolvedModel("first", (A, B), ("big",)),
+    "big": ResolvedModel("big", (P,)),
+    "fast": ResolvedModel("first", (A, B), ("big",), alias_of="first"),
+}
+URLS = Urls("http://127.0.0.1:8000", "http://127.0.0.1:8001")
+
+
+def view(
+    name: str, state: EngineState, eta: float | None = None, error: str | None = None
+) -> EngineView:
+    return EngineView(name, state, eta=eta, error=error)
+
+
+def test_the_greeting() -> None:
+    views = [view("a", EngineState.STARTING, eta=12.4), view("b", EngineState.STOPPED)]
+    text = greeting.greeting(views, MODELS, URLS, True, version="1.2", source="r.yaml")
+    assert (
+        text
+        == """\
+Roundhouse 1.2 serves r.yaml
+
+  MODEL  SERVED BY                     STATE
+  first  engine a, engine b, else big  loading, about 12 s
+  big    provider openai               ready
+  fast   alias of first                loading, about 12 s
+
+  API    http://127.0.0.1:8000/v1
+  Docs   http://127.0.0.1:8000/docs
+  Admin  http://127.0.0.1:8001
+
+Try it:
+
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
+    -H "authorization: Bearer $ROUNDHOUSE_API_KEY" \\
+    -d '{"model": "big", "messages": [{"role": "user", "content": "What can you do?"}]}'
+"""
+    )
+
+
+def test_the_greeting_of_an_engine_that_loads() -> None:
+    models = {"a": ResolvedModel("a", (A,))}
+    loading = [view("a", EngineState.STARTING)]
+    text = greeting.greeting(loading, models, Urls("http://x", docs=False), False)
+    assert "Once it is ready, try:" in text
+    assert "Docs" not in text
+    assert "Admin" not in text
+    assert "authorization" not in text
+
+
+def test_the_greeting_of_a_server_without_models() -> None:
+    text = greeting.greeting([], {}, URLS, False)
+    assert text.startswith("Roundhouse\n")
+    assert "curl" not in text
+
+
+def test_the_curl_line_is_good_shell() -> None:
+    line = greeting.curl("http://127.0.0.1:1", "Qwen/Qwen3-8B", True).replace("\\\n", " ")
+    words = shlex.split(line)
+    assert words[:2] == ["curl", "http://127.0.0.1:1/v1/chat/completions"]
+    assert json.loads(words[words.index("-d") + 1])["model"] == "Qwen/Qwen3-8B"
+
+
+def test_states() -> None:
+    def state(*views: EngineView) -> str:
+        return greeting.state_of({v.name: v for v in views}, MODELS["first"])
+
+    assert state() == "not running"
+    assert state(view("a", EngineState.FAILED), view("b", EngineState.READY)) == "ready"
+    assert (
+        state(view("a", EngineState.FAILED), view("b", EngineState.STOPPED)) == "loads on request"
+    )
+    assert state(view("a", EngineState.BACKOFF, eta=3)) == "restarting, about 3 s"
+    assert state(view("a", EngineState.DRAINING)) == "stopping"
+    assert {greeting.describe(view("a", s)) for s in EngineState} == {
+        "ready",
+        "loading",
+        "restarting",
+        "stopping",
+        "loads on request",
+        "failed",
+    }
+
+
+def test_settled() -> None:
+    views = [
+        view("a", EngineState.READY),
+        view("b", EngineState.FAILED, error="No memory."),
+        view("c", EngineState.FAILED),
+        view("d", EngineState.STOPPED),
+    ]
+    assert greeting.settled(views) == (
+        "a is ready.\nb has failed: No memory.\nc has failed: its log says why.\n"
+    )
+    assert greeting.settled([]) == ""
