@@ -99,7 +99,10 @@ class Roundhouse:
             raise
         for one in self._listeners:
             await one.start()
-        self._watching = asyncio.create_task(self.watcher.run())
+        self._background = [
+            asyncio.create_task(self.watcher.run()),
+            asyncio.create_task(self._forget_dead_sockets()),
+        ]
         metrics.config_loaded.set(time.time())
         return self
 
@@ -179,6 +182,16 @@ class Roundhouse:
             self._hurry.set()
         self._stop.set()
 
+    async def _forget_dead_sockets(self) -> None:
+        """Close the pools of engines that are gone. A draining one still answers over its own."""
+        sockets: dict[str, str] = {}
+        with self.supervisor.subscribe() as changes:
+            async for view in changes:
+                if view.socket is not None:
+                    sockets[view.name] = view.socket
+                elif view.state is not EngineState.DRAINING and view.name in sockets:
+                    await self.services.transport.forget(sockets.pop(view.name))
+
     async def _greet_when_settled(self, greet: Callable[[Roundhouse], None]) -> None:
         """Greet now, and again when every engine that loads at startup is ready or has failed."""
         greet(self)
@@ -214,7 +227,8 @@ class Roundhouse:
     async def __aexit__(self, *exc: object) -> None:
         times = self.services.state.timeouts
         self.services.accepting = False
-        self._watching.cancel()
+        for task in self._background:
+            task.cancel()
         await _until(self._hurry, times.unready)
         for one in self._listeners:
             one.stop_accepting()
@@ -228,8 +242,7 @@ class Roundhouse:
                 group.create_task(one.stopped())
             group.create_task(self.supervisor.close())
         await self.services.transport.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watching
+        await asyncio.gather(*self._background, return_exceptions=True)
 
 
 def _bounds(server: ServerConfig) -> Bounds:
