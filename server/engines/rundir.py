@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import stat
@@ -12,6 +13,8 @@ from server.errors import EngineError
 
 #: sun_path holds 108 bytes with the final NUL; vLLM's own sockets have names of 36 characters.
 LIMIT = 107
+#: Made here and not removed yet: a server that ends by an exception leaves none either.
+_made: set[Path] = set()
 _LONGEST = len("/e999999/") + 36
 
 
@@ -26,9 +29,11 @@ def create() -> Path:
         if not place or len(os.fsencode(place)) + len("/roundhouse-") + 8 + _LONGEST > LIMIT:
             continue
         try:
-            return Path(tempfile.mkdtemp(prefix="roundhouse-", dir=place))
+            run = Path(tempfile.mkdtemp(prefix="roundhouse-", dir=place))
         except OSError:
             continue
+        _made.add(run)
+        return run
     raise EngineError(
         "No folder for the engines' Unix sockets: the paths are too long (the system allows "
         f"{LIMIT} bytes) or not writable. Set TMPDIR to a short, writable folder such as /tmp.",
@@ -60,4 +65,11 @@ def scratch(run: Path, generation: int) -> Path:
 
 
 def remove(run: Path) -> None:
+    _made.discard(run)
     shutil.rmtree(run, ignore_errors=True)
+
+
+@atexit.register
+def _remove_all() -> None:
+    for run in list(_made):
+        remove(run)

@@ -41,6 +41,13 @@ def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path) -> None:
         rundir.scratch(tmp_path / "link", 1)
 
 
+def test_what_was_not_removed_goes_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "_made", set())
+    run = rundir.create()
+    rundir._remove_all()
+    assert not run.exists()
+
+
 @pytest.mark.parametrize("place", ["", "/nowhere", "/" + "x" * 80])
 def test_the_next_place_is_taken(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
