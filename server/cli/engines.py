@@ -42,7 +42,10 @@ def _engine(name: str, action: str, admin_url: str | None, admin_key: str | None
     with client.admin(admin_url, admin_key) as server:
         answer = server.post(f"/engines/{quote(name, safe='')}/{action}")
     state = answer.get("state", "unknown") if isinstance(answer, dict) else "unknown"
-    click.echo(f"{name} is {state}.")
+    if action == "load" and state in ("stopped", "failed"):  # it has not begun yet
+        click.echo(f"{name} is about to load. `roundhouse ps` shows how far it is.")
+    else:
+        click.echo(f"{name} is {state}.")
 
 
 @click.command(

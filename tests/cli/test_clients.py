@@ -273,6 +273,11 @@ def test_load_and_unload(action: str, run: Run, fake: FakeServer) -> None:
     assert (result.exit_code, result.stderr) == (1, "Error: There is no engine `a/b`.\n")
 
 
+def test_a_load_that_has_not_begun_yet(run: Run, fake: FakeServer) -> None:
+    fake.json("POST", "/engines/qwen/load", {**ENGINE, "state": "stopped"}, 202)
+    assert "qwen is about to load." in run("load", "qwen", "--admin-url", fake.url).stdout
+
+
 def test_reload(run: Run, fake: FakeServer) -> None:
     fake.json("POST", "/reload", {"result": "ok", "changed": ["models.m"], "warnings": ["w"]})
     result = run("reload", "--admin-url", fake.url)
