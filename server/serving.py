@@ -240,9 +240,19 @@ class Roundhouse:
         async with asyncio.TaskGroup() as group:
             for one in self._listeners:
                 group.create_task(one.stopped())
-            group.create_task(self.supervisor.close())
+            group.create_task(self._close_engines())
         await self.services.transport.close()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _close_engines(self) -> None:
+        """Drain and stop them; a second signal skips the drain."""
+        closing = asyncio.create_task(self.supervisor.close(drain=not self._hurry.is_set()))
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        if not closing.done():
+            await self.supervisor.close(drain=False)
+        hurried.cancel()
+        await closing
 
 
 def _bounds(server: ServerConfig) -> Bounds:
