@@ -44,10 +44,12 @@ def slow_depth(value: Any) -> int:
 
 
 def passes(body: bytes, depth: int) -> bool:
+    """Is the body let through? Whatever else is wrong with it comes out."""
     try:
         envelope.check_text(body, depth=depth)
     except InvalidRequest as error:
-        assert error.code == "nested_too_deeply"
+        if error.code != "nested_too_deeply":
+            raise
         return False
     return True
 
