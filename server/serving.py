@@ -263,6 +263,7 @@ def _bounds(server: ServerConfig) -> Bounds:
         header_limit=server.limits.headers,
         connection_limit=min(server.limits.connections, descriptors),
         keep_alive=server.timeouts.keep_alive,
+        write_timeout=server.timeouts.write,
     )
 
 

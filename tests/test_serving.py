@@ -117,6 +117,44 @@ async def test_drain_lets_streams_finish(upstream: ScriptedUpstream, tmp_path: A
     await asyncio.wait_for(task, 10)
 
 
+async def test_a_stream_may_take_the_whole_drain(
+    upstream: ScriptedUpstream, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for last words begins when the drain is over, not with it."""
+    monkeypatch.setattr("server.serving._LAST_WORDS", 0.5)
+    path = tmp_path / "roundhouse.yaml"
+    path.write_text(yaml.safe_dump(config_of(upstream, server={"home": str(tmp_path)})))
+    gate = Gate(2)
+    upstream.queue(chat_stream(["a", "b"], gate=gate))
+    async with Roundhouse(load(path, environ={})) as server:
+        client = RawClient(port=port_of(server))
+        await client.connect()
+        await client.post(CHAT, {**ASK, "stream": True})
+        await client.read_head()
+        asyncio.get_running_loop().call_later(2, gate.open)
+    body = await client.read_body()
+    client.close()
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_feeds_do_not_hold_up_the_end(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """A feed without an end, and a client that reads none of its answer, are cut."""
+    upstream.queue(chat_answer("x" * 8_000_000))
+    server = await serve(config_of(upstream))
+    assert server.admin_url is not None
+    async with (
+        RawClient(port=int(server.admin_url.rpartition(":")[2])) as feed,
+        RawClient(port=port_of(server), rcvbuf=4096) as silent,
+    ):
+        await feed.get("/events")
+        assert (await feed.read_head()).status == 200
+        silent.pause()
+        await silent.post(CHAT, ASK)
+        await upstream.next_request()
+        await asyncio.wait_for(server.__aexit__(None, None, None), 6)
+        assert not [one for one in server._listeners if one._server.server_state.connections]
+
+
 async def test_what_outlives_the_drain_gets_an_error_event(
     upstream: ScriptedUpstream, tmp_path: Any
 ) -> None:

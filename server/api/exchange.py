@@ -111,7 +111,7 @@ class Exchange:
             timeout=state.timeouts.body,
             budget=services.budget,
         )
-        fields, members, legacy = intake.parse(self.surface, body, limits)
+        fields, members, legacy = await intake.parse_aside(self.surface, body, limits)
         del body
         self.model = fields.model
         routes = services.find(fields.model, self.key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -21,6 +21,9 @@ from server.errors import (
 from server.protocol import envelope, functions
 from server.protocol.envelope import Surface
 from server.telemetry.metrics import Metrics
+
+#: Bytes of a body that is parsed beside the event loop.
+_LARGE: Final = 2**20
 
 
 class BodyBudget:
@@ -98,7 +101,7 @@ def _too_large(limit: int) -> PayloadTooLarge:
 def _check_media(scope: Scope) -> None:
     kind = (header(scope, b"content-type") or "").split(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        said = f"not {kind}" if kind else "which is missing"
+        said = f"not {kind[:80]}" if kind else "which is missing"
         raise UnsupportedMedia(
             f"Send the body as JSON with the header `content-type: application/json`, {said}."
         )
@@ -111,6 +114,22 @@ def _check_media(scope: Scope) -> None:
 
 def parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str, Raw], bool]:
     """(typed envelope, raw members, speaks legacy functions). Raises InvalidRequest."""
+    try:
+        return _parse(surface, body, limits)
+    except msgspec.MsgspecError as error:  # what a look inside met: a number that is none for us
+        raise envelope.invalid(error) from None
+
+
+async def parse_aside(
+    surface: Surface, body: bytes, limits: Limits
+) -> tuple[Any, dict[str, Raw], bool]:
+    """`parse`; a large body is not to hold up everybody else's requests."""
+    if len(body) < _LARGE:
+        return parse(surface, body, limits)
+    return await asyncio.to_thread(parse, surface, body, limits)
+
+
+def _parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str, Raw], bool]:
     envelope.check_text(body, depth=limits.depth)
     fields = envelope.decode(surface, body)
     members = envelope.members(body)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import httptools
 import msgspec
 import uvicorn
 from starlette.types import ASGIApp
@@ -29,20 +30,25 @@ from server.errors import (
 )
 from server.telemetry.metrics import Metrics
 
+#: Seconds that a cut connection's task has to end by itself.
+_PARTING: Final = 0.5
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
 
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol with deadlines and caps on a request's head."""
 
-    # Set by `listener_protocol` on a subclass per listener.
+    # Set by `Listener.limit` on a subclass per listener.
     header_timeout: float
     header_limit: int
     connection_limit: int
+    write_timeout: float
     metrics: Metrics
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_size = 0
+    _head_done = False
+    _flush_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,16 +60,38 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._unset_keepalive_if_required()
+        self._unwatch_flush()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        super().data_received(data)
+        # Not uvicorn's own, which stops the idle clock for any byte: `on_message_begin` does.
+        while not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("")
+
+    def _without_upgrade(self) -> bytes:
+        """The head just read, less its wish for another protocol.
+
+        We may ignore the wish (Java's client has it for HTTP/2, with every request), but the
+        parser then takes the body for that other protocol: a fresh one reads the head again.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_size = 0
+        self._unset_keepalive_if_required()
+        self._head_size, self._head_done = 0, False
         if self._head_timer is None:
             self._arm()
         # For a client that reads nothing: a plain close would wait for it.
@@ -75,23 +103,76 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._grow(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        if not self._head_done:  # else a trailer, which must not pass for a header
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._disarm()
-        if not self.transport.is_closing():
+        self._head_done = True
+        if self.transport.is_closing():
+            return
+        if not self.parser.should_upgrade():
+            self._unset_keepalive_if_required()
             super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            self.send_400_response("")
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         if self.cycle is not None:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_flush()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_flush()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is no valid HTTP request.", code="invalid_http"))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_flush(patience=2)  # an exchange has its own clock, which knows more
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unwatch_flush()
+
+    def _watch_flush(self, patience: int = 1) -> None:
+        """What is sent must be read, also when nobody waits for it: uvicorn, and a connection that
+        is being closed, would wait for ever."""
+        self._unwatch_flush()
+        if left := self.transport.get_write_buffer_size():
+            wait = self.write_timeout * patience
+            self._flush_timer = self.loop.call_later(wait, self._flushed, left)
+
+    def _unwatch_flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+
+    def _flushed(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_flush()
+            return
+        self.metrics.shed.labels("slow_client").inc()
+        self.transport.abort()
+
+    def _answering(self) -> bool:
+        """An answer is on its way out: nothing of ours may come between."""
+        busy = bool(self.pipeline)
+        if self.cycle is not None:
+            busy |= self.cycle.response_started and not self.cycle.response_complete
+        return busy
 
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(self.header_timeout, self._too_slow)
@@ -104,6 +185,9 @@ class Protocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._head_timer = None
         if self.transport.is_closing():
+            return
+        if self._answering():  # the answer is not to suffer from a request sent too early
+            self._arm()
             return
         self.metrics.shed.labels("slow_client").inc()
         self._refuse(
@@ -123,7 +207,12 @@ class Protocol(HttpToolsProtocol):
             )
 
     def _refuse(self, error: RoundhouseError) -> None:
-        """Answer below ASGI, and close."""
+        """Answer below ASGI, and close; only close in the middle of another answer."""
+        self._disarm()
+        if self._answering():
+            self.transport.close()
+            self._watch_flush()
+            return
         body = msgspec.json.encode(error.body())
         reason = _REASONS.get(error.status, b"Service Unavailable")
         head = [
@@ -133,9 +222,9 @@ class Protocol(HttpToolsProtocol):
             b"connection: close",
             *(f"{k}: {v}".encode() for k, v in error.headers().items()),
         ]
-        self._disarm()
         self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
         self.transport.close()
+        self._watch_flush()
 
 
 class _Server(uvicorn.Server):
@@ -157,9 +246,9 @@ class _Server(uvicorn.Server):
 class Listener:
     """One address and the app behind it."""
 
-    def __init__(self, sock: socket.socket, app: ASGIApp, server: _Server) -> None:
+    def __init__(self, sock: socket.socket, app: ASGIApp, server: _Server, backstop: float) -> None:
         self.socket, self.app = sock, app
-        self._server = server
+        self._server, self._backstop = server, backstop
         self._bound = self.address
         self._task: asyncio.Task[None] | None = None
 
@@ -193,15 +282,31 @@ class Listener:
         protocol.header_timeout = bounds.header_timeout
         protocol.header_limit = bounds.header_limit
         protocol.connection_limit = bounds.connection_limit
+        protocol.write_timeout = bounds.write_timeout
 
     def stop_accepting(self) -> None:
         """Close the socket; idle connections end now, busy ones after their answer."""
         self._server.should_exit = True
 
     async def stopped(self) -> None:
-        """Until every connection is gone (uvicorn's own backstop cuts what outlives the drain)."""
-        if self._task is not None:
-            await self._task
+        """Until every connection is gone; `backstop` seconds from now the last ones are cut."""
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=self._backstop)
+        if not self._task.done():
+            await self._cut()
+        await self._task
+
+    async def _cut(self) -> None:
+        state = self._server.server_state
+        for connection in list(state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        if tasks := set(state.tasks):  # most of them end when they hear of it
+            _, stuck = await asyncio.wait(tasks, timeout=_PARTING)
+            for task in stuck:
+                task.cancel()
+        self._server.force_exit = True
 
 
 def bind(host: str, port: int, *, what: str = "The server") -> socket.socket:
@@ -243,13 +348,14 @@ class Bounds:
     header_limit: int
     connection_limit: int
     keep_alive: float
+    write_timeout: float
 
 
 def listener(
     sock: socket.socket, app: ASGIApp, *, metrics: Metrics, bounds: Bounds, backstop: float
 ) -> Listener:
-    """A listener for the app on a bound socket. `backstop` seconds after `stop_accepting` what
-    still runs is cancelled."""
+    """A listener for the app on a bound socket. `backstop` seconds after `stopped` is called what
+    still runs is cut."""
     config = uvicorn.Config(
         app,
         http=type("ListenerProtocol", (Protocol,), {"metrics": metrics}),
@@ -259,8 +365,7 @@ def listener(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(backstop) + 1,
     )
-    made = Listener(sock, app, _Server(config))
+    made = Listener(sock, app, _Server(config), backstop)
     made.limit(bounds)
     return made

@@ -164,6 +164,8 @@ class Services:
 
 def near_matches(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """Names that the client may have meant, best first."""
+    if len(name) > 200:  # no model's, and comparing takes its time
+        return []
     folded = {k.lower(): k for k in known}
     wanted = name.lower()
     near = difflib.get_close_matches(wanted, folded, n=most, cutoff=0.55)

@@ -199,3 +199,13 @@ def test_refusals_name_the_field(body: bytes, param: str | None, code: str) -> N
 def test_every_surface_has_a_decoder() -> None:
     for surface in Surface:
         assert refused(surface, b"{}").code == "missing_required_parameter"
+
+
+@pytest.mark.parametrize("comb", [1, 2, 5, 30, 63])
+def test_depth_of_large_bodies(comb: int) -> None:
+    """Any mixture of broad and deep is measured right."""
+    tooth = b"[" * comb + b"]" * comb
+    body = b"[" + b",".join([tooth] * (400_000 // comb)) + b"]"
+    envelope.check_text(body, depth=comb + 1)
+    with pytest.raises(InvalidRequest, match="more than"):
+        envelope.check_text(body, depth=comb)

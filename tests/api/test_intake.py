@@ -1,0 +1,72 @@
+"""Bodies that are odd, or large."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import httpx
+import pytest
+
+from server.api import services
+from tests.api.conftest import ASK
+from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer
+
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"functions":[{"name":"f","x":1e999}]',
+        b'"functions":[{"name":"f","x":%s}]' % (b"9" * 5000),
+        b'"tools":[%s1e999%s]' % (b'{"a":' * 20, b"}" * 20),
+    ],
+)
+async def test_numbers_beyond_all_bounds(http: httpx.AsyncClient, fields: bytes) -> None:
+    body = json.dumps(ASK).encode()[:-1] + b"," + fields + b"}"
+    answer = await http.post(CHAT, content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_type")
+
+
+async def test_a_large_body_holds_up_nobody(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is parsed beside the event loop, and comes out as it went in."""
+    upstream.default = chat_answer()
+    seen: list[bool] = []
+
+    def check_text(body: bytes, *, depth: int) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            seen.append(True)
+        else:
+            seen.append(False)
+
+    monkeypatch.setattr("server.protocol.envelope.check_text", check_text)
+    for text in ("x", "x" * 2**20):
+        ask = {**ASK, "messages": [{"role": "user", "content": text}]}
+        assert (await http.post(CHAT, json=ask)).status_code == 200
+        assert upstream.requests[-1].json()["messages"] == ask["messages"]
+    assert seen == [False, True]
+
+
+def test_a_name_of_megabytes_is_like_none() -> None:
+    began = time.perf_counter()
+    assert services.near_matches("ab" * 2**22, ["ab", "m"]) == []
+    assert time.perf_counter() - began < 0.1
+
+
+async def test_counts_of_tokens_beyond_all_bounds(
+    http: httpx.AsyncClient, admin: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
+    """They are no reason to lose the request's line in the books."""
+    usage = {"prompt_tokens": 10**400, "completion_tokens": 3}
+    upstream.queue(answer_json(200, {"choices": [], "usage": usage}))
+    assert (await http.post(CHAT, json=ASK)).status_code == 200
+    text = (await admin.get("/metrics")).text
+    assert 'roundhouse_requests_total{endpoint="chat",model="m",status="200"} 1.0' in text
+    assert 'roundhouse_tokens_total{kind="completion",model="m"} 3.0' in text
