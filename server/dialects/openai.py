@@ -42,6 +42,9 @@ ENGINE_ONLY: Final = frozenset(
         "vllm_xargs",
     }
 )
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+#: No answer has so many tokens.
+_MOST: Final = 2**53
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 
 
@@ -83,9 +86,8 @@ def request_out(request: Request, *, model: str, tenant: str | None) -> bytes:
     out["model"] = model
     if request.stream and not request.wants_usage and request.surface in _STREAMING:
         options = out.get("stream_options")
-        known = msgspec.json.decode(options) if options is not None else None
-        merged = {**known, "include_usage": True} if known else {"include_usage": True}
-        out["stream_options"] = raw(merged)
+        known = _options.decode(options) if options is not None else None
+        out["stream_options"] = raw({**(known or {}), "include_usage": True})
     if tenant is not None and request.surface in _STREAMING:
         out["cache_salt"] = tenant
     return emit(out)
@@ -139,7 +141,7 @@ def _usage(said: dict[str, Any]) -> Usage:
 
 def _count(value: Any) -> int:
     """A count of tokens. An upstream that counts in nonsense is no reason to break an answer."""
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+    return int(value) if isinstance(value, int | float) and 0 < value < _MOST else 0
 
 
 def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamStatus:
@@ -150,7 +152,10 @@ def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamSt
     """
     found = _error_object(body)
     message = found.get("message")
-    detail = f"HTTP {status}: {body[:500].decode('utf-8', 'replace')}"
+    detail = f"HTTP {status}"
+    if status not in UpstreamStatus.CLIENT_OWN:
+        # What is the client's own is for the client, and may quote the prompt.
+        detail += f": {body[:500].decode('utf-8', 'replace')}"
     retry_after = retry_after_of(headers)
     if status in UpstreamStatus.ACCOUNT:
         text = "The upstream refused this server's credentials or account."

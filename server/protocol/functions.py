@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, UpstreamProtocol
 from server.protocol.envelope import raw
 
 _decode = msgspec.json.decode
@@ -105,8 +105,16 @@ def _in_kind(holder: dict[str, Any]) -> None:
 
 
 def answer_back(payload: bytes) -> bytes:
-    """An answer, or one chunk of a stream, with `function_call` where it had tool calls."""
-    answer = _decode(payload)
+    """An answer, or one chunk of a stream, with `function_call` where it had tool calls.
+
+    Raises UpstreamProtocol for what cannot be decoded as a whole.
+    """
+    try:
+        answer = _decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UpstreamProtocol(
+            "The upstream sent something that is no answer.", detail=str(error)
+        ) from None
     if not isinstance(answer, dict):
         return payload
     for choice in answer.get("choices") or ():

@@ -34,6 +34,7 @@ class SlowClient(RoundhouseError):
 
 
 _STALLED: Final = "The upstream stopped in the middle of the answer."
+_NO_TEXT: Final = "The upstream sent bytes that are no text."
 
 
 class Sink(Protocol):
@@ -76,6 +77,8 @@ async def whole(
         raise UpstreamTimeout(_STALLED, outcome="stall") from None
     if request.surface in ("tokenize", "detokenize"):
         return payload
+    if not _is_text(payload):
+        raise UpstreamProtocol(_NO_TEXT)
     facts = openai.answer_in(payload)
     if facts.error is not None:
         raise openai.error_of_event(facts.error)
@@ -204,7 +207,7 @@ class StreamRelay:
         for event in sse.events(block):
             if not _is_text(event):
                 self.pending = b"".join(out)
-                raise UpstreamProtocol("The upstream sent bytes that are no text.")
+                raise UpstreamProtocol(_NO_TEXT)
             payload = sse.data_of(event)
             if payload is None:
                 # A comment or an empty event: for a client that already reads, a sign of life.
@@ -223,6 +226,7 @@ class StreamRelay:
                     raise openai.error_of_event(facts.error)
                 if facts.aborted:
                     raise UpstreamAborted("The engine gave the request up.")
+                said = sse.event(answer_back(payload)) if self._request.legacy_functions else event
             except RoundhouseError:
                 # What came before the bad event in this block is good, and was sent for.
                 self.pending = b"".join(out)
@@ -232,5 +236,5 @@ class StreamRelay:
             if facts.usage_only and not self._request.wants_usage:
                 continue
             self._has_data = True
-            out.append(sse.event(answer_back(payload)) if self._request.legacy_functions else event)
+            out.append(said)
         return b"".join(out)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, UpstreamProtocol
 from server.protocol import functions
 
 WEATHER = {"name": "weather", "parameters": {"type": "object"}}
@@ -138,3 +138,8 @@ def test_what_has_no_choices_stays() -> None:
     assert back(choices=[], usage={"a": 1}) == {"choices": [], "usage": {"a": 1}}
     assert back(choices=None) == {"choices": None}
     assert functions.answer_back(b"[1]") == b"[1]"
+
+
+def test_what_cannot_be_decoded_is_the_upstreams_fault() -> None:
+    with pytest.raises(UpstreamProtocol):
+        functions.answer_back(b'{"choices":[],"x":1e999}')
