@@ -28,7 +28,7 @@ from server.api.openapi import build_admin, build_public
 from server.api.ops import OpsEndpoints
 from server.api.services import Services
 from server.config.reload import ReloadReport
-from server.errors import MethodNotAllowed, RoundhouseError, RouteNotFound
+from server.errors import MethodNotAllowed, NotAllowed, RoundhouseError, RouteNotFound
 from server.protocol.envelope import Surface
 
 log = structlog.get_logger("roundhouse")
@@ -111,7 +111,8 @@ def public_app(services: Services, created: int) -> ASGIApp:
         routes += [Route(p, endpoint, methods=[method]) for p in _with_and_without_v1(path)]
     routes += _routes(PUBLIC, groups, check)
     document = build_public(services.version)
-    return _app(routes + docs_endpoints(services.state.config.server.docs, document))
+    docs = docs_endpoints(services.state.config.server.docs, document)
+    return _app(routes + docs, _public_hint)
 
 
 def admin_app(
@@ -122,11 +123,22 @@ def admin_app(
     groups = {"admin": AdminEndpoints(services, reload), "ops": OpsEndpoints(services)}
 
     def check(request: HttpRequest) -> None:
+        _not_from_elsewhere(request)
         services.state.keyring.authenticate_admin(request.scope["headers"])
 
     routes = _routes(ADMIN, groups, check)
     document = build_admin(services.version)
-    return _app(routes + docs_endpoints(services.state.config.server.docs, document))
+    docs = docs_endpoints(services.state.config.server.docs, document)
+    return _app(routes + docs, _admin_hint)
+
+
+def _not_from_elsewhere(request: HttpRequest) -> None:
+    """A page of another site must not act through the browser of a person on this machine."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise NotAllowed(
+            "The admin API takes no requests from other sites' pages.", code="cross_origin"
+        )
 
 
 def _with_and_without_v1(path: str) -> tuple[str, ...]:
@@ -149,10 +161,10 @@ def _routes(
     return found
 
 
-def _app(routes: list[BaseRoute]) -> Starlette:
+def _app(routes: list[BaseRoute], hint: Callable[[str], str]) -> Starlette:
     async def http_error(request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return respond(_of_starlette(request, error), new_id())
+        return respond(_of_starlette(request, error, hint), new_id())
 
     async def fault(request: HttpRequest, error: Exception) -> Response:
         request_id = new_id()
@@ -165,7 +177,9 @@ def _app(routes: list[BaseRoute]) -> Starlette:
     return app
 
 
-def _of_starlette(request: HttpRequest, error: HTTPException) -> RoundhouseError:
+def _of_starlette(
+    request: HttpRequest, error: HTTPException, hint: Callable[[str], str]
+) -> RoundhouseError:
     path = request.scope["path"]
     if error.status_code == 405:
         found = (error.headers or {}).get("Allow", "").replace(" ", "").split(",")
@@ -175,12 +189,24 @@ def _of_starlette(request: HttpRequest, error: HTTPException) -> RoundhouseError
             allow=allow,
         )
     if error.status_code == 404:
-        bare = path.rstrip("/") or "/"
-        if there := ELSEWHERE.get(bare):
-            hint = f" This server speaks OpenAI's API: use {there}."
-        elif bare.removeprefix("/v1").startswith("/v1"):
-            hint = " The base URL ends with one /v1, not two."
-        else:
-            hint = " The API is under /v1; /docs lists it."
-        return RouteNotFound(f"There is no {path[:200]} here.{hint}")
+        bare = path.rstrip("/")
+        slashes = "//" in path or bare not in ("", path)
+        why = "It has a slash too many." if slashes and bare not in ELSEWHERE else hint(bare)
+        return RouteNotFound(f"There is no {path[:200]} here. {why}")
     return RoundhouseError("The request could not be served.")
+
+
+def _public_hint(path: str) -> str:
+    if there := ELSEWHERE.get(path):
+        return f"This server speaks OpenAI's API: use {there}."
+    if path.removeprefix("/v1").startswith("/v1"):
+        return "The base URL ends with one /v1, not two."
+    if path.startswith(("/metrics", "/engines", "/events", "/reload")):
+        return "The admin API has a listener of its own: server.admin in the config."
+    return "The API is under /v1; /docs lists it."
+
+
+def _admin_hint(path: str) -> str:
+    if path.startswith("/v1"):
+        return "This is the admin listener; the models are on the public one, server.port."
+    return "This is the admin listener; /docs lists what it has."

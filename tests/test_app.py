@@ -59,7 +59,9 @@ async def test_admin_key(serve: Serve, upstream: ScriptedUpstream) -> None:
         ("GET", "/nowhere", 404, "/docs lists it"),
         ("GET", "/v1/chat/completions", 405, "use POST"),
         ("DELETE", "/v1/models", 405, "use GET"),
-        ("POST", "/v1/chat/completions/", 404, "/docs"),
+        ("POST", "/v1/chat/completions/", 404, "a slash too many"),
+        ("GET", "/v1//models", 404, "a slash too many"),
+        ("GET", "/engines", 404, "server.admin"),
     ],
 )
 async def test_what_is_not_there(
@@ -70,6 +72,19 @@ async def test_what_is_not_there(
     assert hint in answer.json()["error"]["message"]
     assert answer.headers["x-request-id"].startswith("req_")
     assert ("allow" in answer.headers) is (status == 405)
+
+
+async def test_the_admin_listener_says_what_it_is(admin: httpx.AsyncClient) -> None:
+    for path in ("/v1/models", "/nowhere"):
+        said = (await admin.get(path)).json()["error"]["message"]
+        assert "This is the admin listener" in said
+
+
+async def test_no_page_of_another_site_reaches_the_admin_api(admin: httpx.AsyncClient) -> None:
+    own = f"http://{admin.base_url.netloc.decode()}"
+    for origin, status in [("http://evil.example", 403), ("null", 403), (own, 200)]:
+        answer = await admin.post("/reload", headers={"origin": origin})
+        assert answer.status_code == status, origin
 
 
 async def test_metrics_are_not_public(http: httpx.AsyncClient) -> None:

@@ -30,7 +30,7 @@ ERRORS: Final[dict[str, tuple[str, str, errors.RoundhouseError]]] = {
     ),
     "403": (
         "NotAllowed",
-        "The key may not use this model.",
+        "The key may not use this model; or, admin, another site's page asked.",
         errors.NotAllowed("The key `team-a` may not use `qwen3-8b`.", param="model"),
     ),
     "404": (

@@ -207,7 +207,7 @@ ADMIN: Final[Paths] = {
             "listEngines",
             "Every engine and its state",
             ok("All engines.", json_of("Engines", one({"engines": [_ENGINE]}))),
-            fails=("401",),
+            fails=("401", "403"),
         )
     },
     "/engines/{name}/load": {
@@ -219,7 +219,7 @@ ADMIN: Final[Paths] = {
                 "It is starting, or runs.", json_of("Engine", one({**_ENGINE, "state": "starting"}))
             ),
             status="202",
-            fails=("401", "404", "503"),
+            fails=("401", "403", "404", "503"),
             parameters=(_NAME,),
         )
     },
@@ -229,7 +229,7 @@ ADMIN: Final[Paths] = {
             "unloadEngine",
             "Drain and stop an engine; it stays stopped until it is loaded",
             ok("It is stopping.", json_of("Engine", one({**_ENGINE, "state": "draining"}))),
-            fails=("401", "404"),
+            fails=("401", "403", "404"),
             parameters=(_NAME,),
         )
     },
@@ -242,7 +242,7 @@ ADMIN: Final[Paths] = {
                 "Until you leave.",
                 plain("text/event-stream", 'event: engine\ndata: {"name":"qwen",…}\n\n'),
             ),
-            fails=("401",),
+            fails=("401", "403"),
         )
     },
     "/reload": {
@@ -254,7 +254,7 @@ ADMIN: Final[Paths] = {
                 "The config in use.",
                 json_of("Reload", one({"result": "ok", "changed": ["models"]})),
             ),
-            fails=("400", "401"),
+            fails=("400", "401", "403"),
         )
     },
     "/metrics": {
@@ -266,7 +266,7 @@ ADMIN: Final[Paths] = {
                 "Prometheus text, or OpenMetrics if asked for.",
                 plain(_PROMETHEUS, 'roundhouse_build_info{version="0.1.0"} 1.0\n'),
             ),
-            fails=("401",),
+            fails=("401", "403"),
         )
     },
     "/metrics/engines": {
@@ -279,7 +279,7 @@ ADMIN: Final[Paths] = {
                 "`x-roundhouse-left-out`.",
                 plain(_PROMETHEUS, 'vllm:num_requests_running{roundhouse_engine="qwen"} 3.0\n'),
             ),
-            fails=("401",),
+            fails=("401", "403"),
         )
     },
     **HEALTH,

@@ -15,6 +15,7 @@ Schema = dict[str, Any]
 
 #: Codes that single places give instead of their class's own.
 MORE_CODES: Final = (
+    "cross_origin",
     "engine_failed",
     "engine_loading",
     "engine_not_found",
