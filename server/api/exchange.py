@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from typing import Final
+from urllib.parse import quote
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -31,6 +32,11 @@ log = structlog.get_logger("roundhouse.request")
 def new_id() -> str:
     """An id of ours for one request. Clients' own ids are logged, never used."""
     return "req_" + secrets.token_hex(12)
+
+
+def _visible(label: str) -> bytes:
+    """A target's label for a header. A provider's model id may hold any sign."""
+    return quote(label, safe="!#$&'()*+,/:;=?@[]~ ").encode()
 
 
 class SurfaceEndpoint:
@@ -158,7 +164,7 @@ class Exchange:
         if isinstance(error, SlowClient):
             record.status = error.status
             self.services.metrics.shed.labels("slow_client").inc()
-            abort(self.scope)
+            await abort(self.scope)
             return
         try:
             async with asyncio.timeout(_LAST_WORDS):
@@ -169,7 +175,7 @@ class Exchange:
                     await sink.write(error_event(error))
                     await sink.end()
         except TimeoutError:  # a client that does not read is not waited for with bad news
-            abort(self.scope)
+            await abort(self.scope)
 
     # --- what the answer and the books say -------------------------------------------------
 
@@ -179,12 +185,12 @@ class Exchange:
         if record.target is not None:
             elapsed = int((time.monotonic() - self.arrived) * 1000)
             found += [
-                (b"x-roundhouse-target", record.target.encode()),
+                (b"x-roundhouse-target", _visible(record.target)),
                 (b"x-roundhouse-attempts", str(record.attempts).encode()),
                 (b"openai-processing-ms", str(elapsed).encode()),
             ]
         if record.fallback_from is not None:
-            found.append((b"x-roundhouse-fallback-from", record.fallback_from.encode()))
+            found.append((b"x-roundhouse-fallback-from", _visible(record.fallback_from)))
         if self.request is not None and self.request.dropped:
             found.append((b"x-roundhouse-dropped", ",".join(self.request.dropped).encode()))
         return found

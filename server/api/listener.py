@@ -18,7 +18,7 @@ import httptools
 import msgspec
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.errors import (
     BindError,
@@ -49,6 +49,8 @@ class Protocol(HttpToolsProtocol):
     _head_size = 0
     _head_done = False
     _flush_timer: asyncio.TimerHandle | None = None
+    #: Whose answer is under way; `cycle` is the newest, which may have to wait for its turn.
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,6 +64,9 @@ class Protocol(HttpToolsProtocol):
         self._disarm()
         self._unset_keepalive_if_required()
         self._unwatch_flush()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells only the newest
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -117,6 +122,10 @@ class Protocol(HttpToolsProtocol):
         elif self.parser.get_method() == b"CONNECT":
             self.send_400_response("")
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:
             super().on_body(body)
@@ -170,8 +179,8 @@ class Protocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         """An answer is on its way out: nothing of ours may come between."""
         busy = bool(self.pipeline)
-        if self.cycle is not None:
-            busy |= self.cycle.response_started and not self.cycle.response_complete
+        if self._running is not None:
+            busy |= self._running.response_started and not self._running.response_complete
         return busy
 
     def _arm(self) -> None:

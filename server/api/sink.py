@@ -105,10 +105,11 @@ class ClientWatch:
             raise ClientGone("The client closed the connection.") from error
 
 
-def abort(scope: Scope | MutableMapping[str, Any]) -> None:
+async def abort(scope: Scope | MutableMapping[str, Any]) -> None:
     """Close the client's connection at once, without waiting for what it has not read."""
     if cut := scope.get("roundhouse.abort"):
         cut()
+        await asyncio.sleep(0)  # uvicorn hears of it, or it would complain of an answer cut short
 
 
 __all__ = ["JSON", "AsgiSink", "ClientWatch", "Message", "abort"]

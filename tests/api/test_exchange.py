@@ -313,7 +313,7 @@ async def test_client_gone_closes_the_upstream(
 
 
 async def test_slow_reader_is_cut_off_and_memory_stays_flat(
-    serve: Serve, upstream: ScriptedUpstream
+    serve: Serve, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = await serve(config_of(upstream, server={"timeouts": {"write": "300ms"}}))
     upstream.queue(chat_stream(["x" * 8192] * 4000))
@@ -327,6 +327,7 @@ async def test_slow_reader_is_cut_off_and_memory_stays_flat(
         assert exchange.written < 16 * 2**20
     assert await count(server, "roundhouse_shed_total", reason="slow_client") == 1
     assert await count(server, "roundhouse_stream_end_total", model="m", reason="slow_client") == 1
+    assert not [line for line in caplog.records if line.levelname == "ERROR"]
 
 
 async def test_bodies_are_budgeted(serve: Serve, upstream: ScriptedUpstream) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from server.api import services
-from tests.api.conftest import ASK
+from tests.api.conftest import ASK, Serve, config_of
 from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer
 
 CHAT = "/v1/chat/completions"
@@ -70,3 +70,16 @@ async def test_counts_of_tokens_beyond_all_bounds(
     text = (await admin.get("/metrics")).text
     assert 'roundhouse_requests_total{endpoint="chat",model="m",status="200"} 1.0' in text
     assert 'roundhouse_tokens_total{kind="completion",model="m"} 3.0' in text
+
+
+async def test_a_providers_model_id_may_hold_any_sign(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    config = config_of(upstream)
+    config["models"]["m"]["targets"][0]["model"] = "ein Modell\né"
+    server = await serve(config)
+    upstream.queue(chat_answer())
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        answer = await http.post(CHAT, json=ASK)
+    assert answer.headers["x-roundhouse-target"] == "up/ein Modell%0A%C3%A9"
+    assert upstream.requests[0].json()["model"] == "ein Modell\né"

@@ -139,6 +139,22 @@ async def test_nothing_is_written_into_a_stream(
     assert rest == b"cut" if junk.startswith(b"\x00") else rest.endswith(b"[DONE]\n\n")
 
 
+async def test_a_client_that_leaves_with_a_request_in_its_queue(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """It is the running one that has to hear of it."""
+    server = await serve(config_of(upstream))
+    upstream.queue(chat_stream(["a", "b"], gate=Gate(2)))
+    async with RawClient(port=port_of(server)) as client:
+        for _ in range(2):
+            await client.post("/v1/chat/completions", {**ASK, "stream": True})
+        await client.read_head()
+        await client.read_event()
+        client.abort()
+        await asyncio.wait_for(upstream.disconnected(), 2)
+    assert len(upstream.requests) == 1
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_wish_for_another_protocol_loses_nothing(
     serve: Serve, upstream: ScriptedUpstream, framing: str
