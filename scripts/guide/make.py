@@ -44,6 +44,12 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
         json.dumps(generation, indent=2) + "\n", encoding="utf-8"
     )
     tokenizer.save_pretrained(out)
+    # Under the name that transformers before 5 knows, too.
+    settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings.pop("backend", None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    text = json.dumps(settings, indent=2) + "\n"
+    (out / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:

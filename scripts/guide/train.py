@@ -93,7 +93,6 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP, max(left, 0.0))
 
 
-@torch.no_grad()
 def accuracy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str:
     """The share of answer tokens that come out right, for each kind of sample, on new samples."""
     maker, shares = Maker(HELD_SEED), []
@@ -101,7 +100,8 @@ def accuracy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str
         right = total = 0
         for sample in maker.stream(24, {kind: 1}):
             ids, labels = encode(tokenizer, sample)
-            logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
             target = torch.tensor(labels[1:])
             chosen = target != IGNORED
             right += int((logits.argmax(-1) == target)[chosen].sum())
