@@ -93,12 +93,16 @@ class Roundhouse:
             self.watcher = Watcher(self._loaded, self._apply, metrics)
             self._listeners = self._listen(sockets)
             await self.supervisor.start()
+            try:
+                for one in self._listeners:
+                    await one.start()
+            except BaseException:
+                await self.supervisor.close(drain=False)
+                raise
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
-        for one in self._listeners:
-            await one.start()
         self._background = [
             asyncio.create_task(self.watcher.run()),
             asyncio.create_task(self._forget_dead_sockets()),

@@ -55,7 +55,7 @@ def chat(
     from server.cli.prompt import Prompt
 
     with client.public(base_url, api_key) as server:
-        piped = None if sys.stdin.isatty() else sys.stdin.read().strip()
+        piped = None if sys.stdin.isatty() else talk.piped_text()
         if piped == "":
             raise click.UsageError("The standard input is empty: there is nothing to ask.")
         options = request_options(temperature, max_tokens)

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from server.errors import StartError
+from server.errors import EngineError, StartError
 
 OK: Final = 0
 FAILED: Final = 1
@@ -109,6 +109,9 @@ def cli(ctx: click.Context) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's own); the exit code."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us (`>&-`)
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115
     try:
         with cli.make_context(
             "roundhouse", list(sys.argv[1:] if arguments is None else arguments)
@@ -147,7 +150,7 @@ def _tell(error: BaseException, text: str) -> None:
     if _debug():
         traceback.print_exception(error)
     lines = text.splitlines() or [""]
-    if len(lines) == 1:
+    if len(lines) == 1 or isinstance(error, EngineError):
         click.echo(f"Error: {text}", err=True)
     else:
         click.echo(f"Error: {len(lines)} things to mend:", err=True)

@@ -63,7 +63,7 @@ def run(
     key = new_key()
     loaded, name = what_to_run(model, log_level, key)
     logs.configure(loaded.config.log.level, loaded.config.log.format, access=False)
-    piped = None if sys.stdin.isatty() else sys.stdin.read().strip()
+    piped = None if sys.stdin.isatty() else talk.piped_text()
     if piped == "":
         raise click.UsageError("The standard input is empty: there is nothing to ask.")
     with Inside(loaded) as server:

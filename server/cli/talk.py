@@ -166,6 +166,11 @@ def _answer(talk: Talk, line: str) -> None:
         click.echo(f"Error: {error}", err=True)
 
 
+def piped_text() -> str:
+    """All of the standard input; bytes that are no UTF-8 become replacement characters."""
+    return sys.stdin.buffer.read().decode("utf-8", "replace").strip()
+
+
 def _write(piece: str) -> str:
     """To stdout at once: for a terminal without what could draw on it, for a pipe as it is."""
     shown = printable(piece) if sys.stdout.isatty() else piece

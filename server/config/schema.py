@@ -284,7 +284,9 @@ class Target(Strict):
 
     engine: Name | None = Field(None, description="A name under `engines`.")
     provider: Name | None = Field(None, description="A name under `providers`.")
-    model: str | None = Field(None, description="The provider's own id of the model.")
+    model: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = Field(
+        None, description="The provider's own id of the model."
+    )
     timeouts: TargetTimeouts = Field(
         TargetTimeouts(), description="Durations for this target alone."
     )

@@ -159,7 +159,7 @@ class Metrics:
     def describe(self) -> list[tuple[str, str, tuple[str, ...], str]]:
         """(name, type, labels, text) of every metric, for docs and completeness tests."""
         return [
-            (metric._name, metric._type, labels, metric._documentation)
+            (metric._name, str(metric._type), labels, metric._documentation)
             for metric, labels in self._labelled
         ]
 

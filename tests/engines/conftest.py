@@ -28,6 +28,11 @@ QUICK = Policy(first=0.01, cap=0.05, jitter=0.0)
 SOON = Timing(hang_cpu=0.2, motion=0.05, term=0.3, drain_poll=0.01)
 
 
+def failed(reason: str = "weights", *, terminal: bool = True) -> EngineError:
+    """An error for the launcher to raise."""
+    return EngineError("There is no such folder.", reason=reason, terminal=terminal)
+
+
 def fake_launch(scratch: str | Path, socket: str, **script: Any) -> Launch:
     return Launch(
         argv=(sys.executable, "-I", "-S", str(FAKE), socket, json.dumps(script)),
