@@ -39,6 +39,8 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
         "do_sample": False,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        # vLLM samples at 1.0 unless this says otherwise, which is too wild for so small a model.
+        "temperature": 0.0,
     }
     (out / "generation_config.json").write_text(
         json.dumps(generation, indent=2) + "\n", encoding="utf-8"
