@@ -2,8 +2,8 @@
 
 Run by the server's Python as a script, ``python -I -S guard.py``; standard library only. Pipes:
 
-- stdin: commands, JSON lines. The first is the order ``{argv, env, cwd, remove, grace}``, later
-  ones are ``{"do": "term" | "kill"}``. End of file says that the server is gone: the engine gets
+- stdin: commands, JSON lines. The first is the order ``{argv, env, cwd, remove, grace, nice}``,
+  later ones are ``{"do": "term" | "kill"}``. End of file says that the server is gone: the engine gets
   SIGTERM, `grace` seconds, then SIGKILL.
 - stdout: reports, JSON lines: ``started`` (pid, which is also the process group), ``exit``
   (code or signal of the engine's first process), ``gone`` (nothing of it is left), ``refused``.
@@ -143,8 +143,8 @@ def prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl failed")
 
 
-def child_setup(guard: int) -> Callable[[], None]:
-    """What the engine's process does between fork and exec."""
+def child_setup(guard: int, nice: int) -> Callable[[], None]:
+    """What the engine's process does between fork and exec, in its new session already."""
     libc = ctypes.CDLL(None)  # loaded before the fork: no imports after it
 
     def setup() -> None:
@@ -156,6 +156,15 @@ def child_setup(guard: int) -> Callable[[], None]:
                 file.write("500")
         except OSError:
             pass
+        if nice:
+            # Its threads spin on every core, and would keep the server that relays for it waiting.
+            # Where the kernel groups by session, only the group's own nice counts.
+            try:
+                os.nice(nice)
+                with open("/proc/self/autogroup", "w") as file:
+                    file.write(str(nice))
+            except OSError:
+                pass
 
     return setup
 
@@ -242,7 +251,7 @@ class Guard:
                 stderr=2,
                 close_fds=True,
                 start_new_session=True,
-                preexec_fn=child_setup(os.getpid()),  # safe: one thread only
+                preexec_fn=child_setup(os.getpid(), int(order.get("nice", 0))),  # one thread: safe
             )
         except (OSError, subprocess.SubprocessError) as exc:
             self.report(event="refused", message=f"{order['argv'][0]}: {exc}")

@@ -16,6 +16,9 @@ from server.engines.devices import Devices
 from server.engines.runtimes import EnginePython, Launch, Placement
 from server.errors import EngineError
 
+#: An engine on a CPU leaves the server, which relays for all, the first say on the cores.
+CPU_NICE = 5
+
 
 class Launcher(Protocol):
     """What the supervisor needs: a command line for an engine, or an EngineError."""
@@ -84,6 +87,7 @@ class VllmLauncher:
             ),
             cwd=str(self.home),
             remove=(scratch,),
+            nice=CPU_NICE if placement.kind == "cpu" else 0,
             facts={
                 "vllm": python.version,
                 "device": placement.kind,

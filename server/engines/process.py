@@ -94,6 +94,7 @@ class EngineProcess:
                 "env": self.launch.env,
                 "cwd": self.launch.cwd,
                 "remove": self.launch.remove,
+                "nice": self.launch.nice,
                 "parent": self._parent,
             }
             self._say(order)

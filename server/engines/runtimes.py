@@ -32,12 +32,14 @@ class EnginePython:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to run. `remove` names the files and folders that must not outlive it."""
+    """What to run. `remove` names the files and folders that must not outlive it, `nice` by how
+    much it stands behind the server for the CPU."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
     remove: tuple[str, ...] = ()
+    nice: int = 0
     facts: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -126,8 +126,8 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
 
 
 async def read_to_the_end(stream: RawClient) -> None:
-    while True:
-        await asyncio.wait_for(stream.read_event(), 5)
+    while await asyncio.wait_for(stream.read_event(), 5):
+        pass
 
 
 async def test_server_killed(server: ServerProcess) -> None:
