@@ -3,8 +3,8 @@
 Run by the server's Python as a script, ``python -I -S guard.py``; standard library only. Pipes:
 
 - stdin: commands, JSON lines. The first is the order ``{argv, env, cwd, remove, grace, nice}``,
-  later ones are ``{"do": "term" | "kill"}``. End of file says that the server is gone: the engine gets
-  SIGTERM, `grace` seconds, then SIGKILL.
+  later ones are ``{"do": "term" | "kill"}``. End of file says that the server is gone: the engine
+  gets SIGTERM, `grace` seconds, then SIGKILL.
 - stdout: reports, JSON lines: ``started`` (pid, which is also the process group), ``exit``
   (code or signal of the engine's first process), ``gone`` (nothing of it is left), ``refused``.
 - stderr: the engine's log. The engine's stdout and stderr go there too.

@@ -95,6 +95,7 @@ async def test_a_launch(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (base / "home").stat().st_mode & 0o777 == 0o700
     assert launch.remove == ("/run/e1",)
     assert launch.facts["device"] == "cpu"
+    assert launch.nice == 5
     assert launch.facts["hub"] is False
 
 
