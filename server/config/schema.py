@@ -284,7 +284,7 @@ class Target(Strict):
 
     engine: Name | None = Field(None, description="A name under `engines`.")
     provider: Name | None = Field(None, description="A name under `providers`.")
-    model: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = Field(
+    model: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")] | None = Field(
         None, description="The provider's own id of the model."
     )
     timeouts: TargetTimeouts = Field(

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from server.api import services
+from server.errors import ConfigError
 from tests.api.conftest import ASK, Serve, config_of
 from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer
 
@@ -76,10 +77,13 @@ async def test_a_providers_model_id_may_hold_any_sign(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     config = config_of(upstream)
-    config["models"]["m"]["targets"][0]["model"] = "ein Modell\né"
+    config["models"]["m"]["targets"][0]["model"] = "ein Modell\n"
+    with pytest.raises(ConfigError, match="targets"):
+        await serve(config)
+    config["models"]["m"]["targets"][0]["model"] = "ein Modell é"
     server = await serve(config)
     upstream.queue(chat_answer())
     async with httpx.AsyncClient(base_url=server.url) as http:
         answer = await http.post(CHAT, json=ASK)
-    assert answer.headers["x-roundhouse-target"] == "up/ein Modell%0A%C3%A9"
-    assert upstream.requests[0].json()["model"] == "ein Modell\né"
+    assert answer.headers["x-roundhouse-target"] == "up/ein Modell %C3%A9"
+    assert upstream.requests[0].json()["model"] == "ein Modell é"
