@@ -58,7 +58,7 @@ class Exchange:
     ) -> None:
         self.services, self.surface = services, surface
         self.scope, self.receive = scope, receive
-        self.id = scope.get("roundhouse.id") or new_id()
+        self.id = new_id()
         self.arrived = time.monotonic()
         self.record = Record()
         self.sink = AsgiSink(send, self._headers)

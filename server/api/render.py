@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -34,8 +34,3 @@ def internal(request_id: str) -> InternalError:
         f"Roundhouse failed while it served this request. The server's log has the details "
         f"under the request id {request_id}."
     )
-
-
-def to_json(value: Any) -> bytes:
-    """Any value as JSON bytes."""
-    return msgspec.json.encode(value)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from server.errors import ClientGone
 
@@ -74,7 +73,7 @@ class ClientWatch:
     def __init__(self, receive: Receive, answered: Callable[[], bool]) -> None:
         self._receive = receive
         self._answered = answered
-        self.gone_at: float | None = None
+        self._gone = False
 
     async def __aenter__(self) -> ClientWatch:
         task = asyncio.current_task()
@@ -88,7 +87,7 @@ class ClientWatch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self._answered():
-            self.gone_at = time.monotonic()
+            self._gone = True
             self._task.cancel()
 
     async def __aexit__(
@@ -97,7 +96,7 @@ class ClientWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.gone_at is None:
+        if not self._gone:
             self._watcher.cancel()
             return
         mine = self._task.uncancel() <= self._cancelling
@@ -105,11 +104,8 @@ class ClientWatch:
             raise ClientGone("The client closed the connection.") from error
 
 
-async def abort(scope: Scope | MutableMapping[str, Any]) -> None:
+async def abort(scope: Scope) -> None:
     """Close the client's connection at once, without waiting for what it has not read."""
     if cut := scope.get("roundhouse.abort"):
         cut()
         await asyncio.sleep(0)  # uvicorn hears of it, or it would complain of an answer cut short
-
-
-__all__ = ["JSON", "AsgiSink", "ClientWatch", "Message", "abort"]
