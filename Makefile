@@ -3,13 +3,14 @@
 # PYTHON=python3.12          builds the environments from that interpreter (3.11 to 3.13)
 # ROUNDHOUSE_ENGINE=cpu      installs the CPU engine though there is a GPU (auto, cpu, cuda)
 # ARGS="-k stream"           more arguments for pytest
+# PEERS="litellm portkey"    only these of the gateways that benchmarks compare with
 
 SHELL := /bin/sh
 SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench-peers clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +65,10 @@ upgrade: ## write the locks anew with the newest of everything that is seven day
 	@$(SETUP) dev
 	$(BIN)/python scripts/lock.py --upgrade
 
+bench-peers: ## install the gateways that benchmarks compare with: LiteLLM, Portkey, two routers
+	@$(or $(PYTHON),python3) benchmarks/peers/install.py $(PEERS)
+
 clean: ## remove the environments and all that tools have written
-	rm -rf .venv .venv-engine .setup.lock tests/node/node_modules tests/node/npm-ci.log
+	rm -rf .venv .venv-engine .bench .setup.lock tests/node/node_modules tests/node/npm-ci.log
 	rm -rf build dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Resolves requirements/*.in and pyproject.toml into the locks. Run by `make lock`.
+"""Resolves pyproject.toml and the *.in beside the locks into the locks. Run by `make lock`.
 
 Pins that still fit are kept; `--upgrade` takes the newest. Either way nothing that was published
 in the last seven days is taken: most hijacked releases are found within days.
@@ -24,12 +24,17 @@ NO_PLACES = ("--no-emit-index-url", "--no-emit-find-links")
 
 @dataclass(frozen=True)
 class Lock:
-    """One file of requirements/, made from `sources` (relative to the repository)."""
+    """One file of `folder`, made from `sources` (both relative to the repository)."""
 
     name: str
     sources: tuple[str, ...]
     made: str
     options: tuple[str, ...] = ()
+    folder: str = "requirements"
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{self.name}"
 
 
 PROJECT = ("pyproject.toml", "requirements/build.in")
@@ -59,6 +64,15 @@ LOCKS = (
         "for every platform. Weights for the tests; its dependencies are left out on purpose",
         ("--no-deps",),
     ),
+    *(
+        Lock(
+            f"{peer}.txt",
+            (f"benchmarks/peers/{peer}.in",),
+            f"{ANYWHERE}. A gateway that benchmarks put beside Roundhouse, .bench/{peer}",
+            folder="benchmarks/peers",
+        )
+        for peer in ("litellm", "sglang-router", "vllm-router")
+    ),
 )
 
 
@@ -72,8 +86,8 @@ def main(argv: list[str]) -> int:
         if options.names and lock.name not in options.names:
             continue
         subprocess.run(command(lock, day, upgrade=options.upgrade), cwd=ROOT, check=True)
-        label(ROOT / "requirements" / lock.name, lock, day)
-        print(f"requirements/{lock.name}")
+        label(ROOT / lock.path, lock, day)
+        print(lock.path)
     return 0
 
 
@@ -84,7 +98,7 @@ def command(lock: Lock, day: datetime.date, *, upgrade: bool) -> list[str]:
         "--universal", "--python-version=3.11", "--generate-hashes", *NO_PLACES,
         f"--exclude-newer={day.isoformat()}T00:00:00Z", "--no-header", "--quiet",
         *(["--upgrade"] if upgrade else []),
-        f"--output-file=requirements/{lock.name}",
+        f"--output-file={lock.path}",
     ]  # fmt: skip
 
 
