@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Serve models: from a config file, or by hub id or folder."),
     "run": ("run", "Serve one model and chat with it, here in the terminal."),
     "chat": ("chat", "Chat with a model of a running server; works in a pipe, too."),
+    "bench": ("bench", "Measure how fast a server answers under load."),
     "check": ("check", "Check a config file, and show what it comes to."),
     "models": ("models", "List the models of a running server."),
     "ps": ("ps", "Show the engines of a running server."),
