@@ -110,6 +110,7 @@ class EngineTarget:
             headers={**_JSON, "x-request-id": request.id},
             body=openai.request_out(request, model=self.engine, tenant=request.tenant),
             timeouts=self.timeouts,
+            deadline=request.deadline,
         )
 
     def mark(self) -> int:
@@ -167,6 +168,7 @@ class ProviderTarget:
             headers={**_JSON, **self.headers},
             body=openai.request_out(request, model=self.model, tenant=None),
             timeouts=self.timeouts,
+            deadline=request.deadline,
         )
 
     def mark(self) -> int:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
-import yarl
-from aiohttp import client_exceptions, http_exceptions
 
 from server.errors import UpstreamError, UpstreamProtocol
-from server.transport import AttemptTimeouts, Endpoint, Response, Transport, translate
-from tests.fakes.faults import (
-    hang,
-)
+from server.transport import AttemptTimeouts, Endpoint, Response, Transport
+from server.transport.wire import Stage, Wire
+from tests.fakes.faults import hang
 from tests.fakes.upstream import (
     Exchange,
     Gate,
@@ -63,6 +57,10 @@ async def whole(transport: Transport, where: ScriptedUpstream, body: bytes = b"{
         return await response.read_all(1 << 30)
     finally:
         response.close()
+
+
+def upstream_wires(transport: Transport) -> list[Wire]:
+    return [wire for pool in transport._pools.values() for wire in pool._all]
 
 
 async def closed(exchange: Exchange) -> None:
@@ -228,10 +226,10 @@ async def test_a_finished_answer_keeps_its_connection(transport: Transport) -> N
         assert await response.read() == b"data: [DONE]\n\n"
         response.finish()
         response.close()
-        eof = asyncio.Event()
-        response._response.content.on_eof(eof.set)
+        wire = upstream_wires(transport)[0]
         gate.open()
-        await eof.wait()
+        while wire.stage is not Stage.IDLE:
+            await asyncio.sleep(0)
         assert await whole(transport, upstream) == b"x"
         assert len(upstream.connections) == 1
 
@@ -239,7 +237,7 @@ async def test_a_finished_answer_keeps_its_connection(transport: Transport) -> N
 async def test_a_finished_answer_that_does_not_end_is_dropped(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.transport.LINGER", 0.02)
+    monkeypatch.setattr("server.transport.client.LINGER", 0.02)
     async with ScriptedUpstream() as upstream:
         upstream.queue(sse(["[DONE]", hang]))
         response = await ask(transport, upstream)
@@ -247,7 +245,6 @@ async def test_a_finished_answer_that_does_not_end_is_dropped(
         response.finish()
         response.close()
         await upstream.disconnected()
-        assert transport._lingering == set()
 
 
 async def test_not_reading_pauses_the_peer(transport: Transport) -> None:
@@ -298,77 +295,3 @@ async def test_unasked_bytes_are_nobodys_answer(transport: Transport) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
         assert await whole(transport, upstream) == b"fresh"
-
-
-# --- completeness
-
-
-def instance(kind: type[BaseException]) -> BaseException:
-    """An exception of this class with whatever it needs to be printed."""
-    error = kind.__new__(kind)
-    BaseException.__init__(error, "secret")
-    info = aiohttp.RequestInfo(yarl.URL("http://x"), "POST", None, yarl.URL("http://x"))  # type: ignore[arg-type]
-    extra = {
-        "_conn_key": aiohttp.client_reqrep.ConnectionKey("x", 1, False, True, None, None, None),
-        "_os_error": OSError(1, "x"),
-        "_path": "x",
-        "_certificate_error": Exception("x"),
-        "request_info": info,
-        "status": 400,
-        "message": "x",
-        "headers": None,
-        "_description": None,
-        "_url": "x",
-        "history": (),
-    }
-    for name, value in extra.items():
-        try:
-            setattr(error, name, value)
-        except AttributeError:
-            continue
-    return error
-
-
-KINDS = sorted(
-    {
-        kind
-        for module in (client_exceptions, http_exceptions)
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Exception) and kind.__module__ == module.__name__
-    },
-    key=lambda kind: kind.__name__,
-)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("reading", [False, True])
-def test_every_exception_of_the_library_is_translated(
-    kind: type[BaseException], reading: bool
-) -> None:
-    error = translate(instance(kind), reading=reading)
-    assert isinstance(error, UpstreamError)
-    assert error.outcome != "error"
-    assert error.detail is not None
-    assert error.detail.startswith(kind.__name__)
-    assert "secret" not in error.message
-    if reading:
-        assert error.sent
-    elif issubclass(kind, client_exceptions.ClientConnectorError):
-        assert not error.sent
-
-
-@pytest.mark.parametrize(
-    ("error", "reading", "outcome"),
-    [
-        (ConnectionResetError(), False, "reset"),
-        (BrokenPipeError(), True, "truncated"),
-        (ssl.SSLError(), False, "tls"),
-        (ssl.SSLError(), True, "truncated"),
-        (aiohttp.ClientConnectionError("Connector is closed"), False, "reset"),
-        (aiohttp.ClientPayloadError(), False, "truncated"),
-        (aiohttp.InvalidURL("x"), False, "protocol"),
-        (ValueError("x"), False, "protocol"),
-    ],
-)
-def test_translations(error: Exception, reading: bool, outcome: str) -> None:
-    assert translate(error, reading=reading).outcome == outcome

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from server.errors import ConnectFailed, UpstreamError, UpstreamTimeout
@@ -45,7 +44,7 @@ from tests.fakes.upstream import (
     answer_bytes,
     sse,
 )
-from tests.test_transport import TIMES, ask
+from tests.test_transport import TIMES, ask, upstream_wires
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ async def test_known_authorities_are_trusted(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = make_tls("localhost")
-    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", tls.client)
+    monkeypatch.setattr("server.transport.pool.tls_context", lambda: tls.client)
     async with ScriptedUpstream(answer_bytes(200, b"x"), ssl=tls.server) as upstream:
         url = f"https://localhost:{upstream.port}"
         response = await ask(transport, url)
@@ -257,8 +256,7 @@ async def test_what_came_before_the_break_is_handed_out(transport: Transport, ac
         response = await ask(transport, upstream)
         gate.open()
         await upstream.connections[0].lost.wait()
-        content = response._response.content
-        while content.exception() is None:
+        while upstream_wires(transport):
             await asyncio.sleep(0)
         data, error = await rest_of(response)
         assert data.startswith(b"data: 1\n\ndata: 2\n\n")

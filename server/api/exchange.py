@@ -13,15 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from server.access.keys import KeyInfo
 from server.api import intake, render
+from server.api.cycle import Cycle
 from server.api.services import Services
-from server.api.sink import AsgiSink, ClientWatch, abort
+from server.api.sink import ClientSink
 from server.errors import ClientGone, Draining, RoundhouseError
 from server.protocol.envelope import Envelope, Surface
 from server.protocol.request import Request
 from server.routing.dispatch import error_event
 from server.routing.record import Record
 from server.routing.relay import SlowClient
-from server.telemetry.logs import RequestLog
+from server.telemetry.access import RequestLog
 
 #: Seconds that a client has to take an error.
 _LAST_WORDS: Final = 5.0
@@ -40,35 +41,33 @@ def _visible(label: str) -> bytes:
 
 
 class SurfaceEndpoint:
-    """The ASGI endpoint of one surface."""
+    """The endpoint of one surface: ASGI in form, but it needs our listener's `Cycle`."""
 
     def __init__(self, services: Services, surface: Surface) -> None:
         self._services = services
         self._surface = surface
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Exchange(self._services, self._surface, scope, receive, send).run()
+        await Exchange(self._services, self._surface, scope, scope["roundhouse.cycle"]).run()
 
 
 class Exchange:
     """One request and its answer."""
 
-    def __init__(
-        self, services: Services, surface: Surface, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def __init__(self, services: Services, surface: Surface, scope: Scope, cycle: Cycle) -> None:
         self.services, self.surface = services, surface
-        self.scope, self.receive = scope, receive
+        self.scope, self.cycle = scope, cycle
         self.id = new_id()
         self.arrived = time.monotonic()
         self.record = Record()
-        self.sink = AsgiSink(send, self._headers)
+        self.sink = ClientSink(cycle, self._headers)
         self.key: KeyInfo | None = None
         self.request: Request | None = None
         self.model: str | None = None
         self.label = services.metrics.model(None)
         self._held = 0
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = self._gone = False
 
     # --- the way -------------------------------------------------------------------------
 
@@ -76,15 +75,22 @@ class Exchange:
         """Answer. Never raises but for a cancellation from outside."""
         self._task = asyncio.current_task()
         self.services.open.add(self)
+        self.cycle.on_gone = self._client_left
         try:
+            if self.cycle.disconnected:  # before its turn came
+                raise ClientGone("The client closed the connection.")
             await self._serve()
         except RoundhouseError as error:
             await self._fail(error)
         except asyncio.CancelledError:
+            assert self._task is not None
+            if self._gone:
+                self._task.uncancel()
+                await self._fail(ClientGone("The client closed the connection."))
+                return
             if not self._stopping:
                 self.record.end = self.record.end or "internal"
                 raise
-            assert self._task is not None
             self._task.uncancel()
             self.record.end = "shutdown"
             await self._fail(Draining("The server is shutting down.", retry_after=5))
@@ -93,6 +99,7 @@ class Exchange:
             log.exception("request failed inside", id=self.id)
             await self._fail(render.internal(self.id))
         finally:
+            self.cycle.on_gone = None
             self.services.open.discard(self)
             self.services.budget.give_back(self._held)
             self._settle()
@@ -101,6 +108,11 @@ class Exchange:
         """The server's drain time is over: end this exchange with an error."""
         if self._task is not None and not self._stopping:
             self._stopping = True
+            self._task.cancel()
+
+    def _client_left(self) -> None:
+        if self._task is not None and not self._gone:
+            self._gone = True
             self._task.cancel()
 
     async def _serve(self) -> None:
@@ -112,7 +124,7 @@ class Exchange:
         limits = state.config.server.limits
         body, self._held = await intake.read_body(
             self.scope,
-            self.receive,
+            self.cycle,
             limits=limits,
             timeout=state.timeouts.body,
             budget=services.budget,
@@ -140,21 +152,21 @@ class Exchange:
         in_flight = services.metrics.in_flight.labels(self.surface.value, self.label)
         in_flight.inc()
         try:
-            async with ClientWatch(self.receive, lambda: self.sink.ended):
-                await services.dispatcher.run(
-                    self.request,
-                    routes,
-                    self.sink,
-                    self.record,
-                    model_label=self.label,
-                    pace=state.pace,
-                )
+            await services.dispatcher.run(
+                self.request,
+                routes,
+                self.sink,
+                self.record,
+                model_label=self.label,
+                pace=state.pace,
+            )
         finally:
             in_flight.dec()
 
     async def _fail(self, error: RoundhouseError) -> None:
         """Tell the client, in the form that what was sent so far allows."""
         record, sink = self.record, self.sink
+        self.cycle.on_gone = None  # from here on nothing is lost by a going
         record.error = error.code
         record.detail = error.detail or record.detail
         if isinstance(error, ClientGone):
@@ -164,18 +176,21 @@ class Exchange:
         if isinstance(error, SlowClient):
             record.status = error.status
             self.services.metrics.shed.labels("slow_client").inc()
-            await abort(self.scope)
+            self.cycle.abort()
             return
         try:
-            async with asyncio.timeout(_LAST_WORDS):
-                if not sink.started:
-                    await sink.answer(error.status, render.body(error), render.headers(error))
-                elif not sink.ended:
-                    record.end = record.end or "upstream_error"
-                    await sink.write(error_event(error))
-                    await sink.end()
+            if not sink.flowing:
+                async with asyncio.timeout(_LAST_WORDS):
+                    await sink.drain()
         except TimeoutError:  # a client that does not read is not waited for with bad news
-            await abort(self.scope)
+            self.cycle.abort()
+            return
+        if not sink.started:
+            sink.answer(error.status, render.body(error), render.headers(error))
+        elif not sink.ended:
+            record.end = record.end or "upstream_error"
+            sink.push(error_event(error))
+            sink.end()
 
     # --- what the answer and the books say -------------------------------------------------
 

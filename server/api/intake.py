@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
+from server.api.cycle import Cycle
 from server.config.schema import Limits
 from server.errors import (
-    ClientGone,
     InvalidRequest,
     Overloaded,
     PayloadTooLarge,
@@ -56,11 +56,12 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 async def read_body(
-    scope: Scope, receive: Receive, *, limits: Limits, timeout: float, budget: BodyBudget
+    scope: Scope, cycle: Cycle, *, limits: Limits, timeout: float, budget: BodyBudget
 ) -> tuple[bytes, int]:
     """The request's body, and the bytes taken from the budget (to be given back by the caller).
 
-    Raises UnsupportedMedia, PayloadTooLarge, RequestTimedOut, Overloaded, ClientGone.
+    Raises UnsupportedMedia, PayloadTooLarge, RequestTimedOut, Overloaded. The body is copied once
+    at most, when it came in pieces.
     """
     _check_media(scope)
     announced = header(scope, b"content-length")
@@ -68,20 +69,23 @@ async def read_body(
         raise _too_large(limits.body)
     taken = 0
     parts: list[bytes] = []
+
+    def take() -> None:
+        nonlocal taken
+        for part in cycle.take():
+            if taken + len(part) > limits.body:
+                raise _too_large(limits.body)
+            budget.take(len(part))
+            taken += len(part)
+            parts.append(part)
+
     try:
-        async with asyncio.timeout(timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone("The client closed the connection.")
-                if part := message.get("body", b""):
-                    if taken + len(part) > limits.body:
-                        raise _too_large(limits.body)
-                    budget.take(len(part))
-                    taken += len(part)
-                    parts.append(part)
-                if not message.get("more_body", False):
-                    break
+        take()
+        if cycle.more_body:
+            async with asyncio.timeout(timeout):
+                while cycle.more_body:
+                    await cycle.more()
+                    take()
     except TimeoutError:
         budget.give_back(taken)
         budget.metrics.shed.labels("slow_body").inc()

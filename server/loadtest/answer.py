@@ -166,7 +166,7 @@ class Reading:
             return self.failed
         # Clients take the last event without its blank line, too.
         if not self.done and self._splitter.rest.strip() != b"data: [DONE]":
-            return Failure("truncated stream", "The stream ended without [DONE].")
+            return Failure("truncated", "The stream ended without [DONE].")
         if self.finish is None:
             return Failure("no finish_reason", "The answer ended without a finish_reason.")
         if self.finish in BROKEN:

@@ -105,7 +105,7 @@ def _of(error: UpstreamError) -> Failure:
         case UpstreamTimeout():
             kind = "time-out"
         case UpstreamTruncated():
-            kind = "truncated stream"
+            kind = "truncated"
         case _:
             kind = error.outcome
     return Failure(kind, shown(text.encode("utf-8", "replace")))

@@ -7,11 +7,14 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 from server.loadtest import arrivals
 from server.loadtest.plan import Ends, Load
 from server.loadtest.sample import Failure, Sample
+
+#: Half of what timers are rounded to, in seconds: so much more, and they are never early.
+_ROUNDING: Final = 0.0005
 
 
 class Call(Protocol):
@@ -104,6 +107,15 @@ class _Step:
             return False
         return ends.seconds is None or due - tally.start < ends.seconds
 
+    async def _until(self, due: float) -> None:
+        """Not a moment before: a request that is sent early would look faster than it is."""
+        left = due - self.driver.clock()
+        # Also when it is late already: the answers must be read meanwhile.
+        await self.driver.sleep(max(0.0, left))
+        # uvloop rounds to milliseconds, down as well as up.
+        while (left := due - self.driver.clock()) > 0:
+            await self.driver.sleep(left + _ROUNDING)
+
     async def _one(self, due: float | None = None) -> None:
         tally = self.tally
         tally.in_flight += 1
@@ -141,7 +153,6 @@ class _Step:
                 due = self.tally.start + after
                 if not self._more(due):
                     return
-                # Also when it is late already: the answers must be read meanwhile.
-                await self.driver.sleep(max(0.0, due - self.driver.clock()))
+                await self._until(due)
                 self.tally.begun += 1
                 group.create_task(arrived(due))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -69,55 +71,64 @@ def _load_label(reports: Sequence[Report]) -> str:
     return "requests asked a second" if open_loop else "requests at a time"
 
 
+def _unit(longest: float) -> tuple[str, float]:
+    """The unit to draw in, and how many of it make a second."""
+    return ("s", 1.0) if longest >= 1 else ("ms", 1e3)
+
+
 def _over_load(axes: Axes, reports: Sequence[Report], key: str) -> None:
-    for percent in PERCENTILES:
-        points = [
-            (_load(report), found.at(percent))
-            for report in reports
-            if (found := report.spreads[key]) is not None
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", label=f"p{percent}")
+    found = [(_load(report), spread) for report in reports if (spread := report.spreads[key])]
+    unit, scale = _unit(max((spread.p99 for _, spread in found), default=1.0))
+    for percent in PERCENTILES if found else ():
+        values = [spread.at(percent) * scale for _, spread in found]
+        axes.plot([load for load, _ in found], values, marker="o", label=f"p{percent}")
+        axes.legend()
     axes.set_xlabel(_load_label(reports))
-    axes.set_ylabel("seconds")
+    axes.set_ylabel(unit)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
 
 
 def _distribution(axes: Axes, report: Report, key: str) -> None:
     """The share of answers that took at most so long: every measured value is a step of it."""
     attribute = key.removesuffix("_seconds")
     values = sorted(v for s in report.whole if (v := getattr(s, attribute)) is not None)
+    unit, scale = _unit(values[-1] if values else 1.0)
     if values:
-        axes.step(values, [at / len(values) for at in range(1, len(values) + 1)], where="post")
-    axes.set_xlabel("seconds")
+        axes.ecdf([value * scale for value in values])
+    axes.set_xlabel(unit)
     axes.set_ylabel("share of the answers")
     axes.set_xlim(left=0)
-    axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)
 
 
 def _tokens_over_load(axes: Axes, reports: Sequence[Report]) -> None:
-    points = [(_load(r), r.per_second(r.output_tokens or 0)) for r in reports]
-    axes.plot(*zip(*points, strict=True), marker="o")
+    rates = [report.per_second(report.output_tokens or 0) for report in reports]
+    axes.plot([_load(report) for report in reports], rates, marker="o")
     axes.set_xlabel(_load_label(reports))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
 
 
 def _tokens_over_time(axes: Axes, report: Report) -> None:
-    """Each answer's tokens, spread evenly over the time in which they came."""
-    seconds = max(1, int(report.wall_seconds) + 1)
-    bins = [0.0] * seconds
-    for sample in report.whole:
-        begin = (sample.first if sample.first is not None else sample.sent) - report.start
-        end = max(sample.ended - report.start, begin + 1e-9)
-        for at in range(int(begin), min(int(end) + 1, seconds)):
-            shared = min(end, at + 1) - max(begin, at)
-            bins[at] += (sample.tokens or 0) * shared / (end - begin)
-    axes.step(range(seconds), bins, where="post")
+    edges, rates = tokens_over_time(report)
+    axes.stairs(rates, edges)
     axes.set_xlabel("seconds from the start")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
+
+
+def tokens_over_time(report: Report) -> tuple[list[float], list[float]]:
+    """Edges of intervals of a second (the last is what is left), and the output tokens a second in
+    each. An answer's tokens are spread evenly from its first token to its end."""
+    wall = max(report.wall_seconds, 1e-9)
+    edges = [float(at) for at in range(math.ceil(wall))] + [wall]
+    tokens = [0.0] * (len(edges) - 1)
+    for sample in report.whole:
+        begin = (sample.sent if sample.first is None else sample.first) - report.start
+        end = max(sample.ended - report.start, begin + 1e-9)
+        for at in range(int(begin), min(math.ceil(end), len(tokens))):
+            shared = min(end, edges[at + 1]) - max(begin, edges[at])
+            tokens[at] += (sample.tokens or 0) * max(0.0, shared) / (end - begin)
+    widths = [after - before for before, after in itertools.pairwise(edges)]
+    return edges, [number / width for number, width in zip(tokens, widths, strict=True)]

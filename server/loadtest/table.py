@@ -27,7 +27,9 @@ def duration(seconds: float | None) -> str:
     """Three digits with a unit: `98.0 µs`, `4.21 ms`, `212 ms`, `1.23 s`; `-` for None."""
     if seconds is None:
         return "-"
-    if 0 < seconds < 0.0001:
+    if seconds == 0:
+        return "0 ms"
+    if seconds < 0.0001:
         return f"{_digits(seconds * 1e6)} µs"
     if seconds < 0.9995:
         return f"{_digits(seconds * 1000)} ms"
@@ -119,7 +121,8 @@ def sweep(reports: Sequence[Report]) -> list[str]:
         for note in _notes(report):
             steps_of.setdefault(note, []).append(report.load.label)
     for note, steps in steps_of.items():
-        lines += ["", f"  {'; '.join(steps)}: {note}"]
+        where = "every step" if len(steps) == len(reports) > 1 else "; ".join(steps)
+        lines += ["", f"  {where}: {note}"]
     return lines
 
 

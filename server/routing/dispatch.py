@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ from server.errors import (
     UnavailableError,
     UpstreamError,
     UpstreamProtocol,
-    UpstreamTimeout,
 )
 from server.protocol import sse
 from server.protocol.request import Request
@@ -33,8 +32,6 @@ from server.transport import Response, Transport
 MAX_ATTEMPTS: Final = 3
 #: Seconds between two `: waiting` comments.
 COMMENT_EVERY: Final = 5.0
-#: Bytes per second that a client must take of a whole answer, beyond the write time-out.
-SLOWEST: Final = 64 * 1024
 #: Bytes of an upstream's error answer that are looked at.
 _ERROR_BODY: Final = 64 * 1024
 
@@ -138,6 +135,10 @@ class _Run:
 
     def _next(self) -> Step | None:
         """The best step not tried yet, by how the targets are now."""
+        if self.routes and not self.tried:  # nearly every request ends here
+            first = self.routes[0].target
+            if first.ready and first.refuses(self.request) is None:
+                return _FIRST
         candidates = []
         for index, route in enumerate(self.routes):
             target = route.target
@@ -185,9 +186,10 @@ class _Run:
             pause = max(0.0, self.pace.waiting - (self.clock() - request.arrived))
             while not (await asyncio.wait({waiter}, timeout=pause))[0]:
                 pause = COMMENT_EVERY
+                await self._room()
                 if not sink.started:
-                    await self._to_client(sink.start_stream())
-                await self._to_client(sink.write(sse.comment("waiting")))
+                    sink.start_stream()
+                sink.push(sse.comment("waiting"))
             await waiter
         finally:
             if not waiter.done():
@@ -206,8 +208,7 @@ class _Run:
         outcome = "internal"
         relay: StreamRelay | None = None
         try:
-            async with self._deadline():
-                response = await target.send(self.request, self.transport)
+            response = await target.send(self.request, self.transport)
             try:
                 if response.status != 200:
                     raise await self._error_of(response)
@@ -216,16 +217,16 @@ class _Run:
                     await relay.run()
                     record.end = "done"
                 else:
-                    async with self._deadline():
-                        body = await whole(
-                            response,
-                            self.request,
-                            record,
-                            timeouts=target.timeouts,
-                            limit=self.pace.answer_limit,
-                        )
+                    body = await whole(
+                        response,
+                        self.request,
+                        record,
+                        timeouts=target.timeouts,
+                        limit=self.pace.answer_limit,
+                    )
                     self._answered(route, index)
-                    await self._to_client(self.sink.whole(body), len(body))
+                    await self._room()
+                    self.sink.whole(body)
             finally:
                 response.close()
             outcome = "ok"
@@ -258,8 +259,9 @@ class _Run:
             record.end = _end_reason(error)
             record.error = error.code
             pending = relay.pending if relay else b""
-            await self._to_client(self.sink.write(pending + error_event(error)))
-            await self._to_client(self.sink.end())
+            await self._room()
+            self.sink.push(pending + error_event(error))
+            self.sink.end()
             return True
         if not error.retryable:
             raise error
@@ -301,31 +303,21 @@ class _Run:
 
     async def _error_of(self, response: Response) -> UpstreamError:
         body = b""
-        with contextlib.suppress(UpstreamError, TimeoutError):
-            async with asyncio.timeout(10):
-                body = await response.read_all(_ERROR_BODY)
+        with contextlib.suppress(UpstreamError):
+            response.expect(time.monotonic() + 10)
+            body = await response.read_all(_ERROR_BODY)
         return openai.error_in(response.status, response.headers, body)
 
-    async def _to_client(self, sending: Awaitable[None], size: int = 0) -> None:
-        """Wait for a write of the loop's own; SlowClient when the client does not take it."""
+    async def _room(self) -> None:
+        """Until the client reads; SlowClient when it does not."""
+        if self.sink.flowing:
+            return
         try:
-            async with asyncio.timeout(self.pace.write + size / SLOWEST):
-                await sending
+            async with asyncio.timeout(self.pace.write):
+                await self.sink.drain()
         except TimeoutError:
             self.record.end = self.record.end or "slow_client"
             raise SlowClient("The client does not read.") from None
-
-    @contextlib.asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        """The request's one deadline, as an UpstreamTimeout."""
-        left = max(0.0, self.request.deadline - self.clock())
-        try:
-            async with asyncio.timeout(left):
-                yield
-        except TimeoutError:
-            raise UpstreamTimeout(
-                "The request's deadline passed before an answer was complete.", outcome="deadline"
-            ) from None
 
 
 def error_event(error: RoundhouseError) -> bytes:
@@ -338,6 +330,7 @@ def _end_reason(error: UpstreamError) -> str:
     return outcome if outcome in _ENDS else "upstream_error"
 
 
+_FIRST: Final = Step(0, wait=False, reason="ready")
 #: Outcomes that show a target in health: it answered, and said no.
 _ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth"})
 _ENDS: Final = frozenset({"stall", "protocol", "truncated", "reset", "aborted"})

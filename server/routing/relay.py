@@ -23,7 +23,7 @@ from server.protocol import sse
 from server.protocol.functions import answer_back
 from server.protocol.request import Request
 from server.routing.record import Record
-from server.transport import AttemptTimeouts, Response
+from server.transport import AttemptTimeouts, Response, past_deadline
 
 
 class SlowClient(RoundhouseError):
@@ -33,28 +33,35 @@ class SlowClient(RoundhouseError):
     code = "slow_client"
 
 
-_STALLED: Final = "The upstream stopped in the middle of the answer."
 _NO_TEXT: Final = "The upstream sent bytes that are no text."
 
 
 class Sink(Protocol):
-    """The client's side of one exchange."""
+    """The client's side of one exchange. What is sent while the client does not read piles up:
+    `drain` first where `flowing` is false."""
 
     #: The response's head is out.
     started: bool
     #: The first `data:` event is out: no second attempt from here on.
     committed: bool
 
-    async def start_stream(self) -> None:
+    @property
+    def flowing(self) -> bool:
+        """The client reads."""
+
+    async def drain(self) -> None:
+        """Until the client has read most of what was sent, or has gone."""
+
+    def push(self, data: bytes) -> None:
+        """Send bytes of a started stream."""
+
+    def start_stream(self) -> None:
         """Send the head of a stream: 200, text/event-stream."""
 
-    async def write(self, data: bytes) -> None:
-        """Send bytes of a started stream; waits while the client does not read."""
-
-    async def end(self) -> None:
+    def end(self) -> None:
         """End a started stream."""
 
-    async def whole(self, body: bytes) -> None:
+    def whole(self, body: bytes) -> None:
         """Send a whole answer, 200 and JSON."""
 
 
@@ -67,14 +74,14 @@ async def whole(
     limit: int,
 ) -> bytes:
     """Read a non-stream answer to its end and check that it is one. Returns its bytes."""
-    clock = asyncio.get_running_loop().time
+    now = time.monotonic()
+    response.expect(now + timeouts.first_byte, timeouts.inter_chunk, cap=request.deadline)
     try:
-        async with asyncio.timeout(timeouts.first_byte) as guard:
-            payload = await response.read_all(
-                limit, progress=lambda: guard.reschedule(clock() + timeouts.inter_chunk)
-            )
-    except TimeoutError:
-        raise UpstreamTimeout(_STALLED, outcome="stall") from None
+        payload = await response.read_all(limit)
+    except UpstreamTimeout:
+        if time.monotonic() >= request.deadline:
+            raise past_deadline() from None
+        raise
     if request.surface in ("tokenize", "detokenize"):
         return payload
     if not _is_text(payload):
@@ -123,8 +130,11 @@ class StreamRelay:
         self._splitter = sse.Splitter(event_limit)
         self._observe_gap = observe_gap
         self._committing = committing
-        self._writing = False
         self._done = False
+        #: When the last read came in, from the commit point on.
+        self._last = 0.0
+        #: What the client has to make room for.
+        self._held = b""
         #: The block now at hand holds a `data:` event for the client.
         self._has_data = False
         #: Good events that came in one read with the one that broke the stream.
@@ -132,58 +142,70 @@ class StreamRelay:
 
     async def run(self) -> None:
         """Raises UpstreamError (before or after the commit point: see the sink) or SlowClient."""
+        response, sink, patience = self._response, self._sink, self._timeouts.inter_chunk
+        now = time.monotonic()
+        begin_by = min(now + self._timeouts.first_byte, self._request.deadline)
+        response.expect(begin_by)
         try:
-            async with asyncio.timeout(None) as guard:
-                await self._pump(guard)
-        except TimeoutError:
-            if self._writing:
-                raise SlowClient("The client does not read.") from None
-            if self._sink.committed:
-                raise UpstreamTimeout(_STALLED, outcome="stall") from None
+            while not self._done:
+                await response.stream(self._take)
+                if self._held:
+                    held, self._held = self._held, b""
+                    await self._drain()
+                    self._send(held)
+                if sink.committed:
+                    response.expect(time.monotonic() + patience, patience)
+        except UpstreamTimeout:
+            if sink.committed:
+                raise
             late = time.monotonic() >= self._request.deadline
             raise UpstreamTimeout(
                 "The upstream did not begin to answer in time.",
                 outcome="deadline" if late else "first_byte_timeout",
             ) from None
+        response.finish()
+        if not sink.flowing:
+            await self._drain()
+        sink.end()
 
-    async def _pump(self, guard: asyncio.Timeout) -> None:
-        # The guard keeps the loop's clock, whose origin and steps are the loop's own business.
-        clock = asyncio.get_running_loop().time
-        sink, splitter, now = self._sink, self._splitter, time.monotonic
-        last = 0.0
-        begin_by = clock() + min(self._timeouts.first_byte, self._request.deadline - now())
-        guard.reschedule(begin_by)
-        while not self._done:
-            data = await self._response.read()
-            if not data:
-                raise UpstreamTruncated("The upstream's answer ended before it was complete.")
-            read_at = now()
-            if last:
-                self._observe_gap(read_at - last)
-            block = splitter.feed(data)
-            if block and (out := self._inspect(block)):
-                self._writing = True
-                guard.reschedule(clock() + self._write_timeout)
-                if self._has_data and not sink.committed:
-                    self._commit()
-                if not sink.started:
-                    await sink.start_stream()
-                await sink.write(out)
-                self._writing = False
-                if not sink.committed:
-                    guard.reschedule(begin_by)
-            if sink.committed:
-                last = read_at
-                guard.reschedule(clock() + self._timeouts.inter_chunk)
-        self._response.finish()
-        self._writing = True
-        guard.reschedule(clock() + self._write_timeout)
-        await sink.end()
+    def _take(self, data: bytes) -> bool:
+        """One read from the target, sent on at once. False to be asked again from `run`."""
+        if not data:
+            raise UpstreamTruncated("The upstream's answer ended before it was complete.")
+        if self._last:
+            read_at = time.monotonic()
+            self._observe_gap(read_at - self._last)
+            self._last = read_at
+        block = self._splitter.feed(data)
+        if not block or not (out := self._inspect(block)):
+            return not self._done
+        if not self._sink.flowing:
+            self._held = out
+            return False
+        committed = self._sink.committed
+        self._send(out)
+        # The first time `run` sets the clock that holds from the commit point on.
+        return committed and not self._done
+
+    def _send(self, out: bytes) -> None:
+        sink = self._sink
+        if not sink.committed and self._has_data:
+            self._commit()
+        if not sink.started:
+            sink.start_stream()
+        sink.push(out)
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await self._sink.drain()
+        except TimeoutError:
+            raise SlowClient("The client does not read.") from None
 
     def _commit(self) -> None:
         self._committing()
         self._sink.committed = True
-        self._record.first_token = time.monotonic()
+        self._last = self._record.first_token = time.monotonic()
 
     def _inspect(self, block: bytes) -> bytes:
         """The bytes of the block that are for the client."""

@@ -12,7 +12,6 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 import msgspec
@@ -51,16 +50,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _encode = msgspec.json.Encoder().encode
 
 
-class _Settings:
+class Settings:
     """What a reload may change."""
 
     level: int = logging.INFO
     access: bool = True
+    json: bool = True
 
 
 #: Shared with every logger in use, so changed in place, never replaced.
 _processors: list[Processor] = []
-_settings = _Settings()
+settings = Settings()
 
 
 class Output:
@@ -70,11 +70,37 @@ class Output:
         self.name = name
 
     def msg(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+        if _held:
+            line = "\n".join([*_held, line])
+            _held.clear()
+        _write(line)
 
     debug = info = warning = error = critical = exception = log = msg
+
+
+#: Lines that wait to be written together, in order, before any other line.
+_held: list[str] = []
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def hold(line: str) -> bool:
+    """Keep a line for the next `flush`, or for the next line of another kind. True for the first
+    one held: whoever gets it sees to the flush."""
+    _held.append(line)
+    return len(_held) == 1
+
+
+def flush() -> None:
+    """Write what is held."""
+    if _held:
+        text = "\n".join(_held)
+        _held.clear()
+        _write(text)
 
 
 class Logger(structlog.stdlib.BoundLogger):
@@ -83,7 +109,7 @@ class Logger(structlog.stdlib.BoundLogger):
     def _proxy_to_logger(
         self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any
     ) -> Any:
-        if _LEVELS.get(method_name, logging.CRITICAL) < _settings.level:
+        if _LEVELS.get(method_name, logging.CRITICAL) < settings.level:
             return None
         return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
 
@@ -116,10 +142,11 @@ def configure(level: Level = "info", format: Format = "auto", *, access: bool = 
 
     uvicorn must run with `log_config=None`, or it puts its own handlers back.
     """
-    _settings.level = _LEVELS[level]
-    _settings.access = access
+    settings.level = _LEVELS[level]
+    settings.access = access
     if format == "auto":
         format = "console" if sys.stderr is not None and sys.stderr.isatty() else "json"
+    settings.json = format == "json"
     _processors[:] = [
         _name_and_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -139,18 +166,18 @@ def configure(level: Level = "info", format: Format = "auto", *, access: bool = 
 
 
 def _configure_stdlib() -> None:
-    debug = _settings.level <= logging.DEBUG
+    debug = settings.level <= logging.DEBUG
     root = logging.getLogger()
     if not any(isinstance(handler, StdlibHandler) for handler in root.handlers):
         root.addHandler(StdlibHandler())
-    root.setLevel(max(_settings.level, logging.INFO if debug else logging.WARNING))
+    root.setLevel(max(settings.level, logging.INFO if debug else logging.WARNING))
     for name in _ROUTED:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
     for name in _QUIET:
-        logging.getLogger(name).setLevel(max(_settings.level, logging.WARNING))
-    logging.getLogger("server").setLevel(_settings.level)
+        logging.getLogger(name).setLevel(max(settings.level, logging.WARNING))
+    logging.getLogger("server").setLevel(settings.level)
     logging.captureWarnings(True)
 
 
@@ -205,57 +232,3 @@ def _console() -> Processor:
         sort_keys=False,
         pad_event_to=24,
     )
-
-
-# --- one line per request
-
-_log = structlog.get_logger("roundhouse.request")
-#: A client chooses these two; a log line stays short.
-_CLIENTS_OWN: Final = {"client_id": 128, "model": 200}
-
-
-@dataclass(slots=True, kw_only=True)
-class RequestLog:
-    """What the log says of one request. No prompts, no answers, no keys: `key` is a key's name.
-
-    Seconds are `time.monotonic()` differences. `error` is the code that the client saw, `detail`
-    is for the operator. Fields that are None are left out of the line.
-    """
-
-    id: str
-    endpoint: str
-    status: int
-    duration_s: float
-    client_id: str | None = None
-    key: str | None = None
-    model: str | None = None
-    target: str | None = None
-    attempts: int = 0
-    stream: bool = False
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    ttft_s: float | None = None
-    end: str | None = None
-    error: str | None = None
-    detail: str | None = None
-
-    def emit(self) -> None:
-        """Write the line, unless access lines are off: `warning` for a 5xx, else `info`."""
-        if not _settings.access:
-            return
-        line: dict[str, Any] = {}
-        for name in _FIELDS:
-            item = getattr(self, name)
-            if item is None:
-                continue
-            if name in _CLIENTS_OWN:
-                item = item[: _CLIENTS_OWN[name]]
-            line[name] = round(item, 6) if isinstance(item, float) else item
-        if self.status >= 500:
-            _log.warning("request", **line)
-        else:
-            _log.info("request", **line)
-
-
-_FIELDS: Final = tuple(field.name for field in fields(RequestLog))

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry
+
+from server.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 
 OTHER: Final = "other"
 
@@ -27,7 +28,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._models: frozenset[str] = frozenset()
-        self._labelled: list[tuple[MetricWrapperBase, tuple[str, ...]]] = []
+        self._all: list[AnyInstrument] = []
 
         self.requests = self._add(
             Counter,
@@ -152,16 +153,14 @@ class Metrics:
         buckets: tuple[float, ...] | None = None,
     ) -> Any:
         extra = {} if buckets is None else {"buckets": buckets}
-        metric = kind(name, text, labels, registry=self.registry, **extra)
-        self._labelled.append((metric, labels))
+        metric = kind(name, text, labels, **extra)
+        self.registry.register(metric)
+        self._all.append(metric)
         return metric
 
     def describe(self) -> list[tuple[str, str, tuple[str, ...], str]]:
         """(name, type, labels, text) of every metric, for docs and completeness tests."""
-        return [
-            (metric._name, str(metric._type), labels, metric._documentation)
-            for metric, labels in self._labelled
-        ]
+        return [(metric.name, metric.kind, metric.label_names, metric.text) for metric in self._all]
 
     def set_models(self, names: Iterable[str]) -> None:
         """The names that may appear as `model`; anything else is counted as `other`."""
@@ -176,9 +175,9 @@ class Metrics:
         gone = set(names)
         if not gone:
             return
-        for metric, labels in self._labelled:
-            if label not in labels:
+        for metric in self._all:
+            if label not in metric.label_names:
                 continue
-            at = labels.index(label)
-            for values in [v for v in list(metric._metrics) if v[at] in gone]:
+            at = metric.label_names.index(label)
+            for values in [v for v in metric.series if v[at] in gone]:
                 metric.remove(*values)

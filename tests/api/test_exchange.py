@@ -131,6 +131,7 @@ async def test_books_are_kept(
         == 1
     )
     assert await count(server, "roundhouse_requests_in_flight", endpoint="chat", model="m") == 0
+    logs.flush()
     text = capsys.readouterr().err
     (line,) = [json.loads(x) for x in text.splitlines() if '"end"' in x]
     assert line["id"] == answer.headers["x-request-id"]

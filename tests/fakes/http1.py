@@ -48,7 +48,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         # 0: `write` returns when the kernel has the bytes, so a test sees real back-pressure.
-        self._transport.set_write_buffer_limits(high=0)
+        # Under TLS asyncio looks at the limit again only when the peer speaks: that may be never.
+        if transport.get_extra_info("ssl_object") is None:
+            self._transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         if self._sndbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._sndbuf)

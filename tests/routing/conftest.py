@@ -46,26 +46,30 @@ class MemorySink:
     def data(self) -> bytes:
         return b"".join(self.writes)
 
-    async def start_stream(self) -> None:
+    @property
+    def flowing(self) -> bool:
+        return self.reads.is_set()
+
+    async def drain(self) -> None:
+        await self.reads.wait()
+
+    def start_stream(self) -> None:
         assert not self.started
         self.started = True
 
-    async def write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> None:
         assert self.started
         assert not self.ended
         assert data
-        await self.reads.wait()
         self.writes.append(data)
         self.written.add()
 
-    async def end(self) -> None:
+    def end(self) -> None:
         assert self.started
-        await self.reads.wait()
         self.ended += 1
 
-    async def whole(self, body: bytes) -> None:
+    def whole(self, body: bytes) -> None:
         assert not self.started
-        await self.reads.wait()
         self.started = True
         self.ended += 1
         self.answer = body

@@ -1,7 +1,6 @@
-"""Upstream HTTP behind one small seam: send → head, then "all bytes since the last read".
+"""Upstream HTTP through a proxy, by aiohttp: slower than our own wires, and at home in odd places.
 
-No type of an HTTP library leaves this module, and every exception of one becomes an UpstreamError
-with its outcome. Nothing is ever sent twice: no redirects, no retries, no decompression.
+Nothing is ever sent twice here either: no redirects, no retries, no decompression.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -29,31 +29,12 @@ from server.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from server.transport.pool import IDLE, tls_context
+from server.transport.seam import AttemptTimeouts, Endpoint, Response
+from server.transport.wire import READ_AHEAD
 
-#: Idle connections are retired after this many seconds, before the peers' own keep-alive ends
-#: (engines are started with 75 s, providers keep a minute or more).
-IDLE: Final = 30.0
-#: Bytes read ahead per connection before the socket is paused.
-READ_AHEAD: Final = 64 * 1024
 #: Seconds that the end of a finished answer may take, for its connection to be kept.
 LINGER: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a target listens: a base URL, and a Unix socket's path when it is one."""
-
-    base_url: str
-    uds: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptTimeouts:
-    """Seconds; see `config.schema.Timeouts`. `connect` covers look-up, connection and TLS."""
-
-    connect: float
-    first_byte: float
-    inter_chunk: float
 
 
 class _Body(aiohttp_payload.BytesPayload):
@@ -90,14 +71,14 @@ def _end(payload: StreamReader | None, why: BaseException | None) -> None:
         payload.set_exception(why or aiohttp.ClientPayloadError("the connection was closed"))
 
 
-class _Pool(aiohttp.BaseConnector):
+class _Pool(aiohttp.TCPConnector):
     """A pool that never hands out a connection on which unasked bytes have come in.
 
     aiohttp would take them for the answer to the next request, which may be anybody's.
     """
 
-    def __init__(self, **how: Any) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE, **how)
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE, ttl_dns_cache=10, ssl=tls_context())
         self._factory = functools.partial(_Wire, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
@@ -112,18 +93,8 @@ class _Pool(aiohttp.BaseConnector):
             connection.close()
 
 
-class _Tcp(_Pool, aiohttp.TCPConnector):
-    pass
-
-
-class _Unix(_Pool, aiohttp.UnixConnector):
-    pass
-
-
-class Response:
-    """An answer whose head is in. `close()` is immediate and may be called at any time."""
-
-    __slots__ = ("_finished", "_lingering", "_response", "headers", "status")
+class LibraryResponse(Response):
+    """An answer that aiohttp reads."""
 
     def __init__(
         self, response: aiohttp.ClientResponse, lingering: set[aiohttp.ClientResponse]
@@ -131,48 +102,40 @@ class Response:
         self._response = response
         self._lingering = lingering
         self._finished = False
+        self._due, self._cap = math.inf, math.inf
+        self._patience: float | None = None
         self.status = response.status
-        #: Lower-case names; of repeated ones the last.
-        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
+        self.headers = {k.lower(): v for k, v in response.headers.items()}
+
+    def expect(self, by: float, patience: float | None = None, cap: float = math.inf) -> None:
+        self._due, self._patience, self._cap = min(by, cap), patience, cap
 
     async def read(self) -> bytes:
-        """All bytes since the last read, at least one; `b""` at the proper end of the answer.
-
-        Not reading pauses the peer. Raises UpstreamTruncated, UpstreamProtocol, both only after
-        the last byte that came in.
-        """
         content = self._response.content
         try:
-            return await content.readany()
+            left = None if self._due == math.inf else max(0.0, self._due - time.monotonic())
+            async with asyncio.timeout(left):
+                data = await content.readany()
+        except TimeoutError:
+            raise UpstreamTimeout(
+                "The upstream stopped in the middle of the answer.", outcome="stall"
+            ) from None
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             # aiohttp raises at once, over bytes that had come in before and were not read yet.
             if data := content._read_nowait(-1):
                 return data
             raise translate(error, reading=True) from error
-
-    async def read_all(self, limit: int, *, progress: Callable[[], None] = lambda: None) -> bytes:
-        """The whole body; `progress` hears of each read. Over `limit` bytes: UpstreamProtocol."""
-        parts: list[bytes] = []
-        size = 0
-        while data := await self.read():
-            parts.append(data)
-            size += len(data)
-            progress()
-            if size > limit:
-                raise UpstreamProtocol(
-                    "The upstream's answer is too large.", detail=f"more than {limit} bytes"
-                )
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._patience is not None:
+            self._due = min(time.monotonic() + self._patience, self._cap)
+        return data
 
     def finish(self) -> None:
-        """All that matters was read: the connection is kept if the rest comes within LINGER."""
         self._finished = True
         if not self._response.closed:
             self._lingering.add(self._response)
             asyncio.get_running_loop().call_later(LINGER, self._drop)
 
     def close(self) -> None:
-        """Drop the answer. Unless it was read to its end or finished, its connection closes now."""
         if not self._finished:
             self._response.close()
 
@@ -181,12 +144,20 @@ class Response:
         self._response.close()
 
 
-class Transport:
-    """Connection pools: one for TCP and TLS, one per Unix socket."""
+class LibraryTransport:
+    """aiohttp's pool, for endpoints with a proxy."""
 
     def __init__(self) -> None:
-        self._tcp: aiohttp.ClientSession | None = None
-        self._unix: dict[str, aiohttp.ClientSession] = {}
+        self._session = aiohttp.ClientSession(
+            connector=_Pool(),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            raise_for_status=False,
+            read_bufsize=READ_AHEAD,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept"),
+            headers={"accept-encoding": "identity", "user-agent": "roundhouse"},
+        )
         self._lingering: set[aiohttp.ClientResponse] = set()
 
     async def send(
@@ -198,25 +169,23 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes,
         timeouts: AttemptTimeouts,
+        due: float,
     ) -> Response:
-        """Send one request and wait for the answer's head.
-
-        Raises ConnectFailed (nothing was sent), UpstreamReset, UpstreamTimeout, UpstreamProtocol.
-        Cancelling closes the connection.
-        """
+        """See `Transport.send`. `due`: when the head must be in."""
 
         async def once() -> aiohttp.ClientResponse:
-            return await self._session(endpoint.uds).request(
+            return await self._session.request(
                 method,
                 endpoint.base_url + path,
                 data=_Body(body),
                 headers=headers,
+                proxy=endpoint.proxy,
                 timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
                 allow_redirects=False,
             )
 
         try:
-            async with asyncio.timeout(timeouts.first_byte):
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
                 try:
                     response = await once()
                 except aiohttp.ClientConnectionError as error:
@@ -227,53 +196,19 @@ class Transport:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise translate(error) from error
             raise UpstreamTimeout(
-                "The upstream did not answer in time.",
-                outcome="first_byte_timeout",
-                detail=f"no head within {timeouts.first_byte:g} s",
+                "The upstream did not answer in time.", outcome="first_byte_timeout"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise translate(error) from error
-        return Response(response, self._lingering)
-
-    def _session(self, uds: str | None) -> aiohttp.ClientSession:
-        if uds is None:
-            if self._tcp is None:
-                self._tcp = self._open(_Tcp(ttl_dns_cache=10))
-            return self._tcp
-        session = self._unix.get(uds)
-        if session is None:
-            session = self._unix[uds] = self._open(_Unix(path=uds))
-        return session
-
-    @staticmethod
-    def _open(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            raise_for_status=False,
-            read_bufsize=READ_AHEAD,
-            trust_env=False,
-            skip_auto_headers=("User-Agent", "Accept"),
-            headers={"accept-encoding": "identity", "user-agent": "roundhouse"},
-        )
-
-    async def forget(self, uds: str) -> None:
-        """Close the pool of a Unix socket whose engine is gone."""
-        if session := self._unix.pop(uds, None):
-            await session.close()
+        return LibraryResponse(response, self._lingering)
 
     async def close(self) -> None:
         """Close every connection."""
-        sessions = [*self._unix.values(), *([self._tcp] if self._tcp else [])]
-        self._unix.clear()
-        self._tcp = None
         for response in self._lingering:
             response.close()
         self._lingering.clear()
-        for session in sessions:
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                await session.close()
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await self._session.close()
 
 
 def _unsent(error: aiohttp.ClientConnectionError) -> bool:
@@ -301,6 +236,8 @@ def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:
             unreachable = "dns", "The upstream's name could not be resolved."
         case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch() | ssl.SSLError():
             unreachable = "tls", "No secure connection to the upstream could be made."
+        case aiohttp.ClientHttpProxyError():
+            unreachable = "refused", "The proxy to the upstream refused."
         case aiohttp.ClientConnectorError():
             unreachable = "refused", "The upstream refused the connection."
     if unreachable is not None:
