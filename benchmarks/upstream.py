@@ -83,12 +83,21 @@ class Upstream:
         self.requests = 0
         self.chunks_sent = 0
         self.open_streams = 0
+        self._paced: set[_Peer] = set()
         self._random = random.Random(7)
 
     async def listen(self, port: int = 0, host: str = "127.0.0.1") -> asyncio.Server:
         """Accept connections; `server.sockets[0].getsockname()` has the port."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: _Peer(self), host, port, backlog=2048)
+
+    def hang_up(self) -> int:
+        """End the paced streams that are still open, and say how many: a gateway whose clients have
+        left and that reads on would have the mock write for ever."""
+        left = list(self._paced)
+        for peer in left:
+            peer.transport.abort()
+        return len(left)
 
 
 class _Peer(asyncio.Protocol):
@@ -109,17 +118,20 @@ class _Peer(asyncio.Protocol):
         if self.timer is not None:
             self.timer.cancel()
         if self.streaming:
-            self.streaming = False
-            self.owner.open_streams -= 1
+            self._streamed()
 
     def data_received(self, data: bytes) -> None:
         if self.missing > 0:
-            self.parts.append(data)
+            rest = data[self.missing :]
+            self.parts.append(data[: self.missing] if rest else data)
             self.missing -= len(data)
             if self.missing <= 0:
                 whole = b"".join(self.parts)
                 self.parts = []
+                self.missing = 0
                 self._answer(self.head, whole)
+                if rest:
+                    self.data_received(rest)
             return
         if self.held:
             data = self.held + data
@@ -136,6 +148,12 @@ class _Peer(asyncio.Protocol):
             if len(body) < length:
                 self.head, self.parts, self.missing = head, [body], length - len(body)
                 self.held = b""
+                return
+            rest = body[length:]
+            if rest:  # the next request, sent without waiting for this one's answer
+                self.held = b""
+                self._answer(head, body[:length])
+                self.data_received(rest)
                 return
         elif b"\r\ntransfer-encoding: chunked" in head and not body.endswith(b"0\r\n\r\n"):
             self.held = data
@@ -157,7 +175,13 @@ class _Peer(asyncio.Protocol):
         else:
             owner.open_streams += 1
             self.streaming = True
+            owner._paced.add(self)
             self._pace(owner.pace)
+
+    def _streamed(self) -> None:
+        self.streaming = False
+        self.owner.open_streams -= 1
+        self.owner._paced.discard(self)
 
     def _pace(self, pace: Pace) -> None:
         self.transport.write(_STREAM_HEAD + framed(_FIRST))
@@ -176,8 +200,7 @@ class _Peer(asyncio.Protocol):
             return
         if number == chunks:
             self.transport.write(framed(_LAST) + framed(_DONE) + b"0\r\n\r\n")
-            self.streaming = False
-            self.owner.open_streams -= 1
+            self._streamed()
             return
         self.transport.write(
             framed(event(f'{{"content":"{number:05d}.{int(due):016d}.{now:016d}"}}'))

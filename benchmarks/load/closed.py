@@ -8,46 +8,104 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
-from benchmarks.load.wire import BadAnswer, Place, check, request
+from benchmarks.load.wire import BadAnswer, Checker, Place, request
+
+_CONNECT: Final = 5.0
+_AGAIN: Final = 0.05  # before a connection that was lost or refused is tried again
+_POLL: Final = 0.01
 
 
 @dataclass
 class Closed:
-    """What a run saw. `seconds` is the measured time."""
+    """What a run saw. `seconds` is the measured time, `errors` are those of that time, and
+    `unfinished` are requests that were still without an answer some time after it."""
 
     seconds: float = 0.0
     total: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     errors: int = 0
     first_error: str = ""
+    unfinished: int = 0
 
     @property
     def rate(self) -> float:
         """Good answers per second."""
-        return len(self.total) / self.seconds
+        return len(self.total) / self.seconds if self.seconds else 0.0
+
+
+def _why(error: OSError) -> str:
+    return str(error) or type(error).__name__
 
 
 class _Run:
     def __init__(self, place: Place, *, stream: bool, prompt: int) -> None:
-        self.place, self.stream = place, stream
+        self.place = place
         self.bytes = request(place, stream=stream, prompt=prompt)
+        self.checker = Checker(stream=stream)
         self.result = Closed()
+        self.ended = 0  # answers and errors since the beginning
         self.measuring = False
         self.running = True
         self.open: set[_Client] = set()
+        self.connecting: set[asyncio.Task[None]] = set()
         self.idle = asyncio.Event()
 
     def count(self, sent: float, first: float, now: float) -> None:
+        self.ended += 1
         if self.measuring:
             self.result.total.append(now - sent)
             self.result.first.append(first - sent)
 
     def error(self, text: str) -> None:
-        self.result.errors += 1
+        self.ended += 1
+        if self.measuring:
+            self.result.errors += 1
         self.result.first_error = self.result.first_error or text
+
+    def connect(self, after: float = 0.0) -> None:
+        task = asyncio.ensure_future(self._connect(after))
+        self.connecting.add(task)
+        task.add_done_callback(self.connecting.discard)
+
+    async def _connect(self, after: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(after)
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    await loop.create_connection(
+                        lambda: _Client(self), self.place.host, self.place.port
+                    )
+            except OSError as error:  # TimeoutError is one
+                self.error(f"no connection: {_why(error)}")
+                after = _AGAIN
+            else:
+                return
+
+    async def until(self, seconds: float, answers: int, longest: float) -> None:
+        """Wait `seconds`, and on until `answers` have come, `longest` at most."""
+        begin = time.perf_counter()
+        goal = self.ended + answers
+        await asyncio.sleep(seconds)
+        left = longest - (time.perf_counter() - begin)
+        while self.ended < goal and left > 0:
+            await asyncio.sleep(_POLL)
+            left = longest - (time.perf_counter() - begin)
+
+    def stop(self) -> None:
+        """No new requests."""
+        self.running = False
+        for task in list(self.connecting):
+            task.cancel()
+
+    def end(self) -> None:
+        self.stop()
+        for client in list(self.open):
+            client.transport.abort()
 
 
 class _Client(asyncio.Protocol):
@@ -55,6 +113,8 @@ class _Client(asyncio.Protocol):
         self.run = run
         self.buffer = bytearray()
         self.size = 0  # of the whole answer; 0: not known; -1: chunked
+        self.head = 0
+        self.asked = False
         self.sent = self.first = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,6 +126,7 @@ class _Client(asyncio.Protocol):
         self.buffer = bytearray()
         self.size = 0
         self.first = 0.0
+        self.asked = True
         self.sent = time.perf_counter()
         self.transport.write(self.run.bytes)
 
@@ -76,39 +137,24 @@ class _Client(asyncio.Protocol):
             end = buffer.find(b"\r\n\r\n")
             if end < 0:
                 return
-            head = bytes(buffer[:end]).lower()
-            at = head.find(b"\r\ncontent-length:")
-            if at >= 0:
-                stop = head.find(b"\r\n", at + 2)
-                length = int(head[at + 17 : stop if stop > 0 else None])
-                self.size = end + 4 + length
-            else:
-                self.size = -1
             self.head = end + 4
+            self.size = _size_of_answer(bytes(buffer[:end]).lower(), self.head)
         if self.first == 0.0 and len(buffer) > self.head:
             self.first = time.perf_counter()
-        if self.size > 0:
-            complete = len(buffer) >= self.size
-        else:
-            complete = buffer.endswith(b"0\r\n\r\n")
-        if complete:
-            now = time.perf_counter()
-            self._finished(bytes(buffer), now)
+        if len(buffer) >= self.size if self.size > 0 else buffer.endswith(b"0\r\n\r\n"):
+            self._finished(bytes(buffer), time.perf_counter())
 
     def _finished(self, raw: bytes, now: float) -> None:
         run = self.run
-        sent, first = self.sent, self.first or now
-        if run.running:
-            try:
-                check(raw, stream=run.stream)
-            except (BadAnswer, ValueError) as error:
-                run.error(str(error))
-            else:
-                run.count(sent, first, now)
-            if b"connection: close" in raw[: self.head].lower():
-                self.transport.close()
-            else:
-                self._next()
+        self.asked = False
+        try:
+            run.checker.check(raw, self.head)
+        except BadAnswer as error:
+            run.error(str(error))
+        else:
+            run.count(self.sent, self.first or now, now)
+        if run.running and b"connection: close" not in raw[: self.head].lower():
+            self._next()
         else:
             self.transport.close()
 
@@ -116,17 +162,21 @@ class _Client(asyncio.Protocol):
         run = self.run
         run.open.discard(self)
         if run.running:
-            if self.buffer or exc is not None:
-                run.error(f"connection lost in mid-answer: {exc}")
-            task = asyncio.ensure_future(_connect(run))
-            task.add_done_callback(lambda t: t.exception() if not t.cancelled() else None)
+            if self.buffer and self.asked:
+                run.error(f"connection lost in mid-answer: {exc or 'closed'}")
+            elif self.asked:
+                run.error(f"connection lost before the answer: {exc or 'closed'}")
+            run.connect(_AGAIN if self.asked else 0.0)
         elif not run.open:
             run.idle.set()
 
 
-async def _connect(run: _Run) -> None:
-    loop = asyncio.get_running_loop()
-    await loop.create_connection(lambda: _Client(run), run.place.host, run.place.port)
+def _size_of_answer(head: bytes, end: int) -> int:
+    at = head.find(b"\r\ncontent-length:")
+    if at < 0:
+        return -1
+    stop = head.find(b"\r\n", at + 2)
+    return end + int(head[at + 17 : stop if stop > 0 else None])
 
 
 async def closed(
@@ -137,23 +187,46 @@ async def closed(
     connections: int,
     warm_up: float,
     seconds: float,
+    at_least: int = 0,
+    longest: float = 0.0,
+    window: Callable[[], None] | None = None,
+    leave: float = 2.0,
 ) -> Closed:
-    """Load for `warm_up` seconds uncounted and `seconds` counted."""
+    """Load for `warm_up` seconds uncounted and `seconds` counted.
+
+    Both last on until `at_least` answers have come in each, `longest` at most: a slow gateway with
+    many connections would otherwise be gone before its first answer. `window` is called at the
+    beginning and at the end of the counted time.
+    """
     run = _Run(place, stream=stream, prompt=prompt)
-    for _ in range(connections):
-        await _connect(run)
-    await asyncio.sleep(warm_up)
-    run.measuring = True
-    begin = time.perf_counter()
-    await asyncio.sleep(seconds)
-    run.measuring = False
-    run.result.seconds = time.perf_counter() - begin
-    run.running = False
-    # Half-answered requests get a moment to end, so that the next turn finds quiet sockets.
     try:
-        async with asyncio.timeout(2):
-            await run.idle.wait()
-    except TimeoutError:
-        for client in list(run.open):
-            client.transport.abort()
+        for _ in range(connections):
+            run.connect()
+        await run.until(warm_up, at_least, longest)
+        run.measuring = True
+        if window is not None:
+            window()
+        begin = time.perf_counter()
+        await run.until(seconds, at_least, longest)
+        run.measuring = False
+        run.result.seconds = time.perf_counter() - begin
+        if window is not None:
+            window()
+    except BaseException:
+        run.end()
+        raise
+    await _leave(run, leave)
     return run.result
+
+
+async def _leave(run: _Run, leave: float) -> None:
+    """Half-answered requests get a moment to end, so that the next turn finds quiet sockets."""
+    run.stop()
+    if run.open:
+        try:
+            async with asyncio.timeout(leave):
+                await run.idle.wait()
+        except TimeoutError:
+            run.result.unfinished = len(run.open)
+    run.end()
+    await asyncio.sleep(0)
