@@ -2,7 +2,7 @@
 #
 # PYTHON=python3.12          builds the environments from that interpreter (3.11 to 3.13)
 # ROUNDHOUSE_ENGINE=cpu      installs the CPU engine though there is a GPU (auto, cpu, cuda)
-# ARGS="-k stream"           more arguments for pytest
+# ARGS="-k stream"           more arguments for pytest, or for a benchmark
 # PEERS="litellm portkey"    only these of the gateways that benchmarks compare with
 
 SHELL := /bin/sh
@@ -10,7 +10,7 @@ SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench-peers clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench-peers bench-engine clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ upgrade: ## write the locks anew with the newest of everything that is seven day
 
 bench-peers: ## install the gateways that benchmarks compare with: LiteLLM, Portkey, two routers
 	@$(or $(PYTHON),python3) benchmarks/peers/install.py $(PEERS)
+
+bench-engine: ## a real vLLM on the CPU, directly and through Roundhouse; nothing else should run
+	@$(SETUP) dev engine
+	$(BIN)/python -m benchmarks.engine $(ARGS)
 
 clean: ## remove the environments and all that tools have written
 	rm -rf .venv .venv-engine .bench .setup.lock tests/node/node_modules tests/node/npm-ci.log
