@@ -3,6 +3,7 @@
 # PYTHON=python3.12          builds the environments from that interpreter (3.11 to 3.13)
 # ROUNDHOUSE_ENGINE=cpu      installs the CPU engine though there is a GPU (auto, cpu, cuda)
 # ARGS="-k stream"           more arguments for pytest, or for a benchmark
+# BENCH="--quick"            more arguments for the benchmarks
 # PEERS="litellm portkey"    only these of the gateways that benchmarks compare with
 
 SHELL := /bin/sh
@@ -64,6 +65,10 @@ lock: ## write the locks anew; pins that still fit stay
 upgrade: ## write the locks anew with the newest of everything that is seven days old
 	@$(SETUP) dev
 	$(BIN)/python scripts/lock.py --upgrade
+
+bench: ## Roundhouse beside the gateways that are installed: tables, JSON and plots, about 20 minutes
+	@$(SETUP) dev
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 bench-peers: ## install the gateways that benchmarks compare with: LiteLLM, Portkey, two routers
 	@$(or $(PYTHON),python3) benchmarks/peers/install.py $(PEERS)
