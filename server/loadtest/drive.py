@@ -103,6 +103,8 @@ class _Step:
     def _more(self, due: float) -> bool:
         """May a request that is due then still begin?"""
         ends, tally = self.ends, self.tally
+        if self.hopeless.is_set():
+            return False
         if ends.requests is not None and tally.begun >= ends.requests:
             return False
         return ends.seconds is None or due - tally.start < ends.seconds

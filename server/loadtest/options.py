@@ -35,7 +35,7 @@ class Given:
     rate: str | None = None
     requests: int | None = None
     duration: str | None = None
-    warmup: int = 0
+    warmup: int = 1
     timeout: str = "5m"
     max_errors: int = 20
     seed: int | None = None
