@@ -5,7 +5,7 @@ A Target sends one request in its dialect and yields the answer's head; the rela
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from server.dialects import openai
@@ -131,10 +131,12 @@ class ProviderTarget:
     provider: str
     model: str
     base_url: str
-    headers: dict[str, str]
+    #: With the account's key, so no log shows them; a proxy's URL may hold a password.
+    headers: dict[str, str] = field(repr=False)
     timeouts: AttemptTimeouts
     retry_ambiguous: bool = False
     label: str = ""
+    proxy: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.label = self.label or f"{self.provider}/{self.model}"
@@ -162,7 +164,7 @@ class ProviderTarget:
 
     async def send(self, request: Request, transport: Transport) -> Response:
         return await transport.send(
-            Endpoint(self.base_url),
+            Endpoint(self.base_url, proxy=self.proxy),
             "POST",
             openai.PATHS[request.surface],
             headers={**_JSON, **self.headers},

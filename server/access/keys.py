@@ -31,6 +31,9 @@ _PROVIDERS: Final = (
 )
 
 
+_ALL: Final = ("*",)
+
+
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
     """Whom a request is from. `tenant` separates prefix caches and cannot be turned back into the
@@ -42,6 +45,8 @@ class KeyInfo:
 
     def allows(self, model: str) -> bool:
         """May this key use the model? A trailing `*` of a pattern stands for anything."""
+        if self.models == _ALL:
+            return True
         return any(
             model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern
             for pattern in self.models

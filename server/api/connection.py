@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
+import time
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -22,6 +25,8 @@ from server.telemetry.metrics import Metrics
 
 #: Bytes of a body from which the parser is spared it.
 _LARGE: Final = 64 * 1024
+_never: Final = math.inf
+_PLAIN_URL: Final = re.compile(rb"/[A-Za-z0-9._/-]*")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
 
@@ -37,6 +42,8 @@ class Protocol(HttpToolsProtocol):
     metrics: Metrics
 
     _head_timer: asyncio.TimerHandle | None = None
+    #: When the last answer was complete; infinite while there is a request.
+    _idle_since = math.inf
     _head_size = 0
     _head_done = False
     _flush_timer: asyncio.TimerHandle | None = None
@@ -76,15 +83,20 @@ class Protocol(HttpToolsProtocol):
         while not self.transport.is_closing():
             try:
                 self.parser.feed_data(data)
-                self._go_raw()
-                return
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError:
                 self.send_400_response("")
+            else:
+                if not self._head_done:
+                    if self._head_timer is None:
+                        self._arm()
+                elif self._announced > _LARGE:
+                    self._go_raw()
+                return
 
     def _go_raw(self) -> None:
-        if self._announced > _LARGE and self._head_done and self._body_in < self._announced:
+        if self._body_in < self._announced:
             self._raw_left = self._announced - self._body_in
             self._announced = 0
 
@@ -118,10 +130,8 @@ class Protocol(HttpToolsProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
-        self._unset_keepalive_if_required()
+        self._idle_since = _never
         self._head_size, self._head_done = 0, False
-        if self._head_timer is None:
-            self._arm()
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -152,7 +162,6 @@ class Protocol(HttpToolsProtocol):
             if parser.get_method() == b"CONNECT":
                 self.send_400_response("")
             return
-        self._unset_keepalive_if_required()
         before = self.cycle
         self.cycle = cycle = self._cycle_of(parser)
         if before is None or before.response_complete:
@@ -163,8 +172,10 @@ class Protocol(HttpToolsProtocol):
 
     def _cycle_of(self, parser: httptools.HttpRequestParser) -> Cycle:
         version = parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        raw_path = url.path
+        raw_path, query = self.url, b""
+        if _PLAIN_URL.fullmatch(raw_path) is None:
+            url = httptools.parse_url(raw_path)
+            raw_path, query = url.path, url.query or b""
         path = raw_path.decode("ascii")
         scope: dict[str, Any] = {
             "type": "http",
@@ -174,7 +185,7 @@ class Protocol(HttpToolsProtocol):
             "scheme": "http",
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
-            "query_string": url.query or b"",
+            "query_string": query,
             "root_path": "",
             "headers": self.headers,
             "server": self.server,
@@ -200,14 +211,21 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         assert isinstance(cycle, Cycle)
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        cycle.task = self.loop.create_task(self._run(cycle))
+        self.tasks.add(cycle.task)
+
+    async def _run(self, cycle: Cycle) -> None:
+        try:
+            await cycle.run_asgi(self.app)
+        finally:  # sooner and cheaper than a callback when it is done
+            assert cycle.task is not None
+            self.tasks.discard(cycle.task)
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            return
-        cycle.add(body)
         self._body_in += len(body)
+        if cycle is not None and not cycle.response_complete:
+            cycle.add(body)
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -220,12 +238,34 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        # Not uvicorn's own, which sets a timer per answer.
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._watch_flush()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = time.monotonic()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idle(self.timeout_keep_alive)
+
+    def _watch_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
+        # One lazy timer per connection: it looks how long the client has been idle by now.
+        self.timeout_keep_alive_task = None
+        left = self._idle_since + self.timeout_keep_alive - time.monotonic()
+        if left == _never or self.transport.is_closing():
+            return  # the next answer's end sets it again
+        if left > 0.002:
+            self._watch_idle(left)
+            return
+        self.transport.close()
         self._watch_flush()
 
     def send_400_response(self, msg: str) -> None:

@@ -6,6 +6,7 @@ ASGI has a message and often a task's turn. The other endpoints speak plain ASGI
 
 from __future__ import annotations
 
+import asyncio
 import http
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -30,6 +31,8 @@ class Cycle(RequestResponseCycle):
         self.on_gone: Callable[[], None] | None = None
         #: The body's pieces that nobody has taken, and their size.
         self.pieces: list[bytes] = []
+        #: The task that serves it, once it runs.
+        self.task: asyncio.Task[None] | None = None
         self.waiting = 0
 
     # --- the body ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import time
 from typing import Final
@@ -32,9 +33,16 @@ log = structlog.get_logger("roundhouse.request")
 
 def new_id() -> str:
     """An id of ours for one request. Clients' own ids are logged, never used."""
-    return "req_" + secrets.token_hex(12)
+    if not _ids:  # the system's randomness costs a call, whatever its size
+        drawn = secrets.token_hex(12 * 64)
+        _ids.extend(drawn[at : at + 24] for at in range(0, len(drawn), 24))
+    return "req_" + _ids.pop()
 
 
+_ids: list[str] = []
+
+
+@functools.lru_cache(maxsize=1024)
 def _visible(label: str) -> bytes:
     """A target's label for a header. A provider's model id may hold any sign."""
     return quote(label, safe="!#$&'()*+,/:;=?@[]~ ").encode()
@@ -73,7 +81,7 @@ class Exchange:
 
     async def run(self) -> None:
         """Answer. Never raises but for a cancellation from outside."""
-        self._task = asyncio.current_task()
+        self._task = self.cycle.task
         self.services.open.add(self)
         self.cycle.on_gone = self._client_left
         try:

@@ -100,6 +100,7 @@ def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Tar
         headers,
         times,
         retry_ambiguous=provider.retry_ambiguous,
+        proxy=provider.proxy.get_secret_value() if provider.proxy else None,
     )
 
 

@@ -165,6 +165,10 @@ class Provider(Strict):
     headers: dict[str, SecretStr] = Field(
         default_factory=dict, description="Extra headers sent with every request."
     )
+    proxy: SecretStr | None = Field(
+        None,
+        description="An HTTP proxy to go through: `http://host:3128`, or with `user:password@`.",
+    )
     retry_ambiguous: bool = Field(
         False,
         description="Try another target when this one broke after it may have done (and billed) "

@@ -45,6 +45,7 @@ ENGINE_ONLY: Final = frozenset(
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 #: No answer has so many tokens.
 _MOST: Final = 2**53
+_GAVE_UP: Final = ("abort", "error")
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 
 
@@ -97,13 +98,28 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: Any = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    prompt_tokens_details: _Details | None = None
+
+
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: Any = None
+    usage: _Usage | None = None
     error: Any = None
 
 
+class _OddAnswer(_Answer):
+    usage: Any = None
+
+
 _answer = msgspec.json.Decoder(_Answer)
+_odd_answer = msgspec.json.Decoder(_OddAnswer)
 
 
 def answer_in(payload: bytes) -> Facts:
@@ -112,35 +128,51 @@ def answer_in(payload: bytes) -> Facts:
     Raises UpstreamProtocol when it is no JSON object of this dialect.
     """
     try:
-        answer = _answer.decode(payload)
+        answer = _decoded(payload)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None
-    usage = _usage(answer.usage) if isinstance(answer.usage, dict) else None
-    choices = answer.choices
+    usage = None
+    if (said := answer.usage) is not None:
+        details = said.prompt_tokens_details
+        usage = Usage(
+            _count(said.prompt_tokens),
+            _count(said.completion_tokens),
+            _count(details.cached_tokens) if details is not None else 0,
+        )
+    aborted = False
+    if choices := answer.choices:
+        for choice in choices:
+            aborted |= choice.finish_reason in _GAVE_UP
     return Facts(
         usage=usage,
         usage_only=usage is not None and choices is not None and not choices,
-        aborted=any(c.finish_reason in ("abort", "error") for c in choices or ()),
+        aborted=aborted,
         error=answer.error,
     )
+
+
+def _decoded(payload: bytes) -> _Answer:
+    try:
+        return _answer.decode(payload)
+    except msgspec.ValidationError:
+        # `usage` may be anything: an upstream that counts in nonsense is no reason to break an
+        # answer. What else is wrong is wrong here too.
+        answer = _odd_answer.decode(payload)
+        said = answer.usage
+        if not isinstance(said, dict):
+            return _Answer(answer.choices, None, answer.error)
+        details = said.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        usage = _Usage(said.get("prompt_tokens"), said.get("completion_tokens"), _Details(cached))
+        return _Answer(answer.choices, usage, answer.error)
 
 
 event_in = answer_in
 
 
-def _usage(said: dict[str, Any]) -> Usage:
-    details = said.get("prompt_tokens_details")
-    return Usage(
-        prompt=_count(said.get("prompt_tokens")),
-        completion=_count(said.get("completion_tokens")),
-        cached=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
-    )
-
-
 def _count(value: Any) -> int:
-    """A count of tokens. An upstream that counts in nonsense is no reason to break an answer."""
     return int(value) if isinstance(value, int | float) and 0 < value < _MOST else 0
 
 

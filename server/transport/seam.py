@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.errors import UpstreamProtocol
 
@@ -14,12 +14,12 @@ from server.errors import UpstreamProtocol
 class Endpoint:
     """Where a target listens: a base URL, and a Unix socket's path when it is one.
 
-    `proxy` is the URL of an HTTP proxy to go through.
+    `proxy` is the URL of an HTTP proxy to go through, which may hold a password.
     """
 
     base_url: str
     uds: str | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
