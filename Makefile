@@ -11,7 +11,7 @@ SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench-peers bench-engine clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
