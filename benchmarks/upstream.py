@@ -83,7 +83,7 @@ class Upstream:
         self.requests = 0
         self.chunks_sent = 0
         self.open_streams = 0
-        self._paced: set[_Peer] = set()
+        self.peers: set[_Peer] = set()
         self._random = random.Random(7)
 
     async def listen(self, port: int = 0, host: str = "127.0.0.1") -> asyncio.Server:
@@ -94,10 +94,15 @@ class Upstream:
     def hang_up(self) -> int:
         """End the paced streams that are still open, and say how many: a gateway whose clients have
         left and that reads on would have the mock write for ever."""
-        left = list(self._paced)
+        left = [peer for peer in self.peers if peer.streaming]
         for peer in left:
             peer.transport.abort()
         return len(left)
+
+    def leave(self) -> None:
+        """End every connection."""
+        for peer in list(self.peers):
+            peer.transport.abort()
 
 
 class _Peer(asyncio.Protocol):
@@ -113,8 +118,10 @@ class _Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.owner.peers.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.owner.peers.discard(self)
         if self.timer is not None:
             self.timer.cancel()
         if self.streaming:
@@ -175,13 +182,11 @@ class _Peer(asyncio.Protocol):
         else:
             owner.open_streams += 1
             self.streaming = True
-            owner._paced.add(self)
             self._pace(owner.pace)
 
     def _streamed(self) -> None:
         self.streaming = False
         self.owner.open_streams -= 1
-        self.owner._paced.discard(self)
 
     def _pace(self, pace: Pace) -> None:
         self.transport.write(_STREAM_HEAD + framed(_FIRST))
