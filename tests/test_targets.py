@@ -152,6 +152,23 @@ async def test_a_provider(transport: Transport) -> None:
         target.failed(target.mark())
 
 
+async def test_a_provider_behind_a_proxy(transport: Transport) -> None:
+    async with ScriptedUpstream(answer_json()) as proxy:
+        target = ProviderTarget(
+            "p",
+            "m",
+            "http://far.example/v1",
+            {},
+            TIMES,
+            proxy=f"http://u:hush@127.0.0.1:{proxy.port}",
+        )
+        assert "hush" not in repr(target)
+        response = await target.send(request_of(stream=False), transport)
+        response.close()
+        sent = await proxy.next_request()
+        assert sent.target == "http://far.example/v1/chat/completions"
+
+
 @pytest.mark.parametrize("surface", [Surface.TOKENIZE, Surface.DETOKENIZE])
 def test_what_a_provider_does_not_have(surface: Surface) -> None:
     target = ProviderTarget("openai", "gpt", "http://127.0.0.1:1/v1", {}, TIMES)

@@ -222,33 +222,15 @@ def _providers(config: Config, places: Places) -> Iterator[Problem]:
             )
         yield from _account(path, provider, places)
         base_url = provider.base_url or (row.base_url if row else None)
-        if base_url is None or not _readable(base_url):
-            continue
         if provider.proxy is not None:
-            yield from _by_proxy((*path, "proxy"), base_url, provider.proxy, config, places)
-        if listeners.is_own(base_url, config):
+            proxy = provider.proxy.get_secret_value()
+            yield from _proxy((*path, "proxy"), proxy, base_url, config, places)
+        if base_url is not None and _readable(base_url) and listeners.is_own(base_url, config):
             yield places.error(
                 (*path, "base_url"),
                 f"{base_url} is this server itself, so requests would go round in circles.",
                 "Give the other server's address, or change server.port.",
             )
-
-
-def _by_proxy(
-    path: Path, base_url: str, proxy: SecretStr, config: Config, places: Places
-) -> Iterator[Problem]:
-    url = proxy.get_secret_value()
-    if not _readable(url):
-        return
-    if listeners.is_own(url, config):
-        yield places.error(path, "is this server itself, which is no proxy.")
-    own = listeners.is_loopback(urlsplit(base_url).hostname or "")
-    if own and not listeners.is_loopback(urlsplit(url).hostname or ""):
-        yield places.error(
-            path,
-            "cannot reach base_url, which only this machine can.",
-            "Remove it: requests to this machine need no proxy.",
-        )
 
 
 def _unknown_provider(name: str) -> tuple[str, str]:
@@ -290,15 +272,15 @@ def _account(path: Path, provider: Provider, places: Places) -> Iterator[Problem
         if not secret:
             yield places.error((*path, "api_key"), "is empty.", "Remove it where none is needed.")
         yield from _header_value((*path, "api_key"), secret, places)
-    if provider.proxy is not None:
-        yield from _proxy((*path, "proxy"), provider.proxy.get_secret_value(), places)
     for header, value in provider.headers.items():
         if not _HEADER_NAME.fullmatch(header):
             yield places.error((*path, "headers", header), "is no name of a header.")
         yield from _header_value((*path, "headers", header), value.get_secret_value(), places)
 
 
-def _proxy(path: Path, url: str, places: Places) -> Iterator[Problem]:
+def _proxy(
+    path: Path, url: str, base_url: str | None, config: Config, places: Places
+) -> Iterator[Problem]:
     """The URL may hold a password, so no message repeats any of it."""
     if not url:
         yield places.error(path, "is empty.", "Remove it where none is needed.")
@@ -307,13 +289,22 @@ def _proxy(path: Path, url: str, places: Places) -> Iterator[Problem]:
             path, "should start with http://.", "TLS to the provider goes through it all the same."
         )
     elif not _readable(url) or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
-        yield places.error(
-            path,
-            "is no URL.",
-            "For example: http://proxy.internal:3128; in a password write : / @ # ? as %3A and so on.",
-        )
+        hint = "For example: http://proxy.internal:3128; in a password write %40 for @, and so on."
+        yield places.error(path, "is no URL.", hint)
     elif urlsplit(url).path not in ("", "/") or urlsplit(url).query or urlsplit(url).fragment:
         yield places.error(path, "goes too far.", "Stop after the port.")
+    elif listeners.is_own(url, config):
+        yield places.error(path, "is this server itself, which is no proxy.")
+    elif base_url and _on_this_machine(base_url) and not _on_this_machine(url):
+        yield places.error(
+            path,
+            "cannot reach base_url, which only this machine can.",
+            "Remove it: requests to this machine need no proxy.",
+        )
+
+
+def _on_this_machine(url: str) -> bool:
+    return _readable(url) and listeners.is_loopback(urlsplit(url).hostname or "")
 
 
 def _engines(config: Config, places: Places) -> Iterator[Problem]:

@@ -65,6 +65,11 @@ def test_a_secret_is_never_repeated(faults: Faults) -> None:
         "providers: {openai: {api_key: 73577357}}",
         "providers: {openai: {api_key: a, headers: {x: 73577357}}}",
         "server: {keys: [{name: a, key: [73577357]}]}",
+        "providers: {openai: {api_key: a, proxy: 73577357}}",
+        "providers: {openai: {api_key: a, proxy: 'https://u:73577357@p'}}",
+        "providers: {openai: {api_key: a, proxy: 'http://u:73577357@p:x'}}",
+        "providers: {openai: {api_key: a, proxy: 'http://u:735/73577357@p:1'}}",
+        "providers: {openai: {api_key: a, proxy: 'http://u:73577357@p:1/x'}}",
     ):
         assert "73577357" not in "\n".join(faults(f"version: 1\n{text}"))
 
