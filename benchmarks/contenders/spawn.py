@@ -50,17 +50,8 @@ class Command:
 def started(command: Command, *, core: int | None, folder: Path) -> Iterator[Running]:
     """Runs `command` until the context is left; its output goes to `folder/{name}.log`."""
     log = folder / f"{command.name}.log"
-    with log.open("wb") as output, _on(core):
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            list(command.argv),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=_environment(command.env),
-            start_new_session=True,
-        )
+    began = time.perf_counter()
+    process = _spawn(command, core, folder, log)
     try:
         _wait(process, command, log)
         took = time.perf_counter() - began
@@ -119,6 +110,22 @@ def end(process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + STOP_TIMEOUT
     while any(member.alive() for member in members) and time.monotonic() < until:
         time.sleep(POLL)
+
+
+def _spawn(command: Command, core: int | None, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output, _on(core):
+        try:
+            return subprocess.Popen(
+                list(command.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=_environment(command.env),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise GatewayDiedError(f"{command.name} cannot be started: {error}") from error
 
 
 def _wait(process: subprocess.Popen[bytes], command: Command, log: Path) -> None:
