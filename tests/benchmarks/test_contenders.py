@@ -192,7 +192,7 @@ def test_a_gateway_that_never_answers_is_ended_with_its_children(tmp_path: Path)
 def test_a_gateway_that_is_not_there_says_so(tmp_path: Path) -> None:
     nothing = Command("fake", "1", (str(tmp_path / "no-such-file"),), 1)
     with (
-        pytest.raises(GatewayDiedError, match="fake cannot be started: .*No such file"),
+        pytest.raises(GatewayDiedError, match=r"fake cannot be started: .*No such file"),
         started(nothing, core=None, folder=tmp_path),
     ):
         pytest.fail("it came up")
