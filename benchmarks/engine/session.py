@@ -44,7 +44,7 @@ def run(plan: Plan) -> int:
     facts = machine.facts()
     print(f"{plan.title}\n{_told(facts)}", flush=True)
     levels: list[Level] = []
-    with tempfile.TemporaryDirectory(prefix="roundhouse-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="roundhouse-engine-bench-") as folder:
         try:
             begun = time.monotonic()
             with running(Path(folder), plan.engine, plan.python, within_s=plan.start_s) as stack:

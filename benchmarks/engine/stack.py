@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
@@ -20,6 +21,7 @@ from urllib.request import urlopen
 import psutil
 import yaml
 
+import roundhouse
 from benchmarks.engine.load import Door
 from benchmarks.engine.machine import Crew
 from benchmarks.engine.stats import DIRECT, THROUGH
@@ -67,6 +69,7 @@ class Stack:
         self.path.write_text(yaml.safe_dump(made, sort_keys=False))
         self.log = folder / "server.log"
         env = {k: v for k, v in os.environ.items() if not k.startswith("ROUNDHOUSE_")}
+        env |= _as_installed(folder / "installed")
         with self.log.open("wb") as log:
             # By -c and the working directory, so that it is this checkout's server whatever is
             # installed; in a session of its own, as a service manager would start it.
@@ -149,6 +152,22 @@ class Stack:
             for one in family:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
+
+
+def _as_installed(folder: Path) -> dict[str, str]:
+    """The server asks for its distribution's version. A bare checkout has none: one is written,
+    and the variable that leads to it given back."""
+    try:
+        metadata.version("roundhouse-llm")
+    except metadata.PackageNotFoundError:
+        info = folder / f"roundhouse_llm-{roundhouse.__version__}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: roundhouse-llm\nVersion: {roundhouse.__version__}\n"
+        )
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(paths)}
+    return {}
 
 
 def _free_port() -> int:

@@ -8,12 +8,14 @@ import json
 import math
 import os
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import roundhouse
 from benchmarks import upstream
 from benchmarks.engine import __main__ as on_cpu
 from benchmarks.engine import answers, compare, load, machine, report, stack, stats
@@ -279,3 +281,17 @@ def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
         stack.running(tmp_path, section, str(tmp_path / "python"), within_s=30),
     ):
         pass
+
+
+def test_a_checkout_that_is_not_installed_has_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    monkeypatch.setenv("PYTHONPATH", "before")
+    folder, other = stack._as_installed(tmp_path)["PYTHONPATH"].split(os.pathsep)
+    assert other == "before"
+    found = [one.version for one in metadata.distributions(path=[folder])]
+    assert found == [roundhouse.__version__]
