@@ -220,6 +220,9 @@ class Protocol(HttpToolsProtocol):
         finally:  # sooner and cheaper than a callback when it is done
             assert cycle.task is not None
             self.tasks.discard(cycle.task)
+            # No circles, or every request is work for the garbage collector.
+            cycle.task = None
+            cycle.scope = None  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle

@@ -74,10 +74,12 @@ class Cycle(RequestResponseCycle):
         """The client reads: what is written now is not piled up."""
         return not self.flow.write_paused
 
-    def push(self, data: bytes) -> None:
-        """A piece, not empty, of a started answer without a length."""
+    def push(self, data: bytes) -> bool:
+        """A piece, not empty, of a started answer without a length. False: the client does not
+        read, and what is sent piles up until `drain` returns."""
         if not (self.disconnected or self.response_complete):
             self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return not self.flow.write_paused
 
     async def drain(self) -> None:
         """Until the client has read most of what was written, or has gone."""

@@ -111,6 +111,8 @@ class Exchange:
             self.services.open.discard(self)
             self.services.budget.give_back(self._held)
             self._settle()
+            self.sink.forget()
+            self._task = None
 
     def stop(self) -> None:
         """The server's drain time is over: end this exchange with an error."""

@@ -35,6 +35,10 @@ class ClientSink:
     def flowing(self) -> bool:
         return not self._cycle.flow.write_paused
 
+    def forget(self) -> None:
+        """Nothing more is sent. Breaks the circle of this sink and whoever writes its headers."""
+        self._headers = list
+
     def start_stream(self) -> None:
         self.started = True
         self.status = 200

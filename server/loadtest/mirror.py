@@ -35,8 +35,8 @@ class Strain:
         if not found:
             return None
         return (
-            f"This client was a bottleneck: {' and '.join(found)}. The server is faster than the "
-            "figures say; ask for less, or run the client on a machine of its own."
+            f"This client was a bottleneck: {' and '.join(found)}. Some of the times above are its "
+            "own: ask for less, or run it on a machine of its own."
         )
 
     def as_json(self) -> dict[str, float | None]:

@@ -28,16 +28,17 @@ class Splitter:
     whole events before it have been handed out.
     """
 
-    __slots__ = ("_limit", "_rest")
+    __slots__ = ("_limit", "rest")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest = b""
+        #: The unfinished event at the end of what came in.
+        self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """All whole events that are in now, as one block; `b""` when there is none."""
-        if self._rest:
-            data = self._rest + data
+        if self.rest:
+            data = self.rest + data
         if b"\r" in data:
             end = 0
             # A CR at the very end may be the first half of a CRLF: wait for the next bytes, but
@@ -51,20 +52,15 @@ class Splitter:
             if end == 1:
                 end = 0
         if end == len(data):
-            self._rest = b""
+            self.rest = b""
             return data
-        self._rest = data[end:]
-        if not end and len(self._rest) > self._limit:
+        self.rest = data[end:]
+        if not end and len(self.rest) > self._limit:
             raise UpstreamProtocol(
                 "The upstream sent an event that is too long.",
                 detail=f"an event of more than {self._limit} bytes",
             )
         return data[:end]
-
-    @property
-    def rest(self) -> bytes:
-        """The unfinished event at the end."""
-        return self._rest
 
 
 def events(block: bytes) -> Iterator[bytes]:

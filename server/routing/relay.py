@@ -52,8 +52,8 @@ class Sink(Protocol):
     async def drain(self) -> None:
         """Until the client has read most of what was sent, or has gone."""
 
-    def push(self, data: bytes) -> None:
-        """Send bytes of a started stream."""
+    def push(self, data: bytes) -> bool:
+        """Send bytes of a started stream. False: the client does not read; `drain` first."""
 
     def start_stream(self) -> None:
         """Send the head of a stream: 200, text/event-stream."""
@@ -105,6 +105,38 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+_NO_USAGE: Final = b'"usage":null'
+
+
+def _plain(block: bytes) -> int:
+    """The length of the block's beginning that passes as it is: whole events, each one line of
+    `data: {`, without a sign of an error, an end or a count of tokens."""
+    if not _is_text(block) or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+        return 0
+    end = len(block)
+    if block.endswith(sse.DONE):
+        end -= len(sse.DONE)
+    lines = block.count(b"\ndata:", 0, end) + block.startswith(b"data:", 0, end)
+    objects = block.count(b"\ndata: {", 0, end) + block.startswith(b"data: {", 0, end)
+    if lines != objects or lines == 0:
+        return 0
+    first = end
+    for sign in (b'"error"', b'"abort"'):
+        if (at := block.find(sign, 0, first)) >= 0:
+            first = at
+    at = block.find(b'"usage"', 0, first)
+    while at >= 0:
+        if not block.startswith(_NO_USAGE, at):
+            first = at
+            break
+        at = block.find(b'"usage"', at + 12, first)
+    if first == end:
+        return end
+    # Only what begins with the event of the first sign is looked into; with CRLF all of it.
+    before = -1 if b"\r" in block else block.rfind(b"\n\n", 0, first)
+    return before + 2 if before >= 0 else 0
+
+
 class StreamRelay:
     """One stream from one target. `run` returns when the client has it all."""
 
@@ -133,8 +165,10 @@ class StreamRelay:
         self._done = False
         #: When the last read came in, from the commit point on.
         self._last = 0.0
-        #: What the client has to make room for.
-        self._held = b""
+        #: The client does not read what it was sent.
+        self._full = False
+        #: Every event is decoded and written anew.
+        self._rewrites = request.legacy_functions
         #: The block now at hand holds a `data:` event for the client.
         self._has_data = False
         #: Good events that came in one read with the one that broke the stream.
@@ -149,10 +183,9 @@ class StreamRelay:
         try:
             while not self._done:
                 await response.stream(self._take)
-                if self._held:
-                    held, self._held = self._held, b""
+                if self._full:
+                    self._full = False
                     await self._drain()
-                    self._send(held)
                 if sink.committed:
                     response.expect(time.monotonic() + patience, patience)
         except UpstreamTimeout:
@@ -172,28 +205,40 @@ class StreamRelay:
         """One read from the target, sent on at once. False to be asked again from `run`."""
         if not data:
             raise UpstreamTruncated("The upstream's answer ended before it was complete.")
+        sink = self._sink
         if self._last:
             read_at = time.monotonic()
             self._observe_gap(read_at - self._last)
             self._last = read_at
+            if (
+                # One event without any sign, as nearly all are: every call saved counts here.
+                data.startswith(b"data: {")
+                and data.find(b"\n") == len(data) - 2
+                and data.endswith(b"\n\n")
+                and not self._splitter.rest
+                and data.isascii()
+                and b"\r" not in data
+                and b'"error"' not in data
+                and b'"abort"' not in data
+                and (b'"usage"' not in data or data.count(b'"usage"') == data.count(_NO_USAGE))
+                and not self._rewrites
+            ):
+                return sink.push(data) or self._blocked()
         block = self._splitter.feed(data)
         if not block or not (out := self._inspect(block)):
             return not self._done
-        if not self._sink.flowing:
-            self._held = out
-            return False
-        committed = self._sink.committed
-        self._send(out)
-        # The first time `run` sets the clock that holds from the commit point on.
-        return committed and not self._done
-
-    def _send(self, out: bytes) -> None:
-        sink = self._sink
-        if not sink.committed and self._has_data:
+        if sink.committed:
+            return (sink.push(out) or self._blocked()) and not self._done
+        if self._has_data:
             self._commit()
         if not sink.started:
             sink.start_stream()
         sink.push(out)
+        return False  # from the commit point on `run` has another clock
+
+    def _blocked(self) -> bool:
+        self._full = True
+        return False
 
     async def _drain(self) -> None:
         try:
@@ -209,23 +254,15 @@ class StreamRelay:
 
     def _inspect(self, block: bytes) -> bytes:
         """The bytes of the block that are for the client."""
-        lines = block.count(b"\ndata:") + block.startswith(b"data:")
-        objects = block.count(b"\ndata: {") + block.startswith(b"data: {")
-        if (
-            lines == objects > 0
-            and _is_text(block)
-            and (b"\r" not in block or block.count(b"\r") == block.count(b"\r\n"))
-            and b'"error"' not in block
-            and b'"abort"' not in block
-            and block.count(b'"usage"') == block.count(b'"usage":null')
-            and not self._request.legacy_functions
-        ):
-            self._has_data = True
-            return block
-        return self._look_into(block)
+        plain = 0 if self._rewrites else _plain(block)
+        if not plain:
+            return self._look_into(block, b"")
+        self._has_data = True
+        return block if plain == len(block) else self._look_into(block[plain:], block[:plain])
 
-    def _look_into(self, block: bytes) -> bytes:
-        out: list[bytes] = []
+    def _look_into(self, block: bytes, before: bytes) -> bytes:
+        """`before`: what of the same read is for the client already."""
+        out = [before]
         for event in sse.events(block):
             if not _is_text(event):
                 self.pending = b"".join(out)
@@ -248,7 +285,7 @@ class StreamRelay:
                     raise openai.error_of_event(facts.error)
                 if facts.aborted:
                     raise UpstreamAborted("The engine gave the request up.")
-                said = sse.event(answer_back(payload)) if self._request.legacy_functions else event
+                said = sse.event(answer_back(payload)) if self._rewrites else event
             except RoundhouseError:
                 # What came before the bad event in this block is good, and was sent for.
                 self.pending = b"".join(out)

@@ -57,12 +57,13 @@ class MemorySink:
         assert not self.started
         self.started = True
 
-    def push(self, data: bytes) -> None:
+    def push(self, data: bytes) -> bool:
         assert self.started
         assert not self.ended
         assert data
         self.writes.append(data)
         self.written.add()
+        return self.flowing
 
     def end(self) -> None:
         assert self.started
