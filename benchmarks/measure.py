@@ -16,7 +16,7 @@ from benchmarks.upstream import Pace, Upstream
 
 #: A turn in which others used more of the two cores than this is marked.
 NOISY: Final = 0.10
-#: A gateway that does worse than this in a case sits out the case's other rounds.
+#: A turn in which a larger share than this went wrong has failed.
 _FAILS: Final = 0.5
 _PLENTY: Final = 90_000  # chunks of a stream: more than any turn lasts, and five digits
 _BEGIN_WITHIN: Final = 15.0

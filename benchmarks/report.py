@@ -188,24 +188,36 @@ def _latency(table: Table, *, stream: bool) -> str:
 
 def _notes(results: dict[str, Any], table: Table) -> str:
     lines = [f"- {note}" for note in results["notes"]]
+    for name in table.contenders:
+        lines += _errors(table, name)
+        left = {case: _sum(table, case, name, "left_open") for case in table.cases}
+        left = {case: count for case, count in left.items() if count not in ("0", _NOTHING)}
+        if left and name != DIRECT:
+            counts = ", ".join(f"{count} ({case})" for case, count in left.items())
+            lines.append(
+                f"- {name} read on from the upstream for 3 s and more after the clients had left, "
+                f"streams: {counts}"
+            )
     noisy = sum(turn["noisy"] for turn in results["turns"])
     if noisy:
         lines.append(
-            f"- {noisy} of {len(results['turns'])} turns were noisy: other processes had over 10 % "
-            "of a core. They are counted as the others are."
+            f"- ~: in more than half of the turns other processes had over 10 % of a core; "
+            f"{noisy} of all {len(results['turns'])} turns were such. They count as the others do."
         )
-    for name in table.contenders:
-        for case in table.cases:
-            row = table.row(case, name)
-            if row is not None and row.errors:
-                lines.append(f"- {name}, {case}: {row.errors} errors, the first: {row.first_error}")
-            left = _sum(table, case, name, "left_open")
-            if left not in ("0", _NOTHING):
-                lines.append(
-                    f"- {name}, {case}: {left} upstream streams were read on for 3 s and more "
-                    "after their clients had left"
-                )
+    if any(turn["failed"] for turn in results["turns"]):
+        lines.append("- †: in at least one turn more than half of the answers or streams failed.")
     return "## Notes\n\n" + "\n".join(lines) if lines else ""
+
+
+def _errors(table: Table, name: str) -> list[str]:
+    """Its errors, cases with the same one together."""
+    same: dict[str, list[str]] = {}
+    for case in table.cases:
+        row = table.row(case, name)
+        if row is not None and row.errors:
+            first = row.first_error.replace("|", "/").replace("\n", " ")[:160]
+            same.setdefault(first, []).append(f"{row.errors} ({case})")
+    return [f"- {name} errors: {', '.join(counts)}: `{first}`" for first, counts in same.items()]
 
 
 def _marks(row: Row) -> str:
@@ -225,7 +237,8 @@ def _ratio(table: Table, case: Case, name: str, peer: str, value: str) -> str:
 def _interval(found: Interval) -> str:
     if math.isnan(found.middle):
         return _NOTHING
-    digits = 0 if found.middle >= 100 else 1 if found.middle >= 10 else 2
+    # Three digits that say something, of a ratio of 200 as of one of 0.004.
+    digits = max(0, 2 - math.floor(math.log10(found.middle)))
     text = f"{found.middle:.{digits}f}"
     if found.low is not None and found.high is not None:
         text += f" ({found.low:.{digits}f}–{found.high:.{digits}f})"

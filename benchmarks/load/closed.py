@@ -7,6 +7,7 @@ and to the first byte of its body (streams: the first event).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,12 +43,16 @@ def _why(error: OSError) -> str:
 
 
 class _Run:
-    def __init__(self, place: Place, *, stream: bool, prompt: int) -> None:
+    def __init__(self, place: Place, *, stream: bool, prompt: int, connections: int) -> None:
         self.place = place
+        self.connections = connections
         self.bytes = request(place, stream=stream, prompt=prompt)
         self.checker = Checker(stream=stream)
         self.result = Closed()
         self.ended = 0  # answers and errors since the beginning
+        self.waiting: list[_Client] = []  # those that have their first answer, until all have
+        self.misses = 0
+        self.greeted = asyncio.Event()
         self.measuring = False
         self.running = True
         self.open: set[_Client] = set()
@@ -66,6 +71,33 @@ class _Run:
             self.result.errors += 1
         self.result.first_error = self.result.first_error or text
 
+    def ready(self, client: _Client) -> None:
+        """It has its first answer. A loop that is full accepts new connections one by one, so load
+        begins when all are there; else some would wait for long at the door."""
+        self.waiting.append(client)
+        self._all_greeted()
+
+    def missed(self, text: str) -> None:
+        """A connection was refused or lost. Nobody waits for it to have its first answer."""
+        self.error(text)
+        self.misses += 1
+        self._all_greeted()
+
+    def _all_greeted(self) -> None:
+        if len(self.waiting) + self.misses >= self.connections:
+            self.greeted.set()
+
+    async def greet(self, longest: float) -> None:
+        for _ in range(self.connections):
+            self.connect()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest):
+                await self.greeted.wait()
+        self.greeted.set()
+        for client in self.waiting:
+            client.go_on()
+        self.waiting = []
+
     def connect(self, after: float = 0.0) -> None:
         task = asyncio.ensure_future(self._connect(after))
         self.connecting.add(task)
@@ -81,7 +113,7 @@ class _Run:
                         lambda: _Client(self), self.place.host, self.place.port
                     )
             except OSError as error:  # TimeoutError is one
-                self.error(f"no connection: {_why(error)}")
+                self.missed(f"no connection: {_why(error)}")
                 after = _AGAIN
             else:
                 return
@@ -153,19 +185,26 @@ class _Client(asyncio.Protocol):
             run.error(str(error))
         else:
             run.count(self.sent, self.first or now, now)
-        if run.running and b"connection: close" not in raw[: self.head].lower():
-            self._next()
-        else:
+        closing = not run.running or b"connection: close" in raw[: self.head].lower()
+        if closing:
             self.transport.close()
+        if not run.greeted.is_set():
+            run.ready(self)
+        elif not closing:
+            self._next()
+
+    def go_on(self) -> None:
+        if not self.transport.is_closing():
+            self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         run = self.run
         run.open.discard(self)
         if run.running:
             if self.buffer and self.asked:
-                run.error(f"connection lost in mid-answer: {exc or 'closed'}")
+                run.missed(f"connection lost in mid-answer: {exc or 'closed'}")
             elif self.asked:
-                run.error(f"connection lost before the answer: {exc or 'closed'}")
+                run.missed(f"connection lost before the answer: {exc or 'closed'}")
             run.connect(_AGAIN if self.asked else 0.0)
         elif not run.open:
             run.idle.set()
@@ -188,20 +227,19 @@ async def closed(
     warm_up: float,
     seconds: float,
     at_least: int = 0,
-    longest: float = 0.0,
+    longest: float = 5.0,
     window: Callable[[], None] | None = None,
     leave: float = 2.0,
 ) -> Closed:
-    """Load for `warm_up` seconds uncounted and `seconds` counted.
+    """One answer for each connection, then load: `warm_up` seconds uncounted, `seconds` counted.
 
-    Both last on until `at_least` answers have come in each, `longest` at most: a slow gateway with
-    many connections would otherwise be gone before its first answer. `window` is called at the
-    beginning and at the end of the counted time.
+    All three last `longest` at most, and the latter two on until `at_least` answers have come in
+    each: the turn of a slow gateway would otherwise be over before its first answer. `window` is
+    called at the beginning and at the end of the counted time.
     """
-    run = _Run(place, stream=stream, prompt=prompt)
+    run = _Run(place, stream=stream, prompt=prompt, connections=connections)
     try:
-        for _ in range(connections):
-            run.connect()
+        await run.greet(longest)
         await run.until(warm_up, at_least, longest)
         run.measuring = True
         if window is not None:
