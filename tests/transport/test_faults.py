@@ -44,7 +44,7 @@ from tests.fakes.upstream import (
     answer_bytes,
     sse,
 )
-from tests.test_transport import TIMES, ask, upstream_wires
+from tests.transport.test_answers import TIMES, ask, upstream_wires
 
 
 @pytest.fixture
