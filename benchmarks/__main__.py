@@ -174,6 +174,8 @@ async def _run(
         gateways = Gateways(chosen, url, core=cores.gateway, folder=Path(folder), say=_say)
         async with gateways:
             results["left_out"].update(gateways.failed)
+            if OURS in gateways.failed:
+                return
             results["contenders"] = [
                 one.facts() for one in gateways.running.values() if one.name != DIRECT
             ]

@@ -15,7 +15,7 @@ _PROMPTS: Final = (4 * KIB, 200 * KIB)
 #: What a turn costs besides its load: connecting, leaving, waiting until the gateway is quiet.
 _BETWEEN: Final = 0.5
 #: Starting the gateways and looking whether they idle, each.
-_START: Final = 6.0
+_START: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,15 @@ class Plan:
             return min(0.3, self.seconds / 8)
         return min(1.0, self.seconds / 4)
 
-    def longest(self, case: Case) -> float:
+    @property
+    def begin_within(self) -> float:
+        """How long all of a turn's paced streams may take to begin."""
+        return max(5.0, 4 * self.seconds)
+
+    @property
+    def longest(self) -> float:
         """How long a slow gateway may take for the answers that a turn wants at least."""
-        return max(4.0, 2 * self.counted(case)) if case.group == "latency" else self.seconds
+        return max(3.0, self.seconds)
 
     def estimate(self, contenders: int, starts: int) -> float:
         """Seconds of the whole run. Slow gateways take longer in some turns; nothing knows before

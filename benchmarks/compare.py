@@ -41,6 +41,7 @@ class Comparison:
         self.notes: list[str] = []
         self._out: set[tuple[str, str]] = set()
         self._failures: Counter[tuple[str, str]] = Counter()
+        self._most = _FAILURES if plan.rounds > _FAILURES else 1
         self._done = 0
         self._begin = time.monotonic()
 
@@ -90,13 +91,11 @@ class Comparison:
             self._out.add((gateway.name, ""))
             self._note(f"{gateway.name} died in {case.title}; it has no more turns")
         elif found["failed"] and gateway.name not in (OURS, DIRECT):
-            # Twice, for the first may be an accident; a gateway that cannot do it takes long.
+            # The first may be an accident, but a gateway that cannot do it takes long.
             self._failures[gateway.name, case.name] += 1
-            if self._failures[gateway.name, case.name] == _FAILURES:
+            if self._failures[gateway.name, case.name] == self._most:
                 self._out.add((gateway.name, case.name))
-                self._note(
-                    f"{gateway.name} failed {_FAILURES} times at {case.title}: no more of it"
-                )
+                self._note(f"{gateway.name} failed at {case.title}: no more turns of it")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

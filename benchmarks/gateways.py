@@ -7,13 +7,13 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.contenders import proc
-from benchmarks.contenders.base import MODEL, Contender
+from benchmarks.contenders.base import MODEL, Contender, Running
 from benchmarks.load.wire import Place
 
 DIRECT: Final = "direct"
@@ -22,6 +22,8 @@ OURS: Final = "roundhouse"
 IDLE: Final = 0.02
 _QUIET: Final = 0.05
 _LOOK: Final = 0.2
+_SETTLE: Final = 1.0
+_WATCH: Final = 3.0
 
 
 @dataclass
@@ -137,8 +139,7 @@ class Gateways:
         folder.mkdir(parents=True, exist_ok=True)
         context = contender.run(self._upstream, core=self._core, folder=folder)
         try:
-            # In a thread, for a gateway that starts may ask this process's mock how it is.
-            started = await asyncio.to_thread(self._stack.enter_context, context)
+            started = await self._enter(name, context)
         except Exception as error:  # noqa: BLE001 - whatever one peer has must not end the run
             self.failed[name] = f"{type(error).__name__}: {error}"
             self._say(f"{name} did not start: {self.failed[name]}")
@@ -152,15 +153,26 @@ class Gateways:
         )
         self._say(f"{name} {started.version} started in {started.start_seconds:.1f} s")
 
-    async def _look(self, settle: float = 1.0, seconds: float = 3.0) -> None:
+    async def _enter(self, name: str, context: AbstractContextManager[Running]) -> Running:
+        # In a thread, for a gateway that starts may ask this process's mock how it is.
+        starting = asyncio.ensure_future(asyncio.to_thread(self._stack.enter_context, context))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A thread cannot be ended, and what it starts must be.
+            self._say(f"{name} is still starting; it is ended then")
+            await asyncio.wait([starting])
+            raise
+
+    async def _look(self) -> None:
         """Memory at rest, and which gateways burn CPU while they have nothing to do."""
         if not self.running:
             return
-        await asyncio.sleep(settle)
+        await asyncio.sleep(_SETTLE)
         before = {name: gateway.usage().cpu_seconds for name, gateway in self.running.items()}
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(_WATCH)
         for name, gateway in self.running.items():
-            gateway.idle = (gateway.usage().cpu_seconds - before[name]) / seconds
+            gateway.idle = (gateway.usage().cpu_seconds - before[name]) / _WATCH
             gateway.rss_mb = gateway.usage().rss_bytes / 1e6
             if gateway.idle >= IDLE:
                 gateway.stopped_between = True

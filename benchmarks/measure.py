@@ -19,7 +19,6 @@ NOISY: Final = 0.10
 #: A turn in which a larger share than this went wrong has failed.
 _FAILS: Final = 0.5
 _PLENTY: Final = 90_000  # chunks of a stream: more than any turn lasts, and five digits
-_BEGIN_WITHIN: Final = 15.0
 _AT_LEAST: Final = 20
 
 
@@ -70,7 +69,7 @@ async def _closed(
         warm_up=plan.warm_up(case),
         seconds=plan.counted(case),
         at_least=max(_AT_LEAST, case.connections),
-        longest=plan.longest(case),
+        longest=plan.longest,
         window=window,
     )
     return {
@@ -111,7 +110,7 @@ async def _paced(
             prompt=case.prompt,
             warm_up=plan.warm_up(case),
             seconds=plan.counted(case),
-            begin_within=_BEGIN_WITHIN,
+            begin_within=plan.begin_within,
             silence=max(1.0, 5 / case.rate),
             window=window,
         )

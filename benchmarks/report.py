@@ -247,5 +247,6 @@ def _interval(found: Interval) -> str:
 
 def _sum(table: Table, case: Case | str, name: str, value: str) -> str:
     turns = table.turns(case if isinstance(case, str) else case.name, name)
-    found = [turn["values"][value] for turn in turns if value in turn["values"]]
+    found = [turn["values"].get(value) for turn in turns]
+    found = [one for one in found if one is not None]
     return f"{sum(found):.0f}" if found else _NOTHING

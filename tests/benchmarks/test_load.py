@@ -239,7 +239,14 @@ async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_answers_that_never_come_are_unfinished() -> None:
     async with scripted(lambda _: [whole()[:-1]]) as place:
         found = await closed(
-            place, stream=False, prompt=5, connections=3, warm_up=0, seconds=0.05, leave=0.02
+            place,
+            stream=False,
+            prompt=5,
+            connections=3,
+            warm_up=0,
+            seconds=0.05,
+            longest=0.05,
+            leave=0.02,
         )
     assert (found.total, found.errors, found.unfinished) == ([], 0, 3)
 
