@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from server.errors import UpstreamTimeout
+from server.errors import ConnectFailed, UpstreamTimeout, UpstreamTruncated
+from server.transport.answer import Stage
 from server.transport.head import Address, address, request_head
 from server.transport.pool import Pool
 from server.transport.seam import AttemptTimeouts, Endpoint, Response
-from server.transport.wire import Stage, Wire
+from server.transport.wire import Wire
 
 if TYPE_CHECKING:
     from server.transport.library import LibraryTransport
@@ -21,26 +22,32 @@ if TYPE_CHECKING:
 LINGER: Final = 1.0
 #: Addresses that are remembered; beyond, those without a connection are forgotten.
 _POOLS: Final = 256
+#: Turns of the loop in which closed connections tell that they are.
+_TURNS: Final = 20
 
 
 class WireResponse(Response):
     """An answer on one of our wires."""
 
-    __slots__ = ("_over", "_turn", "_wire", "headers", "status")
+    __slots__ = ("_dropped", "_over", "_turn", "_wire", "headers", "status")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._turn = wire.turn
-        self._over = False
+        self._over = self._dropped = False
         self.status = wire.status
         self.headers = wire.headers
 
     def expect(self, by: float, patience: float | None = None, cap: float = math.inf) -> None:
-        if not self._over:
+        if not self._over and self._wire.stage is Stage.BODY:
             self._wire.expect(by, patience, cap)
 
     async def read(self) -> bytes:
         if self._over:
+            if self._dropped:
+                raise UpstreamTruncated(
+                    "The upstream's answer was not read to its end.", detail="its reader closed it"
+                )
             return b""
         data = await self._wire.read()
         if not data:
@@ -48,7 +55,10 @@ class WireResponse(Response):
         return data
 
     async def stream(self, consumer: Callable[[bytes], bool]) -> None:
-        await self._wire.stream(consumer)
+        if self._over:  # the wire may carry another answer by now
+            await super().stream(consumer)
+        else:
+            await self._wire.stream(consumer)
 
     def _end(self) -> None:
         self._over = True
@@ -68,6 +78,7 @@ class WireResponse(Response):
         if self._wire.stage is Stage.ENDED:
             self._wire.release()
         else:
+            self._dropped = True
             self._wire.abort()
 
 
@@ -76,6 +87,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._pools: dict[Address, Pool] = {}
+        self._closed = False
         self._library: LibraryTransport | None = None
 
     async def send(
@@ -94,8 +106,11 @@ class Transport:
         Raises ConnectFailed (nothing was sent), UpstreamReset, UpstreamTimeout, UpstreamProtocol.
         Cancelling closes the connection.
         """
-        due = time.monotonic() + timeouts.first_byte
+        now = time.monotonic()
+        due = now + timeouts.first_byte
         if deadline is not None and deadline < due:
+            if deadline <= now:
+                raise past_deadline()
             due = deadline
         try:
             if endpoint.proxy is not None:
@@ -111,6 +126,11 @@ class Transport:
             return await self._by_wire(endpoint, method, path, headers, body, timeouts, due)
         except UpstreamTimeout:
             if due == deadline:
+                raise past_deadline() from None
+            raise
+        except ConnectFailed as error:
+            late = due == deadline and time.monotonic() >= due - 0.002  # loops count milliseconds
+            if late and error.outcome == "connect_timeout":
                 raise past_deadline() from None
             raise
 
@@ -135,6 +155,8 @@ class Transport:
         return WireResponse(wire)
 
     def _by_library(self) -> LibraryTransport:
+        if self._closed:
+            raise closed()
         if self._library is None:
             # Its import takes a fifth of a second and 10 MB, which most servers never need.
             from server.transport.library import LibraryTransport
@@ -143,6 +165,8 @@ class Transport:
         return self._library
 
     def _pool(self, place: Address) -> Pool:
+        if self._closed:
+            raise closed()
         if len(self._pools) >= _POOLS:
             for known in [known for known, pool in self._pools.items() if not len(pool)]:
                 del self._pools[known]
@@ -155,14 +179,25 @@ class Transport:
             self._pools.pop(place).close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. What is sent from now on fails."""
+        self._closed = True
         pools = list(self._pools.values())
         self._pools.clear()
         for pool in pools:
             pool.close()
         if self._library is not None:
             await self._library.close()
-        await asyncio.sleep(0)  # asyncio tells the wires in its next turn
+        for _ in range(_TURNS):
+            if not any(map(len, pools)):
+                break
+            await asyncio.sleep(0)
+
+
+def closed() -> ConnectFailed:
+    """The client was closed before."""
+    return ConnectFailed(
+        "The upstream could not be reached.", outcome="refused", detail="the client is closed"
+    )
 
 
 def past_deadline() -> UpstreamTimeout:

@@ -102,11 +102,12 @@ def framing(status: int, headers: list[tuple[bytes, bytes]]) -> int:
         if name == b"content-length":
             if length is not None and length != value:
                 raise no_answer("two values of content-length")
-            if not value.isdigit():
+            if not value.rstrip(b" ").isdigit():
                 raise no_answer("content-length is no number")
             length = value
         elif name == b"transfer-encoding":
-            if coding is not None or value.strip().lower() != b"chunked":
+            # A tab behind it is allowed, but httptools would then not see chunks.
+            if coding is not None or value.rstrip(b" ").lower() != b"chunked":
                 raise no_answer("a transfer-encoding other than chunked")
             coding = value
     if coding is not None:

@@ -11,8 +11,9 @@ from collections import deque
 from typing import Final
 
 from server.errors import ConnectFailed, UpstreamError
+from server.transport.answer import Stage
 from server.transport.head import Address, no_answer
-from server.transport.wire import Stage, Wire
+from server.transport.wire import Wire
 
 #: Idle connections are retired after this many seconds, or sooner where the peer says or shows
 #: that it closes them sooner itself (engines are started with 75 s, providers keep a minute).
@@ -33,13 +34,15 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._free: deque[Wire] = deque()
         self._all: set[Wire] = set()
+        self._opening = 0
         self._keep = IDLE
         self._learned = 0.0
         self._sweep: asyncio.TimerHandle | None = None
         self.closed = False
 
     def __len__(self) -> int:
-        return len(self._all)
+        """Connections that are open, or being opened."""
+        return len(self._all) + self._opening
 
     def take(self) -> Wire | None:
         """A free connection that is surely open and silent, or None."""
@@ -53,27 +56,37 @@ class Pool:
 
     async def connect(self, seconds: float) -> Wire:
         """A new connection. Raises ConnectFailed."""
+        self._opening += 1
+        try:
+            wire = await self._connect(seconds)
+        finally:
+            self._opening -= 1
+        if self.closed or wire.stage is Stage.CLOSED or wire.transport.is_closing():
+            wire.abort()
+            raise _failed("refused", "the connection was closed as soon as it was made")
+        self._all.add(wire)
+        return wire
+
+    async def _connect(self, seconds: float) -> Wire:
         place = self.address
         try:
             async with asyncio.timeout(seconds):
-                wire = await self._open(place)
-        except TimeoutError:
-            raise _failed("connect_timeout", f"no connection within {seconds:g} s") from None
+                return await self._open(place)
+        except TimeoutError as error:
+            detail = str(error) or f"no connection within {seconds:g} s"
+            raise _failed("connect_timeout", detail) from None
         except socket.gaierror as error:
             raise _failed("dns", f"{type(error).__name__}: {error}") from error
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise _failed("tls", f"{type(error).__name__}: {error}") from error
         except (OSError, EOFError) as error:
             # A peer that hangs up in mid-handshake speaks no TLS.
-            outcome = "tls" if place.tls and isinstance(error, ConnectionResetError) else "refused"
+            hung_up = isinstance(error, (ConnectionError, EOFError))
+            refused = isinstance(error, ConnectionRefusedError) or not hung_up
+            outcome = "tls" if place.tls and not refused else "refused"
             raise _failed(outcome, f"{type(error).__name__}: {error}") from error
         except (ValueError, OverflowError, UnicodeError) as error:
             raise no_answer(f"{type(error).__name__}: {error}") from error
-        if self.closed or wire.stage is Stage.CLOSED:
-            wire.abort()
-            raise _failed("refused", "the connection was closed as soon as it was made")
-        self._all.add(wire)
-        return wire
 
     async def _open(self, place: Address) -> Wire:
         loop = self._loop
@@ -112,17 +125,20 @@ class Pool:
 
     def _heed(self, said: str) -> None:
         """`Keep-Alive: timeout=5`."""
-        _, _, value = said.partition("timeout=")
+        _, _, value = said.lower().partition("timeout=")
         digits = value.split(",")[0].strip()
-        if digits.isdigit() and 0 < int(digits) <= IDLE:
+        if digits.isascii() and digits.isdigit() and len(digits) < 9 and int(digits) <= IDLE:
             self._shorten(max(int(digits) - 1.0, int(digits) * 0.5))
 
     def _shorten(self, keep: float) -> None:
-        self._keep = min(self._keep, keep)
+        """Keep idle connections for no longer than this, from now on."""
         self._learned = time.monotonic()
+        if keep >= self._keep:
+            return
+        self._keep = keep
         if self._sweep is not None:
             self._sweep.cancel()
-            self._sweep = self._loop.call_later(self._keep, self._retire)
+            self._sweep = self._loop.call_later(0, self._retire)
 
     def _retire(self) -> None:
         self._sweep = None

@@ -8,7 +8,6 @@ to the next request, which may be anybody's.
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 import select
 import time
@@ -18,16 +17,14 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from server.errors import UpstreamError, UpstreamReset, UpstreamTimeout, UpstreamTruncated
-from server.transport.head import Framing, framing, no_answer
+from server.transport.answer import HEAD_LIMIT, Answer, Stage
+from server.transport.head import Framing, no_answer
 
 if TYPE_CHECKING:
     from server.transport.pool import Pool
 
 #: Bytes read ahead before the socket is paused.
 READ_AHEAD: Final = 64 * 1024
-#: Bytes of an answer's head, and of its trailers; the number of interim answers before it.
-HEAD_LIMIT: Final = 64 * 1024
-_INTERIM_LIMIT: Final = 16
 #: A body up to this size goes out in one write with its head; copying a larger one costs more.
 _JOINED: Final = 64 * 1024
 
@@ -39,84 +36,51 @@ _never = math.inf
 _now = time.monotonic
 
 
-class Stage(enum.IntEnum):
-    """Where a wire is in its request."""
-
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    #: The answer is in, its reader has not been told yet, or has not asked.
-    ENDED = 3
-    CLOSED = 4
-
-
-class Wire(asyncio.Protocol):
+class Wire(Answer, asyncio.Protocol):
     """One connection. `pool` is told when it is free again and when it is gone."""
 
     __slots__ = (
+        "__weakref__",
         "_armed",
         "_cap",
-        "_close_after",
         "_consumer",
-        "_discard",
-        "_due",
+        "_eof",
         "_error",
-        "_fields",
-        "_framing",
-        "_head_size",
-        "_headers_in",
-        "_interim",
         "_loop",
-        "_parser",
-        "_parts",
         "_patience",
         "_paused",
         "_poll",
-        "_size",
-        "_spoken",
         "_timer",
+        "_tls",
+        "_unsure",
         "_waiter",
-        "headers",
         "idle_since",
         "pool",
-        "stage",
-        "status",
         "transport",
-        "turn",
     )
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(_never)
         self.pool = pool
         self._loop = loop
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
-        self._parser = httptools.HttpResponseParser(self)
         self._poll: select.poll | None = None
-        self.stage = Stage.IDLE
-        #: Counts requests, so that an old answer cannot reach into a new one's.
-        self.turn = 0
-        self.status = 0
-        self.headers: dict[str, str] = {}
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._armed = _never
-        self._due = _never
         self._waiter: asyncio.Future[None] | None = None
         self._consumer: Callable[[bytes], bool] | None = None
         self._error: UpstreamError | None = None
-        self._parts: list[bytes] = []
-        self._size = 0
         self._patience: float | None = None
         self._cap = _never
-        self._paused = self._discard = self._close_after = self._spoken = False
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._framing = 0
-        self._headers_in = self._interim = False
-        self._head_size = 0
+        #: `_eof`: the peer said properly that it was done. `_unsure`: whether the body is out.
+        self._paused = self._eof = self._tls = self._unsure = False
 
     # --- asyncio's side --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._tls = transport.get_extra_info("ssl_object") is not None
         sock = transport.get_extra_info("socket")
         if sock is not None:
             self._poll = select.poll()
@@ -128,83 +92,55 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if stage is Stage.BODY and self._framing == Framing.CLOSE and exc is None:
+        if stage is Stage.BODY and self._framing == Framing.CLOSE and self._eof and exc is None:
             self._wake()  # that is how such an answer ends
         else:
             self._lost(stage, f"{type(exc).__name__}: {exc}" if exc else _CLOSED)
+        del self._parser  # it holds this wire, and would until the next collection
         self.pool.gone(self, idle=stage is Stage.IDLE)
 
     def data_received(self, data: bytes) -> None:
         stage = self.stage
         if stage is Stage.HEAD:
-            self._spoken = True
             self._head_size += len(data)
         elif stage is not Stage.BODY:
             self.abort()  # nobody asked
             return
+        before = self._size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self.stage is Stage.ENDED:
-                self._close_after = True  # the answer was good; what follows it is not ours
-            else:
+            if self.stage is not Stage.ENDED:
                 cause = error.__context__  # what a callback raised
                 if not isinstance(cause, UpstreamError):
                     cause = no_answer(f"{type(error).__name__}: {error}")
                 self._break(cause)
-        if self.stage is Stage.HEAD:
+                return
+            self._close_after = True  # the answer was good; what follows it is not ours
+        if self._size != before:
+            self._head_size = 0
+        elif self.stage is Stage.HEAD:
             if self._head_size > HEAD_LIMIT:
                 self._break(no_answer(f"a head of more than {HEAD_LIMIT} bytes"))
             return
+        elif stage is Stage.BODY and not self._discard:
+            # httptools gathers a trailer's line whole, and what is no body resets the clock.
+            self._head_size += len(data)
+            if self._head_size > 2 * HEAD_LIMIT:
+                self._break(no_answer("chunk sizes or trailers without end"))
+                return
         self._deliver()
 
     def eof_received(self) -> bool:
-        return False  # close
-
-    # --- httptools' side -------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._headers_in and not self._interim:
-            raise no_answer("more than one answer")
-        self._headers_in = False
-        self._fields = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._headers_in:
-            self._fields.append((name.lower(), value))
-            return
-        self._head_size += len(name) + len(value)  # a trailer, of no use to anybody
-        if self._head_size > 2 * HEAD_LIMIT:
-            raise no_answer("trailers without end")
-
-    def on_headers_complete(self) -> None:
-        parser, fields = self._parser, self._fields
-        status = parser.get_status_code()
-        self._headers_in = True
-        if 100 <= status < 200:
-            if status == 101:
-                raise no_answer("another protocol than HTTP/1.1")
-            self._interim = True
-            self._head_size += HEAD_LIMIT // _INTERIM_LIMIT
-            return
-        self._interim = False
-        if self._head_size > HEAD_LIMIT and sum(len(n) + len(v) for n, v in fields) > HEAD_LIMIT:
-            raise no_answer(f"a head of more than {HEAD_LIMIT} bytes")
-        self._framing = framing(status, fields)
-        self._close_after = self._framing == Framing.CLOSE or not parser.should_keep_alive()
-        self.status = status
-        self.headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in fields}
-        self._due = _never
-        self.stage = Stage.BODY
-
-    def on_body(self, body: bytes) -> None:
-        if not self._discard:
-            self._parts.append(body)
-            self._size += len(body)
-
-    def on_message_complete(self) -> None:
-        if not self._interim:
-            self.stage = Stage.ENDED
+        """No more can come. It closes at once: asyncio would first send the rest of the body."""
+        self._eof = True
+        if self._tls:
+            try:
+                self.transport.get_extra_info("ssl_object").read(1)
+            except OSError:  # not the peer's word, so somebody else may have cut it off
+                self._eof = False
+        self.transport.abort()
+        return False
 
     # --- a request -------------------------------------------------------------------------
 
@@ -224,13 +160,14 @@ class Wire(asyncio.Protocol):
         self.status = 0
         self._error = None
         self._patience = None
-        self._discard = self._spoken = self._close_after = False
+        self._discard = self._close_after = self._unsure = False
         self._headers_in = self._interim = False
-        self._head_size = self._size = 0
+        self._head_size = self._size = self._interims = 0
         self._expect(due)
         if len(body) <= _JOINED:
             self.transport.write(head + body)
         else:
+            self._unsure = self._tls
             self.transport.writelines((head, body))
 
     async def head(self) -> None:
@@ -279,14 +216,26 @@ class Wire(asyncio.Protocol):
         self._parts = []
         self._size = 0
         if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+            self._resume()
         return data
 
+    def _resume(self) -> None:
+        self._paused = False
+        if not self.transport.is_closing():  # asyncio's TLS cannot, then
+            self.transport.resume_reading()
+
     async def _wait(self) -> None:
+        if self._timer is None and self._due != _never:
+            # Time ran out while nobody read. That was not the peer's: it gets its patience anew.
+            due = max(self._due, _now() + (self._patience or 0.0))
+            self._expect(min(due, self._cap))
         self._waiter = waiter = self._loop.create_future()
         try:
             await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # nobody else will look at it
+            raise
         finally:
             self._waiter = None
 
@@ -321,13 +270,15 @@ class Wire(asyncio.Protocol):
         try:
             more = consumer(parts[0] if len(parts) == 1 else b"".join(parts))
         except BaseException as error:  # noqa: BLE001 - it comes out of `stream`
-            waiter.set_exception(error)
+            self._consumer = None
+            if not waiter.done():
+                waiter.set_exception(error)
             return
         if not more:
             self._consumer = None
-            waiter.set_result(None)
+            self._wake()
         elif self.stage is not Stage.BODY or self._error is not None:
-            waiter.set_result(None)
+            self._wake()
 
     # --- its end ---------------------------------------------------------------------------
 
@@ -341,24 +292,25 @@ class Wire(asyncio.Protocol):
             self._patience = None
             self._expect(_now() + linger)
             if self._paused:
-                self._paused = False
-                self.transport.resume_reading()
+                self._resume()
 
     def release(self) -> None:
         """The answer is over: to the pool, or closed where the connection is of no more use."""
         self._due = _never
         self._parts = []
+        self._consumer = None
+        self._wake()
         if (
             self._close_after
+            or self._paused
             or self.transport.is_closing()
-            or self.transport.get_write_buffer_size()  # answered before it had read it all
+            # It was answered before it had read it all. TLS does not tell, so a no is taken as one.
+            or self.transport.get_write_buffer_size()
+            or (self._unsure and self.status >= 300)
         ):
             self.stage = Stage.CLOSED
-            self.transport.close()
+            self.transport.abort()  # `close` would wait for a peer to read the rest
             return
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
         self.stage = Stage.IDLE
         self.idle_since = _now()
         self.pool.free(self)
@@ -403,7 +355,7 @@ class Wire(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._timer, self._armed = None, _never
-        if self._due == _never or self.stage in (Stage.IDLE, Stage.CLOSED, Stage.ENDED):
+        if self._due == _never or self.stage not in (Stage.HEAD, Stage.BODY):
             return
         if self._due - _now() > 0.001:  # uvloop's clock has steps of a millisecond
             self._expect(self._due)
@@ -411,8 +363,7 @@ class Wire(asyncio.Protocol):
         if self.stage is Stage.HEAD:
             error = UpstreamTimeout(_LATE, outcome="first_byte_timeout")
         elif self._waiter is None and not self._discard:
-            self._expect(_now() + (self._patience or 1.0))  # it is the reader who is slow
-            return
+            return  # it is the reader who is slow; `_wait` winds the clock up again
         else:
             error = UpstreamTimeout(_STALLED, outcome="stall")
         self._break(error)
