@@ -6,7 +6,7 @@ The route tables below hold every URL. An endpoint is guarded by a key unless it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -104,11 +104,10 @@ class PublicApp(Starlette):
 
     surfaces: dict[str, SurfaceEndpoint]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["method"] == "POST" and (endpoint := self.surfaces.get(scope["path"])):
-            await endpoint(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return endpoint(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 def public_app(services: Services, created: int) -> ASGIApp:

@@ -12,6 +12,7 @@ from typing import Final
 from server.config.schema import Config, Key
 from server.errors import NotAuthenticated
 
+#: Names in lower case, as ASGI has them.
 Headers = Iterable[tuple[bytes, bytes]]
 
 _DIGEST: Final = "sha256:"
@@ -119,9 +120,9 @@ def _tenant(digest: bytes) -> str:
 
 
 def _secret(headers: Headers) -> bytes:
-    sent = [value for name, value in headers if name.lower() == b"authorization"]
+    sent = [value for name, value in headers if name == b"authorization"]
     if not sent:
-        own = [value.strip() for name, value in headers if name.lower() == b"x-api-key"]
+        own = [value.strip() for name, value in headers if name == b"x-api-key"]
         if len(own) == 1 and own[0]:
             return own[0]
         raise NotAuthenticated(

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import secrets
 import time
+from collections.abc import Coroutine
 from typing import Final
 from urllib.parse import quote
 
@@ -55,8 +56,8 @@ class SurfaceEndpoint:
         self._services = services
         self._surface = surface
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Exchange(self._services, self._surface, scope, scope["roundhouse.cycle"]).run()
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[None, None, None]:
+        return Exchange(self._services, self._surface, scope, scope["roundhouse.cycle"]).run()
 
 
 class Exchange:
@@ -70,6 +71,8 @@ class Exchange:
         self.record = Record()
         self.sink = ClientSink(cycle, self._headers)
         self.key: KeyInfo | None = None
+        #: Of repeated ones the last; empty until the key was found good.
+        self.headers: dict[bytes, bytes] = {}
         self.request: Request | None = None
         self.model: str | None = None
         self.label = services.metrics.model(None)
@@ -130,16 +133,21 @@ class Exchange:
         if not services.accepting:
             services.metrics.shed.labels("draining").inc()
             raise Draining("The server is shutting down.", retry_after=5)
-        self.key = state.keyring.authenticate(self.scope["headers"])
+        headers = self.scope["headers"]
+        self.key = state.keyring.authenticate(headers)
+        self.headers = dict(headers)
         limits = state.config.server.limits
         body, self._held = await intake.read_body(
-            self.scope,
+            self.headers,
             self.cycle,
             limits=limits,
             timeout=state.timeouts.body,
             budget=services.budget,
         )
-        fields, members, legacy = await intake.parse_aside(self.surface, body, limits)
+        if len(body) < intake.LARGE:
+            fields, members, legacy = intake.parse(self.surface, body, limits)
+        else:
+            fields, members, legacy = await intake.parse_aside(self.surface, body, limits)
         del body
         self.model = fields.model
         routes = services.find(fields.model, self.key)
@@ -159,7 +167,7 @@ class Exchange:
             arrived=self.arrived,
             deadline=self.arrived + state.timeouts.total,
         )
-        in_flight = services.metrics.in_flight.labels(self.surface.value, self.label)
+        in_flight = services.metrics.in_flight.labels(self.surface, self.label)
         in_flight.inc()
         try:
             await services.dispatcher.run(
@@ -220,12 +228,16 @@ class Exchange:
             found.append((b"x-roundhouse-dropped", ",".join(self.request.dropped).encode()))
         return found
 
+    def _client_id(self) -> str | None:
+        said = self.headers.get(b"x-request-id")
+        return None if said is None else said.decode("latin-1")
+
     def _settle(self) -> None:
         """Count and log this exchange, exactly once."""
         record, metrics = self.record, self.services.metrics
         now = time.monotonic()
         status = record.status or self.sink.status or 500
-        endpoint, label = self.surface.value, self.label
+        endpoint, label = self.surface, self.label
         metrics.requests.labels(endpoint, label, str(status)).inc()
         metrics.duration.labels(endpoint, label).observe(now - self.arrived)
         stream = self.request is not None and self.request.stream
@@ -242,7 +254,7 @@ class Exchange:
                 metrics.tokens.labels(label, "cached").inc(usage.cached)
         RequestLog(
             id=self.id,
-            client_id=intake.header(self.scope, b"x-request-id"),
+            client_id=self._client_id(),
             key=self.key.name if self.key else None,
             endpoint=endpoint,
             model=self.model,

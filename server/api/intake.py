@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
-from starlette.types import Scope
 
 from server.api.cycle import Cycle
 from server.config.schema import Limits
@@ -23,7 +23,7 @@ from server.protocol.envelope import Surface
 from server.telemetry.metrics import Metrics
 
 #: Bytes of a body that is parsed beside the event loop.
-_LARGE: Final = 2**20
+LARGE: Final = 2**20
 
 
 class BodyBudget:
@@ -47,25 +47,30 @@ class BodyBudget:
         self.held -= size
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of this lower-case name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
-
-
 async def read_body(
-    scope: Scope, cycle: Cycle, *, limits: Limits, timeout: float, budget: BodyBudget
+    headers: Mapping[bytes, bytes],
+    cycle: Cycle,
+    *,
+    limits: Limits,
+    timeout: float,
+    budget: BodyBudget,
 ) -> tuple[bytes, int]:
     """The request's body, and the bytes taken from the budget (to be given back by the caller).
 
     Raises UnsupportedMedia, PayloadTooLarge, RequestTimedOut, Overloaded. The body is copied once
     at most, when it came in pieces.
     """
-    _check_media(scope)
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limits.body:
+    _check_media(headers)
+    complete = not cycle.more_body
+    if complete:  # the usual case: it came with the head
+        pieces = cycle.take()
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(body) > limits.body:
+            raise _too_large(limits.body)
+        budget.take(len(body))
+        return body, len(body)
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > limits.body:
         raise _too_large(limits.body)
     taken = 0
     parts: list[bytes] = []
@@ -81,11 +86,10 @@ async def read_body(
 
     try:
         take()
-        if cycle.more_body:
-            async with asyncio.timeout(timeout):
-                while cycle.more_body:
-                    await cycle.more()
-                    take()
+        async with asyncio.timeout(timeout):
+            while cycle.more_body:
+                await cycle.more()
+                take()
     except TimeoutError:
         budget.give_back(taken)
         budget.metrics.shed.labels("slow_body").inc()
@@ -102,14 +106,23 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The request's body is larger than {limit} bytes.")
 
 
-def _check_media(scope: Scope) -> None:
-    kind = (header(scope, b"content-type") or "").split(";")[0].strip().lower()
+def _check_media(headers: Mapping[bytes, bytes]) -> None:
+    said = headers.get(b"content-type", b"")
+    if said != b"application/json":
+        _check_kind(said.decode("latin-1").split(";")[0].strip().lower())
+    if b"content-encoding" in headers:
+        _check_coding(headers[b"content-encoding"].decode("latin-1").strip().lower())
+
+
+def _check_kind(kind: str) -> None:
     if kind != "application/json" and not kind.endswith("+json"):
         said = f"not {kind[:80]}" if kind else "which is missing"
         raise UnsupportedMedia(
             f"Send the body as JSON with the header `content-type: application/json`, {said}."
         )
-    coding = (header(scope, b"content-encoding") or "identity").strip().lower()
+
+
+def _check_coding(coding: str) -> None:
     if coding != "identity":
         raise UnsupportedMedia(
             f"The body is encoded as {coding[:40]}; send it without content-encoding."
@@ -127,9 +140,7 @@ def parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str,
 async def parse_aside(
     surface: Surface, body: bytes, limits: Limits
 ) -> tuple[Any, dict[str, Raw], bool]:
-    """`parse`; a large body is not to hold up everybody else's requests."""
-    if len(body) < _LARGE:
-        return parse(surface, body, limits)
+    """`parse` for a body over LARGE, which is not to hold up everybody else's requests."""
     return await asyncio.to_thread(parse, surface, body, limits)
 
 
@@ -164,8 +175,12 @@ def _cap(count: int, limit: int, param: str, what: str) -> None:
 
 
 def _check_caps(fields: envelope.Envelope, limits: Limits) -> None:
-    for name in ("n", "max_tokens", "max_completion_tokens"):
-        value = getattr(fields, name)
+    # Each look is at a field that is there: this runs for every request.
+    for value, name in (
+        (fields.n, "n"),
+        (fields.max_tokens, "max_tokens"),
+        (fields.max_completion_tokens, "max_completion_tokens"),
+    ):
         if value is not None and value < 1:
             raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
     if fields.n is not None and fields.n > limits.n:
@@ -176,17 +191,22 @@ def _check_caps(fields: envelope.Envelope, limits: Limits) -> None:
         _cap(len(fields.stop), limits.stop, "stop", "sequences")
     if fields.logit_bias is not None:
         _cap(len(fields.logit_bias), limits.logit_bias, "logit_bias", "tokens")
-    for name in ("tools", "functions"):
-        listed = getattr(fields, name) or ()
-        _cap(len(listed), limits.tools, name, "tools")
-        for at, tool in enumerate(listed):
-            _check_schema(tool, limits, f"{name}[{at}]")
+    if fields.tools:
+        _check_tools(fields.tools, limits, "tools")
+    if fields.functions:
+        _check_tools(fields.functions, limits, "functions")
     if fields.response_format:
         _check_schema(fields.response_format, limits, "response_format")
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequest(
             "`stream_options` is only allowed when `stream` is true.", param="stream_options"
         )
+
+
+def _check_tools(tools: list[Raw], limits: Limits, param: str) -> None:
+    _cap(len(tools), limits.tools, param, "tools")
+    for at, tool in enumerate(tools):
+        _check_schema(tool, limits, f"{param}[{at}]")
 
 
 def _check_schema(value: Raw, limits: Limits, param: str) -> None:

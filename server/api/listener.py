@@ -160,6 +160,7 @@ def listener(
         app,
         http=type("ListenerProtocol", (Protocol,), {"metrics": metrics}),
         ws="none",
+        interface="asgi3",
         lifespan="off",
         log_config=None,
         access_log=False,

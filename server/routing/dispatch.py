@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,7 +73,7 @@ class Dispatcher:
         """Attempts under way at the target with this label."""
         return self._in_flight[label]
 
-    async def run(
+    def run(
         self,
         request: Request,
         routes: Sequence[Route],
@@ -82,13 +82,13 @@ class Dispatcher:
         *,
         model_label: str,
         pace: Pace,
-    ) -> None:
+    ) -> Coroutine[None, None, None]:
         """Answer the request through `sink`.
 
         Raises the error to render when nothing was committed. After the commit point an error has
         become an error event already, and `record` says so. Cancelling closes the upstream.
         """
-        await _Run(self, request, routes, sink, record, model_label, pace).answer()
+        return _Run(self, request, routes, sink, record, model_label, pace).answer()
 
 
 class _Run:

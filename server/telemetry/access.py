@@ -65,7 +65,7 @@ class RequestLog(msgspec.Struct, kw_only=True, omit_defaults=True):
     def emit(self) -> None:
         """Write the line, unless access lines are off: `warning` for a 5xx, else `info`."""
         settings = logs.settings
-        if not settings.access:
+        if not settings.access or (self.status < 500 and settings.level > logging.INFO):
             return
         self.duration_s = round(self.duration_s, 6)
         if self.ttft_s is not None:
@@ -74,7 +74,7 @@ class RequestLog(msgspec.Struct, kw_only=True, omit_defaults=True):
             self.client_id = self.client_id[:_CLIENT_ID]
         if self.model is not None:
             self.model = self.model[:_MODEL]
-        if self.status < 500 and settings.json and settings.level <= logging.INFO:
+        if self.status < 500 and settings.json:
             self._emit_fast()
             return
         shown = {

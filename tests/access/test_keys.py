@@ -32,7 +32,7 @@ def ring() -> Keyring:
 
 def test_known_keys(ring: Keyring) -> None:
     assert ring.authenticate(bearer(SECRET)).name == "a"
-    assert ring.authenticate([(b"Authorization", b"bearer  " + b"b" * 20 + b" ")]).name == "b"
+    assert ring.authenticate([(b"authorization", b"bearer  " + b"b" * 20 + b" ")]).name == "b"
     assert ring.authenticate([(b"x-api-key", SECRET.encode())]).name == "a"
     # An Anthropic SDK sends both; the first of the two that is there counts.
     assert ring.authenticate([(b"x-api-key", b"?"), *bearer(SECRET)]).name == "a"
