@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,7 @@ class Fake:
     def __init__(self, name: str, code: str = SLEEPS, *, url: str = "", fails: str = "") -> None:
         self._name, self.code, self.url, self.fails = name, code, url, fails
         self.process: subprocess.Popen[bytes] | None = None
+        self.before: Callable[[], object] = lambda: None
 
     @property
     def name(self) -> str:
@@ -50,6 +52,7 @@ class Fake:
     @contextlib.contextmanager
     def run(self, upstream: str, *, core: int | None, folder: Path) -> Iterator[Running]:
         assert folder.is_dir()
+        self.before()
         if self.fails:
             raise RuntimeError(self.fails)
         with subprocess.Popen(
@@ -158,6 +161,34 @@ async def test_a_gateway_that_does_not_start_is_left_out(tmp_path: Path) -> None
     assert found.gateways.failed == {"broken": "RuntimeError: no such thing"}
     assert {one["contender"] for one in found.turns} == {"roundhouse", "direct"}
     assert any("broken did not start" in line for line in said)
+
+
+async def test_one_that_is_still_starting_when_the_run_ends_is_ended(tmp_path: Path) -> None:
+    slow, begun, go_on = Fake("slow"), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait()
+
+    slow.before = wait
+
+    async def start() -> None:
+        async with Gateways(
+            {"slow": slow}, "http://127.0.0.1:1", core=0, folder=tmp_path, say=said
+        ):
+            pytest.fail("it was ended before")
+
+    def said(text: str) -> None:
+        assert text == "slow is still starting; it is ended then"
+        go_on.set()
+
+    task = asyncio.ensure_future(start())
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert slow.process is not None
+    assert slow.process.returncode is not None
 
 
 async def test_a_gateway_that_fails_sits_out_and_stops_nothing(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ async def short(place: Place, *, stream: bool = False, connections: int = 2) -> 
         stream=stream,
         prompt=50,
         connections=connections,
-        warm_up=0.02,
-        seconds=0.1,
+        warm_up=0.01,
+        seconds=0.04,
         at_least=4,
         longest=5.0,
         leave=0.05,
@@ -294,7 +294,7 @@ def stamp(number: int) -> bytes:
 
 async def few(place: Place, *, streams: int = 2, begin_within: float = 5.0) -> Paced:
     return await paced(
-        place, streams=streams, prompt=20, warm_up=0.05, seconds=0.1, begin_within=begin_within
+        place, streams=streams, prompt=20, warm_up=0.03, seconds=0.05, begin_within=begin_within
     )
 
 
