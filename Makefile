@@ -4,6 +4,7 @@
 # ROUNDHOUSE_ENGINE=cpu      installs the CPU engine though there is a GPU (auto, cpu, cuda)
 # ARGS="-k stream"           more arguments for pytest, or for a benchmark
 # BENCH="--quick"            more arguments for the benchmarks
+# MINUTES=60                 how long a soak run loads the server
 # PEERS="litellm portkey"    only these of the gateways that benchmarks compare with
 
 SHELL := /bin/sh
@@ -11,7 +12,7 @@ SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine soak clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +77,10 @@ bench-peers: ## install the gateways that benchmarks compare with: LiteLLM, Port
 bench-engine: ## a real vLLM on the CPU, directly and through Roundhouse; nothing else should run
 	@$(SETUP) dev engine
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+soak: ## 1,000 streams against a faulty upstream: leaks, lag, lost chunks; 10 minutes, or MINUTES=60
+	@$(SETUP) dev
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 clean: ## remove the environments and all that tools have written
 	rm -rf .venv .venv-engine .bench .setup.lock tests/node/node_modules tests/node/npm-ci.log

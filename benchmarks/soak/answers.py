@@ -179,10 +179,9 @@ class Outcome:
 
 def judge(plan: Plan, answer: Answer, end: End, detail: str = "") -> Outcome:
     """Was it what the plan orders? `detail` is what the transport said at the end."""
-    outcome = _judge(plan, answer, end, detail)
-    if outcome.problem is None and answer.trouble is not None:
+    if answer.trouble is not None:
         return Outcome("unexpected", answer.trouble)
-    return outcome
+    return _judge(plan, answer, end, detail)
 
 
 def _judge(plan: Plan, answer: Answer, end: End, detail: str) -> Outcome:
@@ -194,6 +193,8 @@ def _judge(plan: Plan, answer: Answer, end: End, detail: str) -> Outcome:
             f"{end.value} after status {answer.status}, {answer.chunks} chunks"
             + (f": {detail}" if detail else ""),
         )
+    if plan.leave is Leave.IN_STREAM:  # the rest came in one read with the chunk to leave at
+        return _whole(plan, answer)
     if plan.leave is not Leave.NEVER:
         return _bad(answer, "it was to be left before its end")
     if plan.kind is Kind.UNKNOWN:
@@ -252,8 +253,6 @@ def _whole(plan: Plan, answer: Answer, kind: str = "whole") -> Outcome:
 
 
 def _broken(plan: Plan, answer: Answer) -> Outcome:
-    if answer.done:
-        return _bad(answer, "[DONE] in a broken stream")
     if answer.error not in CODES[plan.fault]:
         return _bad(answer, f"not {' or '.join(sorted(CODES[plan.fault]))}")
     # A reset may take with it what the gateway had not read yet.

@@ -8,8 +8,7 @@ from typing import Final, cast
 from benchmarks.soak.answers import Answer, End
 from benchmarks.soak.plans import Leave, request
 
-#: Seconds from sending to leaving, where the client leaves before the first byte.
-_BEFORE_FIRST: Final = 0.2
+#: Seconds from sending half a body to leaving.
 _IN_BODY: Final = 0.05
 
 
@@ -65,9 +64,10 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         self._over(End.LEFT)
 
-    async def ask(self, answer: Answer, host: str) -> tuple[End, str]:
+    async def ask(self, answer: Answer, host: str, before_first: float) -> tuple[End, str]:
         """Send the request of the answer's plan and read the answer; how it ended, and what the
-        transport said."""
+        transport said. `before_first`: seconds after which one leaves who leaves before the first
+        byte."""
         plan = answer.plan
         self._answer = answer
         self._leave_at = plan.at if plan.leave is Leave.IN_STREAM else -1
@@ -76,18 +76,18 @@ class Connection(asyncio.Protocol):
         if self.lost is not None:
             return End.LOST, self.lost
         data = request(plan, host)
+        timers = [loop.call_later(plan.longest, self._over, End.LATE)]
         if plan.leave is Leave.IN_BODY:
-            self.transport.write(data[: len(data) - 20])
-            loop.call_later(_IN_BODY, self._go)
-        else:
-            self.transport.write(data)
-            if plan.leave is Leave.BEFORE_FIRST:
-                loop.call_later(_BEFORE_FIRST, self._go)
-        timer = loop.call_later(plan.longest, self._over, End.LATE)
+            data = data[: len(data) - 20]
+            timers.append(loop.call_later(_IN_BODY, self._go))
+        elif plan.leave is Leave.BEFORE_FIRST:
+            timers.append(loop.call_later(before_first, self._go))
+        self.transport.write(data)
         try:
             return await self._end
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             self._answer = None
 
     @property

@@ -144,7 +144,9 @@ class Load:
         self.open += stream
         answer = Answer(plan)
         try:
-            end, detail = await connection.ask(answer, f"{self.host}:{self.port}")
+            end, detail = await connection.ask(
+                answer, f"{self.host}:{self.port}", self.mock.times.slow_first / 2
+            )
         except BaseException:  # the run is over: what was read until now still counts
             connection.transport.abort()
             self._enter(plan, answer, Outcome(CUT, answer.trouble))

@@ -16,9 +16,13 @@ KEY = "sk-integration-0123456789abcdef0123456789abcdef"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if here in item.path.parents and getattr(_module(item), "NEEDS_ENGINE", True):
             item.add_marker(pytest.mark.engine)
             item.add_marker(pytest.mark.timeout(600))
+
+
+def _module(item: pytest.Item) -> object:
+    return getattr(item, "module", None)
 
 
 @pytest.fixture(scope="session")
