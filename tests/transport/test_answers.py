@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from server.errors import UpstreamError, UpstreamProtocol
-from server.transport import AttemptTimeouts, Endpoint, Response, Transport
-from server.transport.wire import Stage, Wire
+from server.transport import Transport
+from server.transport.answer import Stage
 from tests.fakes.faults import hang
 from tests.fakes.upstream import (
     Exchange,
@@ -24,48 +23,7 @@ from tests.fakes.upstream import (
     redirect,
     sse,
 )
-
-TIMES = AttemptTimeouts(connect=5, first_byte=5, inter_chunk=5)
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    yield transport
-    await transport.close()
-
-
-async def ask(
-    transport: Transport,
-    where: ScriptedUpstream | str,
-    body: bytes = b"{}",
-    *,
-    times: AttemptTimeouts = TIMES,
-    path: str = "/v1/x",
-) -> Response:
-    if isinstance(where, ScriptedUpstream):
-        endpoint = Endpoint(where.url, where.uds)
-    else:
-        endpoint = Endpoint(where)
-    headers = {"content-type": "application/json", "x-one": "1"}
-    return await transport.send(endpoint, "POST", path, headers=headers, body=body, timeouts=times)
-
-
-async def whole(transport: Transport, where: ScriptedUpstream, body: bytes = b"{}") -> bytes:
-    response = await ask(transport, where, body)
-    try:
-        return await response.read_all(1 << 30)
-    finally:
-        response.close()
-
-
-def upstream_wires(transport: Transport) -> list[Wire]:
-    return [wire for pool in transport._pools.values() for wire in pool._all]
-
-
-async def closed(exchange: Exchange) -> None:
-    await exchange.connection.peer_closed.wait()
-
+from tests.transport.asking import ask, upstream_wires, whole
 
 # --- what goes out and comes in
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.errors import ConnectFailed, UpstreamError, UpstreamTimeout
-from server.transport import AttemptTimeouts, Endpoint, Response, Transport
+from server.transport import AttemptTimeouts, Endpoint, Transport
 from tests.fakes.faults import (
     bad_chunk_size,
     close,
@@ -44,15 +43,7 @@ from tests.fakes.upstream import (
     answer_bytes,
     sse,
 )
-from tests.transport.test_answers import TIMES, ask, upstream_wires
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    yield transport
-    await transport.close()
-
+from tests.transport.asking import TIMES, ask, rest_of, upstream_wires
 
 # --- TLS and addresses
 
@@ -110,6 +101,7 @@ async def test_refused(transport: Transport, tmp_path: Path) -> None:
             assert caught.value.outcome == "refused"
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # libuv looks names up by itself
 async def test_dns(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*args: Any, **kwargs: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -128,6 +120,7 @@ async def test_connect_timeout(transport: Transport) -> None:
         assert (caught.value.outcome, caught.value.sent) == ("connect_timeout", False)
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_slow_look_up_counts_as_connecting(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,18 +212,6 @@ async def test_a_bad_address_is_told_as_an_upstream_error(transport: Transport) 
 
 
 # --- in the body
-
-
-async def rest_of(response: Response) -> tuple[bytes, UpstreamError]:
-    data = b""
-    while True:
-        try:
-            piece = await response.read()
-        except UpstreamError as error:
-            response.close()
-            return data, error
-        assert piece, "the answer ended properly"
-        data += piece
 
 
 @pytest.mark.parametrize("action", [close, reset, cut_chunk, bad_chunk_size])
