@@ -74,14 +74,9 @@ async def whole(
     limit: int,
 ) -> bytes:
     """Read a non-stream answer to its end and check that it is one. Returns its bytes."""
-    now = time.monotonic()
-    response.expect(now + timeouts.first_byte, timeouts.inter_chunk, cap=request.deadline)
-    try:
-        payload = await response.read_all(limit)
-    except UpstreamTimeout:
-        if time.monotonic() >= request.deadline:
-            raise past_deadline() from None
-        raise
+    payload = response.complete()
+    if payload is None:
+        payload = await _read(response, request, timeouts, limit)
     if request.surface in ("tokenize", "detokenize"):
         return payload
     if not _is_text(payload):
@@ -93,6 +88,19 @@ async def whole(
         raise UpstreamAborted("The engine gave the request up.")
     record.usage = facts.usage
     return answer_back(payload) if request.legacy_functions else payload
+
+
+async def _read(
+    response: Response, request: Request, timeouts: AttemptTimeouts, limit: int
+) -> bytes:
+    now = time.monotonic()
+    response.expect(now + timeouts.first_byte, timeouts.inter_chunk, cap=request.deadline)
+    try:
+        return await response.read_all(limit)
+    except UpstreamTimeout:
+        if time.monotonic() >= request.deadline:
+            raise past_deadline() from None
+        raise
 
 
 def _is_text(data: bytes) -> bool:

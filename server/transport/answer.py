@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from typing import Final
 
@@ -19,15 +18,15 @@ HEAD_LIMIT: Final = 64 * 1024
 _INTERIM_LIMIT: Final = 16
 
 
-class Stage(enum.IntEnum):
-    """Where a wire is in its request."""
+class Stage:
+    """Where a wire is in its request. No enum: looking at a member takes three times as long."""
 
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
+    IDLE: Final = 0
+    HEAD: Final = 1
+    BODY: Final = 2
     #: The answer is in, its reader has not been told yet, or has not asked.
-    ENDED = 3
-    CLOSED = 4
+    ENDED: Final = 3
+    CLOSED: Final = 4
 
 
 class Answer:
@@ -54,7 +53,7 @@ class Answer:
 
     def __init__(self, due: float) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self.stage = Stage.IDLE
+        self.stage: int = Stage.IDLE
         #: Counts requests, so that an old answer cannot reach into a new one's.
         self.turn = 0
         self.status = 0

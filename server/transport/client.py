@@ -60,6 +60,14 @@ class WireResponse(Response):
         else:
             await self._wire.stream(consumer)
 
+    def complete(self) -> bytes | None:
+        wire = self._wire
+        if self._over or wire.stage is not Stage.ENDED:
+            return None
+        data = wire.take()
+        self._end()
+        return data
+
     def _end(self) -> None:
         self._over = True
         wire = self._wire
@@ -123,7 +131,15 @@ class Transport:
                     timeouts=timeouts,
                     due=due,
                 )
-            return await self._by_wire(endpoint, method, path, headers, body, timeouts, due)
+            place = address(endpoint.base_url, endpoint.uds)[0]
+            head = request_head(method, endpoint.base_url, endpoint.uds, path, headers, len(body))
+            pool = self._pools.get(place) or self._pool(place)
+            wire = pool.take() or await pool.connect(
+                max(0.0, min(timeouts.connect, due - time.monotonic()))
+            )
+            wire.start(head, body, due)
+            await wire.head()
+            return WireResponse(wire)
         except UpstreamTimeout:
             if due == deadline:
                 raise past_deadline() from None
@@ -133,26 +149,6 @@ class Transport:
             if late and error.outcome == "connect_timeout":
                 raise past_deadline() from None
             raise
-
-    async def _by_wire(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        timeouts: AttemptTimeouts,
-        due: float,
-    ) -> Response:
-        place = address(endpoint.base_url, endpoint.uds)[0]
-        head = request_head(method, endpoint.base_url, endpoint.uds, path, headers, len(body))
-        pool = self._pools.get(place) or self._pool(place)
-        wire = pool.take() or await pool.connect(
-            max(0.0, min(timeouts.connect, due - time.monotonic()))
-        )
-        wire.start(head, body, due)
-        await wire.head()
-        return WireResponse(wire)
 
     def _by_library(self) -> LibraryTransport:
         if self._closed:

@@ -13,6 +13,7 @@ from server.errors import UpstreamProtocol
 #: Sent unless a target's own headers say otherwise. Answers are passed on as they are, so none
 #: may come packed.
 _OURS: Final = {"user-agent": "roundhouse", "accept-encoding": "identity"}
+_NUMBER: Final = "x-request-id"
 _NO_ANSWER: Final = "The upstream sent something that is no answer."
 
 
@@ -51,24 +52,39 @@ def address(base_url: str, uds: str | None) -> tuple[Address, str, str]:
     return place, shown, parts.path.rstrip("/")
 
 
-@functools.lru_cache(maxsize=1024)
-def _start(method: str, base_url: str, uds: str | None, path: str) -> str:
-    _, host, before = address(base_url, uds)
-    return f"{method} {before}{path} HTTP/1.1\r\nhost: {host}\r\n"
-
-
 def request_head(
     method: str, base_url: str, uds: str | None, path: str, headers: Mapping[str, str], length: int
 ) -> bytes:
     """The request line and headers. Raises UpstreamProtocol for a line end inside one."""
-    lines = [_start(method, base_url, uds, path)]
-    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-    for name, value in _OURS.items():
-        if name not in headers:
-            lines.append(f"{name}: {value}\r\n")
-    lines.append(f"content-length: {length}\r\n\r\n")
+    number = headers.get(_NUMBER)
+    if number is None:
+        lasting, own = tuple(headers.items()), b""
+    else:  # the one header that differs from request to request
+        lasting = tuple(item for item in headers.items() if item[0] != _NUMBER)
+        own = _lines([f"{_NUMBER}: {number}\r\n"], 1)
+    return b"%b%bcontent-length: %d\r\n\r\n" % (
+        _lasting(method, base_url, uds, path, lasting),
+        own,
+        length,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _lasting(
+    method: str, base_url: str, uds: str | None, path: str, headers: tuple[tuple[str, str], ...]
+) -> bytes:
+    """All but what differs from request to request: a target's requests share it."""
+    _, host, before = address(base_url, uds)
+    lines = [f"{method} {before}{path} HTTP/1.1\r\n", f"host: {host}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    names = {name for name, _ in headers}
+    lines += [f"{name}: {value}\r\n" for name, value in _OURS.items() if name not in names]
+    return _lines(lines, len(lines))
+
+
+def _lines(lines: list[str], count: int) -> bytes:
     text = "".join(lines)
-    if text.count("\n") != len(lines) + 2 or text.count("\r") != len(lines) + 2 or "\0" in text:
+    if text.count("\n") != count or text.count("\r") != count or "\0" in text:
         raise UpstreamProtocol(
             "The request could not be written.", detail="a header holds a line end"
         )

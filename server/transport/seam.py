@@ -56,6 +56,10 @@ class Response(ABC):
         (`stall`), all of them only after the last byte that came in.
         """
 
+    def complete(self) -> bytes | None:
+        """The whole body, when all of it is in and nothing was read yet; else None."""
+        return None
+
     async def stream(self, consumer: Callable[[bytes], bool]) -> None:
         """Give each read to `consumer` until it returns False or the answer ends (`b""`).
 

@@ -186,7 +186,7 @@ class Wire(Answer, asyncio.Protocol):
         """See `seam.Response.read`."""
         while True:
             if self._parts:
-                return self._take()
+                return self.take()
             if self._error is not None:
                 raise self._error
             if self.stage is not Stage.BODY:
@@ -210,7 +210,8 @@ class Wire(Answer, asyncio.Protocol):
             if not going_on:
                 return
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """What has come in of the body and was not taken."""
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
@@ -248,7 +249,8 @@ class Wire(Answer, asyncio.Protocol):
         """Hand on what one read brought."""
         if self.stage is Stage.BODY:
             if self._patience is not None:
-                self._due = min(_now() + self._patience, self._cap)
+                due = _now() + self._patience
+                self._due = due if due < self._cap else self._cap
                 if self._timer is None:
                     self._expect(self._due)
             if self._size > READ_AHEAD and self._consumer is None and not self._paused:
@@ -320,7 +322,7 @@ class Wire(Answer, asyncio.Protocol):
         self._lost(self.stage, _CLOSED)
         self.transport.abort()
 
-    def _lost(self, stage: Stage, detail: str) -> None:
+    def _lost(self, stage: int, detail: str) -> None:
         if self._error is not None:
             self._wake()
         elif stage is Stage.HEAD:
