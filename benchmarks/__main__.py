@@ -1,7 +1,7 @@
 """Roundhouse beside the gateways that are installed, in turns, on one machine.
 
 make bench                                   about 20 minutes with four peers
-make bench BENCH="--quick"                   2 to 3 minutes
+make bench BENCH="--quick"                   3 to 4 minutes
 python -m benchmarks --only roundhouse,vllm-router --cases throughput
 python -m benchmarks --report FOLDER         write an old run's tables and plots anew
 """
@@ -9,10 +9,12 @@ python -m benchmarks --report FOLDER         write an old run's tables and plots
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -120,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine.settle_in(cores)
     try:
         uvloop.run(_run(wanted, plan, cores, results, out))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nended early", file=sys.stderr)
     if not results["turns"]:
         return 1
@@ -160,6 +162,10 @@ def _installed(only: list[str] | None, left_out: dict[str, str]) -> list[str]:
 async def _run(
     wanted: list[str], plan: cases.Plan, cores: machine.Cores, results: dict[str, Any], out: Path
 ) -> None:
+    ours = asyncio.current_task()
+    assert ours is not None
+    # Gateways are sessions of their own: nobody else would end them.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ours.cancel)
     upstream = Upstream()
     server = await upstream.listen()
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
