@@ -20,6 +20,10 @@ Label sets are closed: models, targets, engines and keys are names of the config
 an enum of the code. A model that is not in the config is counted as `other`, an id reached as
 `provider/any-id` as the target `provider/*`. When a reload removes a name, its series go too.
 
+Beside these stand the process's own, as every Prometheus client has them:
+`process_resident_memory_bytes`, `process_open_fds`, `process_max_fds`, `process_cpu_seconds_total`,
+`process_start_time_seconds`.
+
 This page is made from the code by `make docs`; a test holds the two together.
 
 | metric | type | labels | meaning |

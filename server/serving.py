@@ -31,7 +31,7 @@ from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import EngineError
 from server.routing.dispatch import Dispatcher
-from server.telemetry import logs
+from server.telemetry import logs, pulse
 from server.telemetry.metrics import Metrics
 from server.transport import Transport
 
@@ -107,6 +107,7 @@ class Roundhouse:
         self._background = [
             asyncio.create_task(self.watcher.run()),
             asyncio.create_task(self._forget_dead_sockets()),
+            asyncio.create_task(pulse.watch(metrics.loop_lag)),
         ]
         metrics.config_loaded.set(time.time())
         return self

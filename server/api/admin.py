@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -28,6 +29,7 @@ class AdminEndpoints:
 
     async def metrics(self, request: HttpRequest) -> Response:
         """Roundhouse's own metrics."""
+        self._services.metrics.tasks.set(len(asyncio.all_tasks()))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = encode(self._services.metrics.registry)
         return Response(body, headers={"content-type": content_type})

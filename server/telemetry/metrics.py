@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from server.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 
@@ -19,6 +19,7 @@ OTHER: Final = "other"
 _REQUEST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _CHUNK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
+_LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _START = (1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
 
 
@@ -140,6 +141,18 @@ class Metrics:
             "Unix time of the last config that was accepted.",
             (),
         )
+        self.loop_lag = self._add(
+            Histogram,
+            "roundhouse_event_loop_lag_seconds",
+            "How late the event loop was for a timer, looked at four times a second: what every "
+            "request and chunk may have to wait.",
+            (),
+            buckets=_LAG,
+        )
+        self.tasks = self._add(
+            Gauge, "roundhouse_tasks", "Tasks of the event loop, at the time of the scrape.", ()
+        )
+        ProcessCollector(registry=self.registry)
         self.build_info = self._add(
             Gauge, "roundhouse_build_info", "1, labelled with the version.", ("version",)
         )

@@ -189,17 +189,17 @@ class Wire(Answer, asyncio.Protocol):
                 return self.take()
             if self._error is not None:
                 raise self._error
-            if self.stage is not Stage.BODY:
+            if self.stage is not Stage.BODY or self._discard:
                 return b""
             await self._wait()
 
     async def stream(self, consumer: Callable[[bytes], bool]) -> None:
         """See `seam.Response.stream`: without a task's turn per read."""
         while True:
-            data = await self.read()
-            if not consumer(data) or not data:
-                return
-            if self.stage is not Stage.BODY or self._parts:
+            if self._parts or self.stage is not Stage.BODY or self._error is not None:
+                data = await self.read()  # which does not wait, then
+                if not consumer(data) or not data:
+                    return
                 continue
             self._consumer = consumer
             try:
@@ -291,6 +291,8 @@ class Wire(Answer, asyncio.Protocol):
             self.release()
         elif self.stage is Stage.BODY:
             self._discard = True
+            self._consumer = None
+            self._wake()
             self._patience = None
             self._expect(_now() + linger)
             if self._paused:
