@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,9 @@ from benchmarks.summary import Table
 _OURS: Final = "#1f6f5c"
 _OTHERS: Final = "#9aa5a1"
 _LINES: Final = ("#b4652a", "#4c78a8", "#8a5a9c", "#7a7a7a", "#c2a83e")
+
+#: Bars that differ by more than this are drawn on a logarithmic scale.
+_WIDE: Final = 30
 
 
 class NoMatplotlib(Exception):
@@ -77,17 +81,28 @@ def _bars(table: Table, path: Path, panels: Sequence[tuple[cases.Case, str, str]
 
     def fill(axes: Any, at: int) -> None:
         case, value, title = found[at]
+        shown: list[float] = []
         for place, name in enumerate(names):
             row = table.row(case.name, name)
-            if row is None or value not in row.values:
+            length = math.nan if row is None else row.values.get(value, math.nan)
+            if math.isnan(length):
                 continue
-            axes.barh(place, row.values[value], color=_OURS if name == OURS else _OTHERS)
+            shown.append(length)
+            bar = axes.barh(place, length, color=_OURS if name == OURS else _OTHERS)
+            axes.bar_label(
+                bar, [f"{length:,.0f}" if length >= 100 else f"{length:.3g}"], fontsize=8, padding=4
+            )
             dots = [turn["values"].get(value) for turn in table.turns(case.name, name)]
             dots = [dot for dot in dots if dot is not None]
             axes.plot(dots, [place] * len(dots), ".", color="black", markersize=3)
         axes.set_yticks(range(len(names)), names)
         axes.set_title(title, fontsize=10)
-        axes.set_xlim(left=0)
+        positive = [length for length in shown if length > 0]
+        if positive and max(positive) > _WIDE * min(positive):
+            axes.set_xscale("log")
+            axes.set_xlim(min(positive) / 3, max(positive) * 5)
+        elif positive:
+            axes.set_xlim(0, max(positive) * 1.25)
 
     return _save(path, len(found), fill)
 
