@@ -134,13 +134,13 @@ def quantile(buckets: Mapping[float, float] | None, share: float) -> float | Non
     return None
 
 
-def came_back(before: Rest, now: Rest) -> bool:
-    """Are descriptors and tasks where they were before the load?"""
-    if now.descriptors > before.descriptors + SPARE_DESCRIPTORS:
+def came_back(before: Rest, now: Rest, *, spare: bool = True) -> bool:
+    """Are descriptors and tasks where they were before the load, but for those to spare?"""
+    if now.descriptors > before.descriptors + spare * SPARE_DESCRIPTORS:
         return False
     if before.tasks is None or now.tasks is None:
         return True
-    return now.tasks <= before.tasks + SPARE_TASKS
+    return now.tasks <= before.tasks + spare * SPARE_TASKS
 
 
 def checks(facts: Facts) -> list[Check]:
