@@ -287,6 +287,7 @@ class Wire(Answer, asyncio.Protocol):
     def finish(self, linger: float) -> None:
         """Nothing more of this answer matters; its end may still come within `linger` seconds."""
         self._parts = []
+        self._size = 0
         if self.stage is Stage.ENDED:
             self.release()
         elif self.stage is Stage.BODY:
