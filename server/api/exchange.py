@@ -137,7 +137,7 @@ class Exchange:
         self.key = state.keyring.authenticate(headers)
         self.headers = dict(headers)
         limits = state.config.server.limits
-        body, self._held = await intake.read_body(
+        body, self._held, pieces = await intake.read_body(
             self.headers,
             self.cycle,
             limits=limits,
@@ -145,9 +145,9 @@ class Exchange:
             budget=services.budget,
         )
         if len(body) < intake.LARGE:
-            fields, members, legacy = intake.parse(self.surface, body, limits)
+            fields, members, legacy = intake.parse(self.surface, body, limits, pieces)
         else:
-            fields, members, legacy = await intake.parse_aside(self.surface, body, limits)
+            fields, members, legacy = await intake.parse_aside(self.surface, body, limits, pieces)
         del body
         self.model = fields.model
         routes = services.find(fields.model, self.key)

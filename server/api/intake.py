@@ -18,8 +18,9 @@ from server.errors import (
     RequestTimedOut,
     UnsupportedMedia,
 )
-from server.protocol import envelope, functions
+from server.protocol import envelope, functions, text
 from server.protocol.envelope import Surface
+from server.protocol.text import Pieces
 from server.telemetry.metrics import Metrics
 
 #: Bytes of a body that is parsed beside the event loop.
@@ -54,8 +55,9 @@ async def read_body(
     limits: Limits,
     timeout: float,
     budget: BodyBudget,
-) -> tuple[bytes, int]:
-    """The request's body, and the bytes taken from the budget (to be given back by the caller).
+) -> tuple[bytes, int, Pieces | None]:
+    """The request's body, the bytes taken from the budget (to be given back by the caller), and
+    what was seen of its text while it came in.
 
     Raises UnsupportedMedia, PayloadTooLarge, RequestTimedOut, Overloaded. The body is copied once
     at most, when it came in pieces.
@@ -63,17 +65,18 @@ async def read_body(
     _check_media(headers)
     complete = not cycle.more_body
     if complete:  # the usual case: it came with the head
-        pieces = cycle.take()
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        came = cycle.take()
+        body = came[0] if len(came) == 1 else b"".join(came)
         if len(body) > limits.body:
             raise _too_large(limits.body)
         budget.take(len(body))
-        return body, len(body)
+        return body, len(body), None
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limits.body:
         raise _too_large(limits.body)
     taken = 0
     parts: list[bytes] = []
+    pieces = Pieces()
 
     def take() -> None:
         nonlocal taken
@@ -83,6 +86,7 @@ async def read_body(
             budget.take(len(part))
             taken += len(part)
             parts.append(part)
+            pieces.feed(part)
 
     try:
         take()
@@ -90,6 +94,7 @@ async def read_body(
             while cycle.more_body:
                 await cycle.more()
                 take()
+            pieces.end()
     except TimeoutError:
         budget.give_back(taken)
         budget.metrics.shed.labels("slow_body").inc()
@@ -99,7 +104,7 @@ async def read_body(
     except BaseException:
         budget.give_back(taken)
         raise
-    return (parts[0] if len(parts) == 1 else b"".join(parts)), taken
+    return (parts[0] if len(parts) == 1 else b"".join(parts)), taken, pieces
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
@@ -129,23 +134,25 @@ def _check_coding(coding: str) -> None:
         )
 
 
-def parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str, Raw], bool]:
+def parse(
+    surface: Surface, body: bytes, limits: Limits, pieces: Pieces | None = None
+) -> tuple[Any, dict[str, Raw], bool]:
     """(typed envelope, raw members, speaks legacy functions). Raises InvalidRequest."""
     try:
+        text.check(body, depth=limits.depth, pieces=pieces)
         return _parse(surface, body, limits)
     except msgspec.MsgspecError as error:  # what a look inside met: a number that is none for us
         raise envelope.invalid(error) from None
 
 
 async def parse_aside(
-    surface: Surface, body: bytes, limits: Limits
+    surface: Surface, body: bytes, limits: Limits, pieces: Pieces | None
 ) -> tuple[Any, dict[str, Raw], bool]:
     """`parse` for a body over LARGE, which is not to hold up everybody else's requests."""
-    return await asyncio.to_thread(parse, surface, body, limits)
+    return await asyncio.to_thread(parse, surface, body, limits, pieces)
 
 
 def _parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str, Raw], bool]:
-    envelope.check_text(body, depth=limits.depth)
     fields = envelope.decode(surface, body)
     members = envelope.members(body)
     if not fields.model:
@@ -211,17 +218,17 @@ def _check_tools(tools: list[Raw], limits: Limits, param: str) -> None:
 
 def _check_schema(value: Raw, limits: Limits, param: str) -> None:
     """A JSON schema compiles into a grammar on the engine: big or deep ones cost it dearly."""
-    text = bytes(value)
-    if len(text) > limits.schema_size:
+    schema = bytes(value)
+    if len(schema) > limits.schema_size:
         raise InvalidRequest(
-            f"`{param}` is {len(text)} bytes; this server allows {limits.schema_size}.",
+            f"`{param}` is {len(schema)} bytes; this server allows {limits.schema_size}.",
             param=param,
             code="over_limit",
         )
-    if text.count(b"{") + text.count(b"[") <= limits.schema_depth + 2:
+    if schema.count(b"{") + schema.count(b"[") <= limits.schema_depth + 2:
         return
     # The schema itself stands two levels down, in a tool as in a response format.
-    deep = envelope.depth_of(msgspec.json.decode(text)) - 2
+    deep = envelope.depth_of(msgspec.json.decode(schema)) - 2
     if deep > limits.schema_depth:
         raise InvalidRequest(
             f"`{param}` is nested {deep} levels deep; this server allows {limits.schema_depth}.",

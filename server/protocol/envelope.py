@@ -88,14 +88,6 @@ _DECODERS: Final[dict[Surface, msgspec.json.Decoder[Any]]] = {
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
-#: One bracket pair in so many bytes makes it cheaper to take a level away than to walk.
-_WORTH: Final = 16
-_RUN = re.compile(rb"(\[+)\]*")
-_STRING = re.compile(rb'"[^"]*"')
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
-_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
 
@@ -125,53 +117,6 @@ def decode(surface: Surface, body: bytes) -> Any:
         raise invalid(error) from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.", code="nested_too_deeply") from None
-
-
-def check_text(body: bytes, *, depth: int) -> None:
-    """Raises InvalidRequest unless the body is UTF-8 without lone surrogates, and shallow enough.
-
-    Runs before any decoder sees the body. Its cost is a few passes of C code over the bytes.
-    """
-    if not body.isascii():
-        try:
-            body.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(
-                f"The body is not valid UTF-8 (byte {error.start}).", code="invalid_json"
-            ) from None
-    if b"\\u" in body:
-        # Spaces stand for what is taken out, so that its neighbours cannot make a pair.
-        unescaped = body.replace(b"\\\\", b" ")
-        if (b"\\ud" in unescaped or b"\\uD" in unescaped) and _SURROGATE.search(
-            _PAIR.sub(b" ", unescaped)
-        ):
-            raise InvalidRequest(
-                "The body holds half of a surrogate pair (\\ud800 to \\udfff), "
-                "which is no character.",
-                code="invalid_json",
-            )
-    if body.count(b"[") + body.count(b"{") <= depth:
-        return
-    structure = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
-    nest = _STRING.sub(b"", structure).translate(_BRACKETS)
-    left = depth
-    # Each round takes the innermost level away, while that takes much away.
-    while left > 0 and nest.count(b"[]") * _WORTH > len(nest):
-        nest, left = nest.replace(b"[]", b""), left - 1
-    if _height(nest) > left:
-        raise InvalidRequest(
-            f"The body is nested more than {depth} levels deep.", code="nested_too_deeply"
-        )
-
-
-def _height(nest: bytes) -> int:
-    """The deepest level of `[` and `]`. Where they do not match, the decoder says so."""
-    level = height = 0
-    for run in _RUN.finditer(nest):
-        level += run.end(1) - run.start(1)
-        height = max(height, level)
-        level -= run.end() - run.end(1)
-    return height
 
 
 def depth_of(value: Any) -> int:

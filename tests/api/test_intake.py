@@ -39,7 +39,7 @@ async def test_a_large_body_holds_up_nobody(
     upstream.default = chat_answer()
     seen: list[bool] = []
 
-    def check_text(body: bytes, *, depth: int) -> None:
+    def check(body: bytes, **more: object) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -47,7 +47,7 @@ async def test_a_large_body_holds_up_nobody(
         else:
             seen.append(False)
 
-    monkeypatch.setattr("server.protocol.envelope.check_text", check_text)
+    monkeypatch.setattr("server.protocol.text.check", check)
     for text in ("x", "x" * 2**20):
         ask = {**ASK, "messages": [{"role": "user", "content": text}]}
         assert (await http.post(CHAT, json=ask)).status_code == 200
