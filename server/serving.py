@@ -305,7 +305,7 @@ def serve(loaded: Loaded, greet: Callable[[Roundhouse], None]) -> int:
     # may look less often, and not at what was there from the start.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(10_000, 10, 10)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 

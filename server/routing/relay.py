@@ -93,10 +93,14 @@ async def whole(
 async def _read(
     response: Response, request: Request, timeouts: AttemptTimeouts, limit: int
 ) -> bytes:
-    now = time.monotonic()
-    response.expect(now + timeouts.first_byte, timeouts.inter_chunk, cap=request.deadline)
+    patience, cap = timeouts.inter_chunk, request.deadline
+    response.expect(time.monotonic() + timeouts.first_byte, patience, cap=cap)
     try:
-        return await response.read_all(limit)
+        # After each read anew: what had come in with the head moved no clock.
+        return await response.read_all(
+            limit,
+            progress=lambda: response.expect(time.monotonic() + patience, patience, cap=cap),
+        )
     except UpstreamTimeout:
         if time.monotonic() >= request.deadline:
             raise past_deadline() from None

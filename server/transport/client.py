@@ -133,7 +133,9 @@ class Transport:
                 )
             place = address(endpoint.base_url, endpoint.uds)[0]
             head = request_head(method, endpoint.base_url, endpoint.uds, path, headers, len(body))
-            pool = self._pools.get(place) or self._pool(place)
+            pool = self._pools.get(place)
+            if pool is None:  # not `or`: a pool without a connection has learnt something
+                pool = self._pool(place)
             wire = pool.take() or await pool.connect(
                 max(0.0, min(timeouts.connect, due - time.monotonic()))
             )

@@ -13,6 +13,7 @@ from server.errors import UpstreamError
 from server.protocol.envelope import Surface
 from server.transport import AttemptTimeouts
 from tests.fakes.upstream import (
+    Exchange,
     Gate,
     ScriptedUpstream,
     answer_bytes,
@@ -258,6 +259,23 @@ async def test_a_whole_answer_that_stalls(
         await run(request_of(stream=False), one)
     assert caught.value.outcome == "stall"
     await upstream.disconnected()
+
+
+async def test_a_whole_answer_that_stalls_behind_its_first_bytes(
+    run: Run, upstream: ScriptedUpstream, one: FakeTarget
+) -> None:
+    """What comes in with the head starts the clock between chunks, too."""
+
+    async def half(exchange: Exchange) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
+        await exchange.write(head + b'{"choices":')
+        await exchange.hang()
+
+    one.timeouts = AttemptTimeouts(5, 3600, 0.05)
+    upstream.queue(half)
+    with pytest.raises(UpstreamError) as caught:
+        await run(request_of(stream=False), one)
+    assert caught.value.outcome == "stall"
 
 
 async def test_a_stream_that_is_none(run: Run, upstream: ScriptedUpstream, one: FakeTarget) -> None:
