@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.engine import machine, shapes
+from benchmarks.engine.__main__ import streams
 from benchmarks.engine.load import Work
 from benchmarks.engine.session import Plan, python_path, run
 from benchmarks.engine.stack import ENGINE_PYTHON
@@ -76,14 +77,6 @@ def warn(gpus: list[dict[str, str]], shape: str) -> str:
     if shape == "8b" and number.isdigit() and int(number) < GPU_GIB * 1024:
         return f"The GPU has {gpus[0]['memory']}; the 8B takes 16 GB without its KV cache."
     return ""
-
-
-def streams(text: str) -> list[int]:
-    """`1,64,256` as numbers."""
-    found = [int(part) for part in text.split(",")]
-    if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError("numbers from 1, with commas between")
-    return found
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,9 +34,11 @@ class Shape:
     rope_theta: float
 
 
-#: `8b` is Llama 3 8B. `tiny` has as much as a trial on two cores bears, all the rest the same way.
+#: `8b` is Llama 3 8B, `135m` SmolLM2 135M with an output layer of its own. `tiny` has as much as
+#: a trial on two cores bears, all the rest the same way.
 SHAPES: Final = {
     "8b": Shape(4096, 14336, 32, 32, 8, 128_256, 8192, 500_000.0),
+    "135m": Shape(576, 1536, 30, 9, 3, 49_152, 8192, 100_000.0),
     "tiny": Shape(256, 512, 2, 8, 4, 8_192, 4096, 10_000.0),
 }
 
