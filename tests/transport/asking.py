@@ -94,6 +94,8 @@ class RawPeer(asyncio.Protocol):
         self.server = server
         self.number = 0
         self.gone = asyncio.Event()
+        #: All of a script was played, but for a `hang` at its end.
+        self.said = asyncio.Event()
         self._held = b""
         self._transport: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -127,22 +129,34 @@ class RawPeer(asyncio.Protocol):
         self.gone.set()
 
     async def _play(self, script: Sequence[Act]) -> None:
-        for act in script:
-            if self._transport.is_closing():
-                return
-            if isinstance(act, bytes):
-                self._transport.write(act)
-            elif act == "turn":
-                for _ in range(3):
-                    await asyncio.sleep(0)
-            elif act == "close":
-                self._transport.close()
-            elif act == "reset":
-                self.reset()
-            elif act == "half":
-                self._transport.write_eof()
-            else:
-                await self.gone.wait()
+        try:
+            for act in script:
+                if self._transport.is_closing():
+                    return
+                await self._do(act)
+        finally:
+            self.said.set()
+
+    async def _do(self, act: Act) -> None:
+        if isinstance(act, bytes):
+            self._transport.write(act)
+        elif act == "turn":
+            for _ in range(3):
+                await asyncio.sleep(0)
+        elif act == "close":
+            self._transport.close()
+        elif act == "reset":
+            self.reset()
+        elif act == "half":
+            self._transport.write_eof()
+        else:
+            self.said.set()
+            await self.gone.wait()
+
+    @property
+    def asked(self) -> bool:
+        """A request has come in whole."""
+        return self._task is not None
 
     def say(self, data: bytes) -> None:
         """Speak unasked."""
