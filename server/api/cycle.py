@@ -16,9 +16,10 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 #: Bytes of a body that wait for the endpoint before the client is paused.
 BODY_AHEAD: Final = 256 * 1024
 
+_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
+#: All of them: an upstream's own status (Cloudflare's 520 to 530) is passed on.
 STATUS: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
-    for status in http.HTTPStatus
+    code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}\r\n".encode() for code in range(100, 600)
 }
 
 
