@@ -155,6 +155,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._disarm()
         self._head_done = True
+        self._idle_since = _never  # again: the answer before may have ended within this head
         if self.transport.is_closing():
             return
         parser = self.parser
