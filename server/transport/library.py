@@ -6,6 +6,7 @@ Nothing is ever sent twice here either: no redirects, no retries, no decompressi
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import math
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
+import yarl
 from aiohttp import payload as aiohttp_payload
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
@@ -172,6 +174,11 @@ class LibraryTransport:
         due: float,
     ) -> Response:
         """See `Transport.send`. `due`: when the head must be in."""
+        assert endpoint.proxy is not None
+        proxy, login = _proxy(endpoint.proxy)
+        secure = endpoint.base_url.startswith("https:")
+        if not secure:  # then the request itself is what the proxy reads
+            headers = {**headers, **login}
 
         async def once() -> aiohttp.ClientResponse:
             return await self._session.request(
@@ -179,7 +186,8 @@ class LibraryTransport:
                 endpoint.base_url + path,
                 data=_Body(body),
                 headers=headers,
-                proxy=endpoint.proxy,
+                proxy=proxy,
+                proxy_headers=login if secure else None,
                 timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
                 allow_redirects=False,
             )
@@ -194,12 +202,17 @@ class LibraryTransport:
                     response = await once()
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise translate(error) from error
+                raise translate(error) from None
             raise UpstreamTimeout(
                 "The upstream did not answer in time.", outcome="first_byte_timeout"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise translate(error) from error
+            raise translate(error) from None  # aiohttp's own holds the proxy's login
+        if response.status == 407:  # of our account at the proxy, and not the upstream's to say
+            response.close()
+            raise ConnectFailed(
+                "The proxy to the upstream refused.", outcome="refused", detail="407 of the proxy"
+            )
         return LibraryResponse(response, self._lingering)
 
     async def close(self) -> None:
@@ -209,6 +222,18 @@ class LibraryTransport:
         self._lingering.clear()
         with contextlib.suppress(aiohttp.ClientError, OSError):
             await self._session.close()
+
+
+@functools.lru_cache(maxsize=64)
+def _proxy(url: str) -> tuple[yarl.URL, dict[str, str]]:
+    """A proxy's URL without its login, which aiohttp would name in its errors, and the header with
+    it. Raises ValueError for what is no URL."""
+    parts = yarl.URL(url)
+    if parts.user is None and parts.password is None:
+        return parts, {}
+    login = f"{parts.user or ''}:{parts.password or ''}".encode()
+    header = f"Basic {base64.b64encode(login).decode()}"
+    return parts.with_user(None), {"proxy-authorization": header}
 
 
 def _unsent(error: aiohttp.ClientConnectionError) -> bool:
