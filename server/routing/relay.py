@@ -118,6 +118,8 @@ def _is_text(data: bytes) -> bool:
 
 
 _NO_USAGE: Final = b'"usage":null'
+#: An event of its own, not the last line of one.
+_THEN_DONE: Final = b"\n\n" + sse.DONE
 
 
 def _plain(block: bytes) -> int:
@@ -126,7 +128,7 @@ def _plain(block: bytes) -> int:
     if not _is_text(block) or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
         return 0
     end = len(block)
-    if block.endswith(sse.DONE):
+    if block.endswith(_THEN_DONE):
         end -= len(sse.DONE)
     lines = block.count(b"\ndata:", 0, end) + block.startswith(b"data:", 0, end)
     objects = block.count(b"\ndata: {", 0, end) + block.startswith(b"data: {", 0, end)
@@ -269,8 +271,13 @@ class StreamRelay:
         plain = 0 if self._rewrites else _plain(block)
         if not plain:
             return self._look_into(block, b"")
-        self._has_data = True
-        return block if plain == len(block) else self._look_into(block[plain:], block[:plain])
+        if plain == len(block):
+            self._has_data = True
+            return block
+        before = block[:plain]
+        # There may be comments alone before the first sign.
+        self._has_data |= before.startswith(b"data:") or b"\ndata:" in before
+        return self._look_into(block[plain:], before)
 
     def _look_into(self, block: bytes, before: bytes) -> bytes:
         """`before`: what of the same read is for the client already."""
