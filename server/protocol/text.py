@@ -26,6 +26,8 @@ _PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-f
 #: Bytes of a value that is opened level by level, and the levels for which that is quicker.
 _OPENED: Final = 64 * 1024
 _LEVELS: Final = 6
+#: A body with a comma in fewer bytes than this is not opened but walked.
+_SPARSE: Final = 16
 _object: Final = msgspec.json.Decoder(dict[str, Raw])
 _list: Final = msgspec.json.Decoder(list[Raw])
 
@@ -78,7 +80,12 @@ def check(body: bytes, *, depth: int, pieces: Pieces | None = None) -> None:
         escapes = pieces.escapes
     if escapes:
         _check_surrogates(body)
-    if _brackets(body, depth) > depth and _deeper(body, depth, _LEVELS):
+    if _brackets(body, depth) > depth and (
+        # Opened, a list of 32 MiB of zeros would be 16 million objects.
+        _walked(body, depth)
+        if body.count(b",") * _SPARSE > len(body)
+        else _deeper(body, depth, _LEVELS)
+    ):
         raise InvalidRequest(
             f"The body is nested more than {depth} levels deep.", code="nested_too_deeply"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -168,3 +169,20 @@ def utf8_error(look: Callable[[], object]) -> str | None:
     except InvalidRequest as error:
         return error.message if "UTF-8" in error.message else None
     return None
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"0," * 500_000 + b"0", b",".join([b"[" + b"0," * 40_000 + b"0]"] * 10)],
+    ids=["one list", "lists"],
+)
+def test_a_long_list_is_not_opened(tail: bytes) -> None:
+    """It would be an object of the decoder's for each of its numbers: megabytes for each one."""
+    body = b'{"model":"m","x":[' + b"[]," * 70 + tail + b"]}"
+    tracemalloc.start()
+    try:
+        check(body, depth=64)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 5 * len(body)
