@@ -17,6 +17,8 @@ from server.config.schema import MODEL_NAME, Config, Provider, Target, TargetTim
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: Headers that frame a request: a second value could make two requests of one.
+_OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _MODEL_NAME: Final = re.compile(MODEL_NAME)
 #: Built in; may be refined under `runtimes`.
 RUNTIMES: Final = frozenset({"vllm"})
@@ -275,6 +277,8 @@ def _account(path: Path, provider: Provider, places: Places) -> Iterator[Problem
     for header, value in provider.headers.items():
         if not _HEADER_NAME.fullmatch(header):
             yield places.error((*path, "headers", header), "is no name of a header.")
+        elif header.lower() in _OURS:
+            yield places.error((*path, "headers", header), "is Roundhouse's own to say.")
         yield from _header_value((*path, "headers", header), value.get_secret_value(), places)
 
 

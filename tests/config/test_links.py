@@ -119,6 +119,7 @@ CASES = {
     f"providers: {{{LAB}, proxy: 'http://p:3128'}}}}": "cannot reach base_url, which only this",
     f"providers: {{{LAB}, proxy: 'http://127.0.0.1:8000'}}}}": "is this server itself, which is",
     f"providers: {{{LAB}, headers: {{'a b': c}}}}}}": "is no name of a header.",
+    f"providers: {{{LAB}, headers: {{Content-Length: '5'}}}}}}": "is Roundhouse's own to say.",
     f'providers: {{{LAB}, headers: {{a: "b\\r\\nc: d"}}}}}}': "headers.a: holds a line break",
     "providers: {x: {dialect: openai, base_url: 'http://'}}": "is no URL.",
     "providers: {x: {dialect: openai, base_url: 'http://a:b/v1'}}": "is no URL.",

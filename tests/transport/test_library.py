@@ -143,6 +143,7 @@ async def test_close_ends_it_at_once(transport: Transport) -> None:
         await transport.close()
         with pytest.raises(UpstreamError):
             await still.read()
+        still.close()
         with pytest.raises(ConnectFailed, match="could not be reached"):
             await through(transport, by, upstream.url)
 
