@@ -86,13 +86,15 @@ class RequestLog(msgspec.Struct, kw_only=True, omit_defaults=True):
             _log.info("request", **shown)
 
     def _emit_fast(self) -> None:
-        # The three that hold words of others; all the rest are numbers and names of ours.
+        # The four that hold words of others; all the rest are numbers and names of ours.
         if self.client_id is not None:
             self.client_id = scrub(self.client_id)
         if self.model is not None:
             self.model = _scrub_name(self.model)
         if self.detail is not None:
             self.detail = scrub(self.detail)
+        if self.error is not None:  # an upstream's own code, for all we know
+            self.error = scrub(self.error)
         try:
             fields = _encode(self)
         except (TypeError, ValueError, OverflowError):  # lone surrogates

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
 from typing import Any, Final, Literal
 
@@ -71,8 +72,7 @@ class Output:
 
     def msg(self, line: str) -> None:
         if _held:
-            line = "\n".join([*_held, line])
-            _held.clear()
+            line = "\n".join([*_taken(), line])
         _write(line)
 
     debug = info = warning = error = critical = exception = log = msg
@@ -80,6 +80,7 @@ class Output:
 
 #: Lines that wait to be written together, in order, before any other line.
 _held: list[str] = []
+_taking: Final = threading.Lock()
 
 
 def _write(text: str) -> None:
@@ -97,10 +98,16 @@ def hold(line: str) -> bool:
 
 def flush() -> None:
     """Write what is held."""
-    if _held:
-        text = "\n".join(_held)
-        _held.clear()
-        _write(text)
+    if taken := _taken():
+        _write("\n".join(taken))
+
+
+def _taken() -> list[str]:
+    # Other threads log too, if seldom: what is held between a look and a clearing would be lost.
+    with _taking:
+        taken = _held[:]
+        del _held[: len(taken)]
+    return taken
 
 
 class Logger(structlog.stdlib.BoundLogger):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -214,3 +215,37 @@ def test_capture_logs_still_works_on_loggers_in_use() -> None:
     with structlog.testing.capture_logs() as caught:
         log.info("second", x=1)
     assert caught == [{"event": "second", "x": 1, "log_level": "info"}]
+
+
+def test_an_upstreams_code_is_scrubbed_like_the_rest(lines: Lines) -> None:
+    logs.configure("info", "json")
+    request_log(status=400, error="api_key=sk-0123456789abcdef", detail="token: abcdefgh").emit()
+    (line,) = lines()
+    assert "0123456789" not in json.dumps(line)
+    assert "abcdefgh" not in json.dumps(line)
+
+
+def test_lines_of_several_threads_are_all_written(lines: Lines) -> None:
+    """One holds lines, the others write what is held: none is lost, and none written twice."""
+    logs.configure("info", "json")
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            logs.flush()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        for n in range(20_000):
+            logs.hold(json.dumps({"n": n}))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before)
+    logs.flush()
+    assert sorted(line["n"] for line in lines()) == list(range(20_000))
