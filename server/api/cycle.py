@@ -95,6 +95,8 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         lines = [STATUS[status]]
+        for name, value in self.default_headers:  # the date, which uvicorn writes once a second
+            lines += (name, b": ", value, b"\r\n")
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if not self.keep_alive:
