@@ -6,11 +6,13 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Sized
 from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
 import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.api.cycle import Cycle
@@ -29,6 +31,22 @@ _never: Final = math.inf
 _PLAIN_URL: Final = re.compile(rb"/[A-Za-z0-9._/-]*")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
+
+
+#: Requests that may wait for their turn before no more are read.
+_QUEUED: Final = 8
+
+
+class _Flow(FlowControl):
+    """uvicorn's reads on after every answer, and so much at once that its queue grows for ever."""
+
+    def __init__(self, transport: asyncio.Transport, queue: Sized) -> None:
+        super().__init__(transport)
+        self.queue = queue
+
+    def resume_reading(self) -> None:
+        if self.read_paused and len(self.queue) <= _QUEUED:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -57,6 +75,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self.connection_limit:
             self.metrics.shed.labels("connections").inc()
             self._refuse(Overloaded("Too many connections are open.", retry_after=1))
@@ -73,6 +92,7 @@ class Protocol(HttpToolsProtocol):
             if self._running.on_gone is not None:
                 self._running.on_gone()
         super().connection_lost(exc)
+        self.pipeline.clear()  # those in it hold it
 
     def data_received(self, data: bytes) -> None:
         if self._raw_left:

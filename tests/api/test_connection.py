@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from server.api.connection import Protocol
 from tests.api.conftest import ASK, KEY, Serve, config_of, port_of
 from tests.fakes.client import RawClient
 from tests.fakes.upstream import Gate, ScriptedUpstream, chat_answer, chat_stream
@@ -162,3 +163,20 @@ async def test_a_client_that_goes(
     assert server.services.budget.held == 0
     assert not server.services.open
     assert all(child.value == 0 for child in server.metrics.in_flight.series.values())
+
+
+async def test_a_flood_of_requests_waits_outside(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """What one read brought may wait in the queue; more is read when that has been answered."""
+    server = await serve(config_of(upstream))
+    times = 25_000
+    async with RawClient(port=port_of(server)) as client:
+        sending = asyncio.create_task(client.send(HEALTH * times))
+        queued = 0
+        for _ in range(times):
+            assert (await client.read_head()).status == 200
+            await client.read_body()
+            for connection in server._listeners[0]._server.server_state.connections:
+                assert isinstance(connection, Protocol)
+                queued = max(queued, len(connection.pipeline))
+        await sending
+    assert queued < 10_000  # of 33 bytes each, in 256 KiB
