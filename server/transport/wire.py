@@ -233,10 +233,6 @@ class Wire(Answer, asyncio.Protocol):
         self._waiter = waiter = self._loop.create_future()
         try:
             await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                waiter.exception()  # nobody else will look at it
-            raise
         finally:
             self._waiter = None
 
@@ -304,7 +300,6 @@ class Wire(Answer, asyncio.Protocol):
         self._due = _never
         self._parts = []
         self._consumer = None
-        self._wake()
         if (
             self._close_after
             or self._paused

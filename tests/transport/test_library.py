@@ -45,6 +45,7 @@ async def refused(transport: Transport, proxy: Proxy | str, base_url: str) -> Up
     with pytest.raises(UpstreamError) as caught:
         await through(transport, proxy, base_url, times=AttemptTimeouts(0.3, 2, 2))
     error = caught.value
+    assert error.__cause__ is None  # what a log would print in full
     said = "".join(traceback.format_exception(error)) + f"{error!r} {error.detail}"
     assert SECRET not in said
     assert LOGIN not in said

@@ -258,7 +258,8 @@ async def test_what_is_learned_holds_for_those_that_are_idle_already(
         (pool,) = transport._pools.values()
         _idle_for(pool._free[0], 10)
         pool._shorten(5.0)
-        pool._shorten(5.0)
+        pool._shorten(9.0)
+        assert pool._keep == 5.0
         await server.peers[0].gone.wait()
         assert len(pool._free) == 1
 

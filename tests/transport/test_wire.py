@@ -155,8 +155,10 @@ async def test_a_consumer_that_ends_it_all_itself(more: bool | None, how: str) -
     """A client that has gone is found out by writing to it, which is in mid-read."""
     response, wire, transport, _ = await begun()
     task: asyncio.Task[None]
+    got: list[bytes] = []
 
     def take(data: bytes) -> bool:
+        got.append(data)
         if how == "cancel":
             task.cancel()
         elif how == "close":
@@ -172,8 +174,11 @@ async def test_a_consumer_that_ends_it_all_itself(more: bool | None, how: str) -
     wire.data_received(chunk(b"a") + (END if how == "finish" else b""))
     await asyncio.wait([task], timeout=1)
     assert task.done()
+    assert got == [b"a"]  # it is not asked again
     if how == "cancel":
         assert task.cancelled()
+    elif how == "finish" and more is None:
+        assert isinstance(task.exception(), KeyError)
     response.close()
     await turns()
     assert transport.closed is (how != "finish")
