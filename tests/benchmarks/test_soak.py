@@ -222,7 +222,7 @@ def test_a_small_soak_passes_from_end_to_end(tmp_path: Path) -> None:
     assert {file.name for file in files} == {"soak.json", "soak.md", "soak.svg"}
     read = json.loads((tmp_path / "out" / "soak.json").read_text())
     assert not read["unexpected"]
-    # Twelve seconds are the server's warming up: how much it grows then is not this test's business.
+    # Twelve seconds are the server's warming up: its growth then is not this test's business.
     broken = [c for c in read["checks"] if c["held"] is False and "memory" not in c["name"]]
     assert not broken
     assert read.keys() == {
