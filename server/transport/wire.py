@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from server.errors import UpstreamError, UpstreamReset, UpstreamTimeout, UpstreamTruncated
-from server.transport.answer import HEAD_LIMIT, Answer, Stage
+from server.transport.answer import HEAD_LIMIT, Answer, Stage, one_chunk
 from server.transport.head import Framing, no_answer
 
 if TYPE_CHECKING:
@@ -106,6 +106,12 @@ class Wire(Answer, asyncio.Protocol):
         elif stage is not Stage.BODY:
             self.abort()  # nobody asked
             return
+        elif self._between and (body := one_chunk(data)) is not None and not self._discard:
+            self._head_size = 0
+            self._parts.append(body)
+            self._size += len(body)
+            self._deliver()
+            return
         before = self._size
         try:
             self._parser.feed_data(data)
@@ -117,7 +123,13 @@ class Wire(Answer, asyncio.Protocol):
                 self._break(cause)
                 return
             self._close_after = True  # the answer was good; what follows it is not ours
-        if self._size != before:
+        self._parsed(stage, data, self._size != before)
+
+    def _parsed(self, stage: int, data: bytes, grown: bool) -> None:
+        """After a read that the parser saw; `grown`: there was some of the body in it."""
+        if self._between:  # unless the parser has begun to read the next one's size
+            self._between = data.endswith(b"\r\n")
+        if grown:
             self._head_size = 0
         elif self.stage is Stage.HEAD:
             if self._head_size > HEAD_LIMIT:
@@ -161,7 +173,7 @@ class Wire(Answer, asyncio.Protocol):
         self._error = None
         self._patience = None
         self._discard = self._close_after = self._unsure = False
-        self._headers_in = self._interim = False
+        self._headers_in = self._interim = self._between = False
         self._head_size = self._size = self._interims = 0
         self._expect(due)
         if len(body) <= _JOINED:
@@ -329,6 +341,7 @@ class Wire(Answer, asyncio.Protocol):
             self._fail(UpstreamTruncated(_ENDED, detail=detail))
 
     def _break(self, error: UpstreamError) -> None:
+        self._between = False
         self._fail(error)
         self.abort()
 

@@ -206,3 +206,36 @@ async def test_cancelled_just_as_the_consumer_raised() -> None:
     await turns()
     gc.collect()
     assert said == []
+
+
+# --- a whole chunk past the parser
+
+
+async def test_trailers_are_no_chunks() -> None:
+    response, wire, _, _ = await begun()
+    wire.data_received(b"1\r\na\r\n")
+    wire.data_received(b"1\r\nb\r\n")
+    assert await response.read() == b"ab"
+    wire.data_received(b"0\r\n")
+    wire.data_received(b"1\r\nc\r\n")  # where only a header or the end may stand
+    with pytest.raises(UpstreamError) as caught:
+        await response.read()
+    assert caught.value.outcome == "protocol"
+
+
+@pytest.mark.parametrize("begun_with", [b"1", b"1\r", b";", b"0"])
+async def test_a_size_in_two_reads_is_one_size(begun_with: bytes) -> None:
+    """`1` and `5\\r\\nhello\\r\\n` begin a chunk of 21 bytes, not one of 5."""
+    response, wire, _, _ = await begun()
+    wire.data_received(b"1\r\na\r\n" + begun_with)
+    assert await response.read() == b"a"
+    wire.data_received(b"5\r\nhello\r\n")
+    if begun_with == b"1":
+        assert await response.read() == b"hello\r\n"
+        wire.data_received(b"x" * 14 + b"\r\n" + END)
+        assert await response.read() == b"x" * 14
+    elif begun_with == b"0":
+        assert await response.read() == b"hello"
+    else:
+        with pytest.raises(UpstreamError):
+            await response.read()
