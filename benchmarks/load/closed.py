@@ -267,4 +267,5 @@ async def _leave(run: _Run, leave: float) -> None:
         except TimeoutError:
             run.result.unfinished = len(run.open)
     run.end()
-    await asyncio.sleep(0)
+    for _ in range(3):  # turns in which the connections close
+        await asyncio.sleep(0)

@@ -118,6 +118,7 @@ async def scripted(script: Script, *, close: bool = False) -> AsyncIterator[Plac
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        writers.append(writer)
         ended = (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError)
         with contextlib.suppress(*ended):
             while True:
@@ -134,6 +135,7 @@ async def scripted(script: Script, *, close: bool = False) -> AsyncIterator[Plac
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
+    writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield Place("127.0.0.1", server.sockets[0].getsockname()[1], (), "mock")
@@ -143,6 +145,15 @@ async def scripted(script: Script, *, close: bool = False) -> AsyncIterator[Plac
             for task in tasks:
                 task.cancel()
             await asyncio.sleep(0)
+        for writer in writers:  # a cancelled task did not wait for it
+            writer.transport.abort()
+        await turns()
+
+
+async def turns() -> None:
+    """Closed transports let go of their sockets in turns of the loop to come."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager
@@ -156,6 +167,7 @@ async def mocked() -> AsyncIterator[tuple[Upstream, Place]]:
         mock.leave()
         while mock.peers:
             await asyncio.sleep(0)
+        await turns()
 
 
 async def short(place: Place, *, stream: bool = False, connections: int = 2) -> Closed:
