@@ -228,7 +228,7 @@ def test_a_child_that_spins_uses_cpu_and_one_that_sleeps_does_not() -> None:
         until = time.monotonic() + 30
         while busy.read().cpu_seconds < before.cpu_seconds + 0.2:
             assert time.monotonic() < until
-        assert idle.read().cpu_seconds - rest.cpu_seconds < 0.05
+        assert idle.read().cpu_seconds - rest.cpu_seconds < 0.1
         assert 1_000_000 < idle.read().rss_bytes < 200_000_000
 
 

@@ -187,7 +187,7 @@ async def test_retiring_is_not_put_off_by_traffic(
         while old.transport is not None and not old.transport.is_closing():
             assert await whole(transport, server.url) == b"own"
             await asyncio.sleep(0.01)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20
         assert len(server.peers) == 2
 
 

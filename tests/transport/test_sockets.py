@@ -92,7 +92,7 @@ async def test_a_peer_that_ends_its_side_while_the_body_goes_out(transport: Tran
         with pytest.raises(UpstreamError) as caught:
             await task
         assert caught.value.outcome == "reset"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         upstream.connections[0].resume_reading()
 
 

@@ -78,7 +78,7 @@ async def test_bytes_move_the_time_on_but_not_beyond_the_cap() -> None:
     data, error = await rest_of(response)
     assert error.outcome == "stall"
     assert 4 <= len(data) <= 8
-    assert 0.14 <= time.monotonic() - now < 1
+    assert 0.14 <= time.monotonic() - now < 10
     response.close()
 
 
@@ -93,7 +93,7 @@ async def test_time_that_a_slow_reader_takes_is_not_the_peers() -> None:
     began = time.monotonic()
     with pytest.raises(UpstreamTimeout):
         await response.read()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 async def test_a_slow_reader_does_not_move_the_cap() -> None:
