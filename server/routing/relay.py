@@ -224,17 +224,19 @@ class StreamRelay:
             read_at = time.monotonic()
             self._observe_gap(read_at - self._last)
             self._last = read_at
+            find = data.find
             if (
-                # One event without any sign, as nearly all are: every call saved counts here.
-                data.startswith(b"data: {")
-                and data.find(b"\n") == len(data) - 2
-                and data.endswith(b"\n\n")
+                # One event without any sign, as nearly all are. Every call saved counts here:
+                # `find` costs half of what `in` does.
+                find(b"\n") == len(data) - 2
+                and data.startswith(b"data: {")
+                and data.endswith(b"\n")
                 and not self._splitter.rest
                 and data.isascii()
-                and b"\r" not in data
-                and b'"error"' not in data
-                and b'"abort"' not in data
-                and (b'"usage"' not in data or data.count(b'"usage"') == data.count(_NO_USAGE))
+                and find(b"\r") < 0
+                and find(b'"error"') < 0
+                and find(b'"abort"') < 0
+                and (find(b'"usage"') < 0 or data.count(b'"usage"') == data.count(_NO_USAGE))
                 and not self._rewrites
             ):
                 return sink.push(data) or self._blocked()

@@ -108,6 +108,11 @@ class Wire(Answer, asyncio.Protocol):
             return
         elif self._between and (body := one_chunk(data)) is not None and not self._discard:
             self._head_size = 0
+            waiter = self._waiter
+            if waiter is not None and self._consumer is not None and not waiter.done():
+                self._wind()
+                self._hand_on(self._consumer, waiter, body)  # it takes all, so no parts are there
+                return
             self._parts.append(body)
             self._size += len(body)
             self._deliver()
@@ -256,29 +261,38 @@ class Wire(Answer, asyncio.Protocol):
     def _deliver(self) -> None:
         """Hand on what one read brought."""
         if self.stage is Stage.BODY:
-            if self._patience is not None:
-                due = _now() + self._patience
-                self._due = due if due < self._cap else self._cap
-                if self._timer is None:
-                    self._expect(self._due)
+            self._wind()
             if self._size > READ_AHEAD and self._consumer is None and not self._paused:
                 self._paused = True
                 self.transport.pause_reading()
         elif self._discard and self.stage is Stage.ENDED:
             self.release()
             return
-        consumer = self._consumer
+        consumer, waiter = self._consumer, self._waiter
         if consumer is None or not self._parts:
             self._wake()
             return
-        waiter = self._waiter
         if waiter is None or waiter.done():
             return  # it will ask again
         parts = self._parts
         self._parts = []
         self._size = 0
+        self._hand_on(consumer, waiter, parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _wind(self) -> None:
+        """Bytes of the body have come in: the peer's patience begins anew."""
+        if self._patience is not None:
+            due = _now() + self._patience
+            self._due = due if due < self._cap else self._cap
+            if self._timer is None:
+                self._expect(self._due)
+
+    def _hand_on(
+        self, consumer: Callable[[bytes], bool], waiter: asyncio.Future[None], data: bytes
+    ) -> None:
+        """To whom `stream` has been told of, who waits, in this very turn of the loop."""
         try:
-            more = consumer(parts[0] if len(parts) == 1 else b"".join(parts))
+            more = consumer(data)
         except BaseException as error:  # noqa: BLE001 - it comes out of `stream`
             self._consumer = None
             if not waiter.done():
