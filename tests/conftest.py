@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.fakes.network import guard_network
 
@@ -15,6 +16,10 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS_DIR = Path(
     os.environ.get("RECORDINGS_DIR") or REPO_ROOT.parent / "shared" / "recordings"
 )
+# The same cases in every run, so that a red run is the change's doing. New ones are looked for with
+# HYPOTHESIS_PROFILE=default.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 

@@ -291,7 +291,7 @@ class StreamRelay:
             payload = sse.data_of(event)
             if payload is None:
                 # A comment or an empty event: for a client that already reads, a sign of life.
-                if self._sink.started:
+                if self._sink.started or self._has_data:
                     out.append(event)
                 continue
             if payload.strip() == b"[DONE]":

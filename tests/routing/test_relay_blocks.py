@@ -133,7 +133,8 @@ def test_blocks_agree_with_events(events: list[str], cuts: list[int], wants_usag
 
 
 def without_comments(data: bytes) -> list[bytes]:
-    return [event for event in sse.events(data) if sse.data_of(event) is not None]
+    """Which event an empty line more belongs to depends on the reads; it says nothing."""
+    return [event.strip(b"\r\n") for event in sse.events(data) if sse.data_of(event) is not None]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
