@@ -42,7 +42,7 @@ def list_models_by_type(type: ModelType | str) -> list[ModelInfo]:
 
 
 def get_free_models() -> list[ModelInfo]:
-    """Cards of models that cost nothing but the machine: open weights, or a provider's free tier."""
+    """Cards of models that cost nothing but the machine: open weights, or a free tier."""
     return [card for card in builtin().values() if card.free]
 
 
