@@ -39,6 +39,8 @@ check: ## what CI runs besides the tests: style, types, import floors, house rul
 	$(BIN)/python -m server.config.schema_json --check configs/schema.json
 	$(BIN)/python -m server.config.reference --check docs/configuration.md
 	$(BIN)/python -m scripts.metrics_page --check
+	$(BIN)/python -m server.registry.check
+	$(BIN)/python -m scripts.registry_page --check
 
 setup: ## the environments alone: server, development tools, engine
 	@$(SETUP) --optional dev engine
@@ -51,13 +53,15 @@ format: ## let ruff format, and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-schema: ## write configs/schema.json anew
+schema: ## write the JSON schemas in configs/ anew
 	@$(SETUP) dev
 	$(BIN)/python -m server.config.schema_json --write configs/schema.json
+	$(BIN)/python -m server.registry.check --schema configs/cards.schema.json
 
 docs: schema ## write all that is made from the code: the schema, tables of keys and of metrics
 	$(BIN)/python -m server.config.reference --write docs/configuration.md
 	$(BIN)/python -m scripts.metrics_page
+	$(BIN)/python -m scripts.registry_page
 
 lock: ## write the locks anew; pins that still fit stay
 	@$(SETUP) dev

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from scripts import registry_page
 from scripts.metrics_page import PAGE, page
 from server.api.openapi_schemas import error_codes
+from server.registry import check
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -19,6 +22,16 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*.md")),
 ]
+
+
+def test_registry_page_is_what_the_catalog_says() -> None:
+    text = registry_page.PAGE.read_text("utf-8")
+    assert text == registry_page.page(text), "run `make docs`"
+
+
+def test_cards_schema_is_what_the_code_says() -> None:
+    text = (ROOT / "configs" / "cards.schema.json").read_text("utf-8")
+    assert text == json.dumps(check.schema(), indent=2) + "\n"
 
 
 def test_metrics_page_is_what_the_code_says() -> None:
