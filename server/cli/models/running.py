@@ -1,4 +1,4 @@
-"""`roundhouse models`."""
+"""`roundhouse models` without a subcommand: the models of a running server."""
 
 from __future__ import annotations
 
@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.cli.options import client_options, json_option
-
 if TYPE_CHECKING:
     from server.config.links import ResolvedModel
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  roundhouse models
-  roundhouse models --base-url http://gpu-box:8000 --json
-
-Without a server, and without --base-url, it lists what the config here would serve."""
-)
-@client_options
-@json_option
-def models(base_url: str | None, api_key: str | None, as_json: bool) -> None:
-    """List the models of a running server that the key may use."""
+def show_running(base_url: str | None, api_key: str | None, as_json: bool) -> None:
+    """List the models of a running server that the key may use; without one, those of the config
+    here. Raises ClientError."""
     from server.cli import client
     from server.cli.show import show
 
