@@ -55,8 +55,8 @@ class Models(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], known, n=1)
-            hint = f"`roundhouse models {near[0]}`" if near else f"`… models show {args[0]}`"
-            ctx.fail(f"There is no command `models {args[0]}`. Did you mean {hint}?")
+            hint = near[0] if near else f"show {args[0]}"
+            ctx.fail(f"There is no command `models {args[0]}`. Did you mean `{hint}`?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

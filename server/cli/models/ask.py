@@ -1,0 +1,159 @@
+"""Asking a provider for its list of models, with the account of the config.
+
+Whatever goes wrong is one sentence that begins after the provider's name. Nothing that an upstream
+says is repeated, so no key can come back in it.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from server.cli.models import listed
+from server.config.providers_table import ROWS, account
+from server.config.schema import Provider
+
+CONNECT: Final = 5.0
+#: Bytes of one answer, and answers of one list.
+MOST_BYTES: Final = 32 * 2**20
+MOST_PAGES: Final = 50
+#: Of Anthropic's API; a config's header of this name wins.
+_VERSION: Final = "2023-06-01"
+
+
+class NoAnswer(Exception):
+    """The provider gives no list of models: the rest of the sentence after its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a provider's list is, and how to ask for it."""
+
+    name: str
+    url: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    connect: float = CONNECT
+
+    @property
+    def key_hint(self) -> str:
+        """Where its key comes from."""
+        row = ROWS.get(self.name)
+        variable = f"{row.variables[0]}, or at " if row and row.variables else ""
+        return f"Look at {variable}`providers.{self.name}.api_key` in the config."
+
+
+def account_of(name: str, provider: Provider) -> Account:
+    """Of a provider of a config that has passed its checks."""
+    known = account(name, provider)
+    base, params, headers = known.base_url, {}, {"accept": "application/json"}
+    if known.dialect == "anthropic":
+        base = f"{base.removesuffix('/v1')}/v1"
+        params = {"limit": "1000"}
+        headers["anthropic-version"] = _VERSION
+        if known.api_key:
+            headers["x-api-key"] = known.api_key
+    elif known.api_key:
+        headers["authorization"] = f"Bearer {known.api_key}"
+    if known.dialect == "cohere":
+        # Its second version has no list; the first one's serves both.
+        base = f"{base.removesuffix('/v2').removesuffix('/v1')}/v1"
+        params = {"page_size": "1000"}
+    own = {header.lower(): value.get_secret_value() for header, value in provider.headers.items()}
+    secrets = [known.api_key or "", *own.values()]
+    return Account(
+        name,
+        f"{base}/models",
+        params,
+        {**headers, **own},
+        provider.proxy.get_secret_value() if provider.proxy else None,
+        tuple(secret for secret in secrets if len(secret) >= 8),
+        provider.timeouts.connect or CONNECT,
+    )
+
+
+def ask(place: Account, timeout: float) -> list[Any]:
+    """All entries of its list, over all pages. Raises NoAnswer."""
+    found: list[Any] = []
+    params = dict(place.params)
+    with httpx.Client(
+        headers=place.headers,
+        proxy=place.proxy,
+        timeout=httpx.Timeout(timeout, connect=min(timeout, place.connect)),
+        verify=ssl.create_default_context(),
+        trust_env=False,  # as the server: the config says which proxy, and nothing else does
+    ) as client:
+        for _ in range(MOST_PAGES):
+            answer = _decoded(place, _get(client, place, params, timeout))
+            try:
+                found += listed.entries(answer)
+            except listed.NoList:
+                raise NoAnswer(f"answers JSON that is no list of models ({place.url}).") from None
+            more = listed.next_page(answer)
+            if more is None or more.items() <= params.items():
+                return found
+            params |= more
+    raise NoAnswer(f"does not come to the end of its list: {MOST_PAGES} pages were read.")
+
+
+def _get(client: httpx.Client, place: Account, params: dict[str, str], timeout: float) -> bytes:
+    try:
+        with client.stream("GET", place.url, params=params) as response:
+            if response.status_code != 200:
+                raise NoAnswer(_refused(place, response.status_code))
+            read = bytearray()
+            for chunk in response.iter_bytes():
+                read += chunk
+                if len(read) > MOST_BYTES:
+                    raise NoAnswer(f"answers more than {MOST_BYTES >> 20} MiB ({place.url}).")
+            return bytes(read)
+    except httpx.TimeoutException:
+        raise NoAnswer(f"does not answer within {timeout:g} s ({place.url}).") from None
+    except httpx.ProxyError:
+        raise NoAnswer(
+            f"cannot be reached: the proxy of `providers.{place.name}` refuses."
+        ) from None
+    except httpx.ConnectError as error:
+        if "certificate" in str(error).lower() or "ssl" in str(error).lower():
+            raise NoAnswer(f"has no certificate that can be trusted ({place.url}).") from None
+        raise NoAnswer(f"cannot be reached at {place.url}.") from None
+    except (httpx.HTTPError, httpx.InvalidURL):
+        raise NoAnswer(f"broke the connection in the middle of its answer ({place.url}).") from None
+
+
+def _refused(place: Account, status: int) -> str:
+    if status in (401, 403):
+        sent = "authorization" in place.headers or "x-api-key" in place.headers
+        refuses = "refuses the key" if sent else "wants a key"
+        return f"{refuses} (HTTP {status}). {place.key_hint}"
+    if status == 429:
+        return "has had too many requests (HTTP 429). Try again in a while."
+    if status in (404, 405):
+        return f"has no list of models at {place.url} (HTTP {status}). Is its base_url right?"
+    if 300 <= status < 400:
+        return (
+            f"sends elsewhere (HTTP {status}), where no key is taken to. "
+            f"Set `providers.{place.name}.base_url` to the address it has now."
+        )
+    return f"answers HTTP {status} ({place.url})."
+
+
+def _decoded(place: Account, body: bytes) -> Any:
+    text = body.decode("utf-8", errors="replace")
+    for secret in place.secrets:
+        text = text.replace(secret, "…")  # an upstream that echoes it must not get it printed
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        page = text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
+        what = "a web page" if page else "something that is no JSON"
+        raise NoAnswer(
+            f"answers {what}, not a list of models ({place.url}). Is its base_url right?"
+        ) from None
