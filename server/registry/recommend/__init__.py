@@ -1,0 +1,141 @@
+"""Which model for which task. Pure functions over the cards; see docs/recommend.md.
+
+    found = recommend("coding", Constraints(memory_bytes=24 * 2**30))
+    found[0].card.model_id, found[0].because
+    found.rejected, found.advice      # why others are not there
+
+The score is a heuristic: cards hold no benchmark results, so capability is read from size, price
+and age. It finds a shortlist; only your own questions tell which of it is best.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from server.registry.cards import ModelInfo
+from server.registry.catalog import builtin
+from server.registry.recommend.advice import advise
+from server.registry.recommend.constraints import (
+    ABILITIES,
+    LICENCES,
+    Constraints,
+    blended,
+    failures,
+    fitting,
+)
+from server.registry.recommend.generation import Newest
+from server.registry.recommend.profiles import PROFILES, VARIETY
+from server.registry.recommend.ranking import candidate, parts, score
+from server.registry.recommend.reasons import because, but
+from server.registry.recommend.words import task_of
+from server.registry.tasks import TASKS
+
+__all__ = [
+    "ABILITIES",
+    "LICENCES",
+    "TASKS",
+    "Constraints",
+    "Recommendation",
+    "Recommendations",
+    "blended",
+    "recommend",
+    "task_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """`score`: 0 to 100, comparable within one answer only."""
+
+    card: ModelInfo
+    score: float
+    because: tuple[str, ...]
+    but: tuple[str, ...]
+
+
+class Recommendations(list[Recommendation]):
+    """The best first. `candidates`: how many cards do this task at all. `rejected`: how many of
+    them failed each demand (one card may fail several). `advice`: where nothing or little is left,
+    which demand to loosen, and what that would bring."""
+
+    def __init__(
+        self,
+        found: Iterable[Recommendation],
+        *,
+        task: str,
+        candidates: int,
+        rejected: Mapping[str, int],
+        advice: str | None,
+    ) -> None:
+        super().__init__(found)
+        self.task = task
+        self.candidates = candidates
+        self.rejected = dict(rejected)
+        self.advice = advice
+
+
+def recommend(
+    task: str,
+    constraints: Constraints | None = None,
+    catalog: Mapping[str, ModelInfo] | None = None,
+    limit: int | None = 5,
+) -> Recommendations:
+    """The models that fit a task under these constraints, the best first; every one of them with
+    `limit` None. Raises ValueError for a word that is no task."""
+    task = task_of(task)
+    demands = Constraints() if constraints is None else constraints
+    cards = builtin() if catalog is None else catalog
+    profile = PROFILES[task]
+    newest = Newest(cards.values())
+    good: list[tuple[float, ModelInfo]] = []
+    failed: list[tuple[str, ...]] = []
+    for card in cards.values():
+        if not candidate(card, task, profile):
+            continue
+        if why := tuple(failures(card, demands, quantised=not profile.unquantised)):
+            failed.append(why)
+            continue
+        fits = fitting(card, demands, quantised=not profile.unquantised)
+        found = parts(card, task, profile, demands, fits, newest)
+        good.append((score(card, task, profile, found, newest), card))
+    ranked = _varied(good)
+
+    def described(value: float, card: ModelInfo) -> Recommendation:
+        fits = fitting(card, demands, quantised=not profile.unquantised)
+        return Recommendation(
+            card,
+            round(value, 1),
+            tuple(because(card, task, profile, demands, fits, newest)),
+            tuple(but(card, task, profile, fits, newest)),
+        )
+
+    return Recommendations(
+        (described(value, card) for value, card in ranked[:limit]),
+        task=task,
+        candidates=len(good) + len(failed),
+        rejected=dict(Counter(reason for why in failed for reason in why).most_common()),
+        advice=advise(task, len(good), failed),
+    )
+
+
+def _varied(good: Iterable[tuple[float, ModelInfo]]) -> list[tuple[float, ModelInfo]]:
+    """The best first; each model of a maker who was there already is worth a little less. Equal
+    scores come by id, so that the order is always the same."""
+    left = sorted(good, key=lambda entry: (-entry[0], entry[1].model_id))
+    ranked: list[tuple[float, ModelInfo]] = []
+    seen: Counter[str] = Counter()
+    while left:
+        best = min(
+            left,
+            key=lambda entry: (-entry[0] * VARIETY ** seen[_maker(entry[1])], entry[1].model_id),
+        )
+        left.remove(best)
+        ranked.append((best[0] * VARIETY ** seen[_maker(best[1])], best[1]))
+        seen[_maker(best[1])] += 1
+    return ranked
+
+
+def _maker(card: ModelInfo) -> str:
+    return card.origin.creator or card.provider
