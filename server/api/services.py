@@ -39,7 +39,7 @@ class State:
 def build_state(loaded: Loaded, engines: Engines) -> State:
     """The snapshot of a config that has passed its checks."""
     config = loaded.config
-    models = resolve_models(config)
+    models = resolve_models(config, loaded.catalog)
     targets: dict[tuple[str, str], tuple[Target, ...]] = {}
 
     def own(name: str) -> list[Route]:

@@ -49,7 +49,8 @@ def summary(loaded: Loaded) -> None:
     click.echo(f"Providers   {', '.join(config.providers) or 'none'}")
     click.echo(f"Engines     {', '.join(config.engines) or 'none'}")
     click.echo()
-    models = [(name, by) for name, by, _ in rows((), resolve_models(config))]
+    found = resolve_models(config, loaded.catalog)
+    models = [(name, by) for name, by, _ in rows((), found)]
     show(("MODEL", "SERVED BY"), models, empty="No models.")
     click.echo()
     for sentence in loaded.advice:

@@ -62,7 +62,7 @@ def here() -> Here:
         admin,
         usable[0] if usable else None,
         server.admin_key.get_secret_value() if server.admin_key else None,
-        resolve_models(loaded.config) if found is not None else None,
+        resolve_models(loaded.config, loaded.catalog) if found is not None else None,
     )
 
 

@@ -1,142 +1,53 @@
-"""What needs more than one section to judge, and the models that a config comes to."""
+"""What needs more than one section to judge. The models that a config comes to are in `resolve`,
+and may be imported from here."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from server.config import listeners
+from server.config import listeners, model_checks
 from server.config.explain import near
+from server.config.model_checks import missing
 from server.config.places import Path, Places, Problem
 from server.config.providers_table import LATER, ROWS
-from server.config.schema import MODEL_NAME, Config, Provider, Target, TargetTimeouts
+from server.config.resolve import ResolvedModel as ResolvedModel
+from server.config.resolve import ResolvedTarget as ResolvedTarget
+from server.config.resolve import ResolvedTimeouts as ResolvedTimeouts
+from server.config.resolve import provider_target as provider_target
+from server.config.resolve import resolve_models as resolve_models
+from server.config.schema import Config, Provider
+from server.registry.catalog import Catalog
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Headers that frame a request: a second value could make two requests of one.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-_MODEL_NAME: Final = re.compile(MODEL_NAME)
 #: Built in; may be refined under `runtimes`.
 RUNTIMES: Final = frozenset({"vllm"})
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedTimeouts:
-    """Seconds, from the target, else its engine or provider, else the server."""
-
-    connect: float
-    first_byte: float
-    inter_chunk: float
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedTarget:
-    """An engine, or a provider with its own id of the model."""
-
-    engine: str | None
-    provider: str | None
-    model: str | None
-    timeouts: ResolvedTimeouts
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedModel:
-    """`name` is the model's own name, also where the table has it under an alias; then
-    `alias_of` is that name, too. `fallbacks` are models' own names, never aliases."""
-
-    name: str
-    targets: tuple[ResolvedTarget, ...]
-    fallbacks: tuple[str, ...] = ()
-    alias_of: str | None = None
-
-
-# --- the models -----------------------------------------------------------------------------
-
-
-def resolve_models(config: Config) -> dict[str, ResolvedModel]:
-    """Every name that clients may send, in the file's order: models, aliases, then the engines
-    that no model has as a target. The config has passed `check`."""
-    found: dict[str, ResolvedModel] = {}
-    for name in [*config.models, *loose_engines(config)]:
-        own = own_name(config, name)
-        model = config.models.get(own)
-        targets = model.targets if model else (Target(engine=own),)
-        fallbacks = (own_name(config, f) for f in (model.fallbacks if model else ()))
-        found[name] = ResolvedModel(
-            name=own,
-            targets=tuple(_resolve(config, target) for target in targets),
-            fallbacks=tuple(dict.fromkeys(fallbacks)),
-            alias_of=own if own != name else None,
-        )
-    return found
-
-
-def loose_engines(config: Config) -> tuple[str, ...]:
-    """Engines that are models of their own name: no model's target, and the name is not taken."""
-    used = {target.engine for model in config.models.values() for target in model.targets}
-    return tuple(e for e in config.engines if e not in used and e not in config.models)
-
-
-def own_name(config: Config, name: str) -> str:
-    """The name at the end of a chain of aliases."""
-    while (model := config.models.get(name)) is not None and model.alias is not None:
-        name = model.alias
-    return name
-
-
-def provider_target(config: Config, name: str) -> ResolvedTarget | None:
-    """`provider/any-upstream-id`, for a provider of the config; None for other names."""
-    provider, slash, upstream = name.partition("/")
-    if not slash or provider not in config.providers or not _MODEL_NAME.fullmatch(upstream):
-        return None
-    return _resolve(config, Target(provider=provider, model=upstream))
-
-
-def _resolve(config: Config, target: Target) -> ResolvedTarget:
-    around = (
-        config.engines[target.engine].timeouts
-        if target.engine is not None
-        else config.providers[target.provider or ""].timeouts
-    )
-    return ResolvedTarget(
-        target.engine, target.provider, target.model, _times(config, target.timeouts, around)
-    )
-
-
-def _times(config: Config, *nearest_first: TargetTimeouts) -> ResolvedTimeouts:
-    def pick(name: str) -> float:
-        set_here = (getattr(times, name) for times in nearest_first)
-        last = getattr(config.server.timeouts, name)
-        return float(next((value for value in set_here if value is not None), last))
-
-    return ResolvedTimeouts(pick("connect"), pick("first_byte"), pick("inter_chunk"))
-
-
-# --- the checks -----------------------------------------------------------------------------
-
-
-def check(config: Config, places: Places) -> list[Problem]:
-    """All that is wrong between the sections."""
+def check(config: Config, places: Places, catalog: Catalog) -> list[Problem]:
+    """All that is wrong between the sections, and between them and the cards."""
     return [
         *listeners.exposure(config, places),
         *listeners.same_port(config, places),
         *_keys(config, places),
         *_providers(config, places),
         *_engines(config, places),
-        *_models(config, places),
+        *model_checks.check(config, places, catalog),
     ]
 
 
-def advice(config: Config, places: Places) -> list[str]:
+def advice(config: Config, places: Places, catalog: Catalog) -> list[str]:
     """What is allowed, but probably not meant: one sentence each."""
     found = []
-    if not resolve_models(config) and not config.providers:
+    known = resolve_models(config, catalog)
+    if not known and not config.providers:
         found.append("No engine, provider or model is configured: every request will be refused.")
-    known = resolve_models(config)
     for at, key in enumerate(config.server.keys):
         for pattern in key.models:
             route = provider_target(config, pattern) is not None
@@ -149,7 +60,7 @@ def advice(config: Config, places: Places) -> list[str]:
         host = url.hostname or ""
         if url.scheme == "http" and provider.api_key and not listeners.is_loopback(host):
             found.append(f"Provider `{name}`: its key travels to {host} without TLS.")
-    return found
+    return [*found, *model_checks.advice(config, places, catalog)]
 
 
 def _keys(config: Config, places: Places) -> Iterator[Problem]:
@@ -316,7 +227,7 @@ def _engines(config: Config, places: Places) -> Iterator[Problem]:
     for name, engine in config.engines.items():
         if engine.runtime not in known:
             yield places.error(
-                ("engines", name, "runtime"), *_missing("runtime", engine.runtime, known)
+                ("engines", name, "runtime"), *missing("runtime", engine.runtime, known)
             )
     for section in ("engines", "providers"):
         folded: dict[str, str] = {}
@@ -326,62 +237,3 @@ def _engines(config: Config, places: Places) -> Iterator[Problem]:
                 yield places.error(
                     (section, name), f"differs from `{other}` only in capital letters."
                 )
-
-
-def _missing(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
-    known = list(known)
-    listed = f"There are: {', '.join(known)}." if known else f"No {kind} is configured."
-    return f"there is no {kind} `{name}`.", near(name, known) or listed
-
-
-def _models(config: Config, places: Places) -> Iterator[Problem]:
-    names = [*config.models, *loose_engines(config)]
-    edges: dict[str, list[tuple[str, Path]]] = {}
-    for name, model in config.models.items():
-        path: Path = ("models", name)
-        for at, target in enumerate(model.targets):
-            here = (*path, "targets", at)
-            if target.engine is not None and target.engine not in config.engines:
-                yield places.error(
-                    (*here, "engine"), *_missing("engine", target.engine, config.engines)
-                )
-            if target.provider is not None and target.provider not in config.providers:
-                yield places.error(
-                    (*here, "provider"), *_missing("provider", target.provider, config.providers)
-                )
-        others = [(f, (*path, "fallbacks", at)) for at, f in enumerate(model.fallbacks)]
-        if model.alias is not None:
-            others = [(model.alias, (*path, "alias"))]
-        for other, here in others:
-            if other not in names:
-                yield places.error(here, *_no_model(config, other, names))
-        edges[name] = [(other, here) for other, here in others if other in names]
-    yield from _cycles(edges, places)
-
-
-def _no_model(config: Config, name: str, names: list[str]) -> tuple[str, str]:
-    provider, slash, upstream = name.partition("/")
-    if slash and provider in config.providers:
-        return (
-            f"there is no entry `{name}` under models.",
-            f"Add one: `{name}: {{targets: [{{provider: {provider}, model: {upstream}}}]}}`.",
-        )
-    return _missing("model", name, names)
-
-
-def _cycles(edges: Mapping[str, list[tuple[str, Path]]], places: Places) -> Iterator[Problem]:
-    """One problem for each edge that closes a circle of aliases and fallbacks."""
-    done: set[str] = set()
-
-    def walk(name: str, way: tuple[str, ...]) -> Iterator[Problem]:
-        for other, here in edges.get(name, ()):
-            if other in way:
-                circle = " → ".join([*way[way.index(other) :], other])
-                yield places.error(here, f"goes round in a circle: {circle}.", "Take one out.")
-            elif other not in done:
-                yield from walk(other, (*way, other))
-        done.add(name)
-
-    for name in edges:
-        if name not in done:
-            yield from walk(name, (name,))

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from server.config import explain, links, yamltext
+from server.config import card_files, explain, links, yamltext
 from server.config.places import Path, Place, Places, Problem, refuse
-from server.config.providers_table import key_from
+from server.config.providers_table import ROWS, key_from
 from server.config.schema import Config
 from server.config.variables import Expander, apply_twins, dot_env
 from server.errors import ConfigError
+from server.registry.catalog import Catalog, builtin
 
 FILE_NAME: Final = "roundhouse.yaml"
 HOME: Final = "~/.roundhouse"
@@ -38,6 +39,7 @@ class Loaded:
     `path` is None when there is no file of the user's own. Paths in the config are relative to
     `folder`. `digest` changes with anything that was read. `sources` names the files, variables and
     flags that had a say; `files` are those to watch. `advice` is for the log, a sentence each.
+    `catalog` has the cards: the built-in ones, and over them those of the config's files.
     """
 
     config: Config
@@ -48,6 +50,7 @@ class Loaded:
     sources: tuple[str, ...]
     files: tuple[FilePath, ...] = ()
     advice: tuple[str, ...] = ()
+    catalog: Catalog = field(default_factory=builtin, repr=False, compare=False)
     _again: Callable[[], Loaded] | None = field(default=None, repr=False, compare=False)
 
     def again(self) -> Loaded:
@@ -58,22 +61,26 @@ class Loaded:
 @dataclass(frozen=True, slots=True)
 class Around:
     """What a config is read with: the environment, the flags' values by dotted path
-    (`server.port`), and the folder that relative paths in those two start from."""
+    (`server.port`), the folder that relative paths in those two start from, and the catalog that
+    the config's own cards go over."""
 
     environ: Mapping[str, str]
     overrides: Mapping[str, Any]
     cwd: FilePath
+    catalog: Catalog
 
 
 def around(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     cwd: FilePath | None = None,
+    catalog: Catalog | None = None,
 ) -> Around:
-    """The process's own environment and working directory unless told otherwise."""
-    return Around(
-        dict(os.environ if environ is None else environ), dict(overrides or {}), cwd or FilePath()
-    )
+    """The process's own environment and working directory, and the built-in catalog, unless told
+    otherwise."""
+    variables = dict(os.environ if environ is None else environ)
+    below = builtin() if catalog is None else catalog
+    return Around(variables, dict(overrides or {}), cwd or FilePath(), below)
 
 
 def load(
@@ -82,9 +89,10 @@ def load(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     cwd: FilePath | None = None,
+    catalog: Catalog | None = None,
 ) -> Loaded:
     """The config in a file. Raises ConfigError, with all that is wrong in one."""
-    file, given = FilePath(path), around(environ, overrides, cwd)
+    file, given = FilePath(path), around(environ, overrides, cwd, catalog)
 
     def read() -> Loaded:
         source = str(path)
@@ -215,10 +223,16 @@ def _assemble(
         sources.append(str(keys_file))
     if _add_env_key(tree, places, variables, expander.used):
         sources.append("ROUNDHOUSE_API_KEY")
+    if tree.get("catalog") == "auto":
+        _add_providers(tree, variables)
     _add_provider_keys(tree, places, variables)
 
-    config = _validate(tree, places, faults)
-    parts = [data, repr(sorted(beside.items())).encode(), keys_data]
+    card_data = _card_files(tree, folder)
+    catalog = card_files.overlay(given.catalog, card_data)
+    sources += [str(path) for path, _ in card_data]
+    config = _validate(tree, places, faults, catalog)
+    parts = [data, repr(sorted(beside.items())).encode(), keys_data, *(d for _, d in card_data)]
+    watched = (file, env_file if file else None, keys_file, *(path for path, _ in card_data))
     return Loaded(
         config=config,
         path=file,
@@ -226,13 +240,14 @@ def _assemble(
         home=(folder / _home(config)).absolute(),
         digest=hashlib.sha256(b"\0".join(parts)).hexdigest(),
         sources=tuple(sources),
-        files=tuple(f for f in (file, env_file if file else None, keys_file) if f is not None),
-        advice=tuple(links.advice(config, places)),
+        files=tuple(path for path in watched if path is not None),
+        advice=tuple(links.advice(config, places, catalog)),
+        catalog=catalog,
         _again=again,
     )
 
 
-def _validate(tree: Any, places: Places, faults: list[Problem]) -> Config:
+def _validate(tree: Any, places: Places, faults: list[Problem], catalog: Catalog) -> Config:
     """Raises all that is wrong. Unknown keys are taken out to see what else there is."""
     faults = list(faults)
     known = {fault.path for fault in faults}
@@ -249,7 +264,8 @@ def _validate(tree: Any, places: Places, faults: list[Problem]) -> Config:
             except ValidationError:
                 config = None
     if config is not None:
-        faults += [fault for fault in links.check(config, places) if fault.path not in known]
+        found = links.check(config, places, catalog)
+        faults += [fault for fault in found if fault.path not in known]
     refuse(faults)
     assert config is not None
     return config
@@ -271,9 +287,9 @@ def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
     """A section whose lines are all commented out, or `openai:` with nothing after it, is empty,
     not null."""
     kept = {k: v for k, v in tree.items() if v is not None or k not in _SECTIONS}
-    providers = kept.get("providers")
-    if isinstance(providers, dict):
-        kept["providers"] = {k: {} if v is None else v for k, v in providers.items()}
+    for name in ("providers", "models"):
+        if isinstance(section := kept.get(name), dict):
+            kept[name] = {k: {} if v is None else v for k, v in section.items()}
     return kept
 
 
@@ -340,6 +356,21 @@ def _add_provider_keys(tree: dict[str, Any], places: Places, variables: Mapping[
             if secret is not None:
                 provider["api_key"] = secret
                 places.move(("providers", name, "api_key"), Place(f"the key of {name}"))
+
+
+def _add_providers(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
+    """With `catalog: auto`, the providers known by name whose key is there."""
+    providers = tree.setdefault("providers", {})
+    if isinstance(providers, dict):
+        for name in ROWS:
+            if name not in providers and key_from(name, False, dict(variables)) is not None:
+                providers[name] = {}
+
+
+def _card_files(tree: dict[str, Any], folder: FilePath) -> list[tuple[FilePath, bytes]]:
+    named = tree.get("cards")
+    paths = [folder / FilePath(one).expanduser() for one in named or () if isinstance(one, str)]
+    return [(path, _read(path, str(path))) for path in paths] if isinstance(named, list) else []
 
 
 def _home(config: Config) -> FilePath:

@@ -171,7 +171,10 @@ def differences(old: Loaded, new: Loaded) -> list[str]:
     for section in ("runtimes", "providers", "engines", "models"):
         was, now = getattr(old.config, section), getattr(new.config, section)
         found += [f"{section}.{n}" for n in {**was, **now} if was.get(n) != now.get(n)]
-    return found
+    for name in ("default", "catalog"):
+        if getattr(old.config, name) != getattr(new.config, name):
+            found.append(name)
+    return found if dict(old.catalog) == dict(new.catalog) else [*found, "cards"]
 
 
 def _restarts(changed: list[str]) -> list[str]:

@@ -7,24 +7,18 @@ more than one section to judge (does this target's engine exist?) is in `links`;
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator
 
+from server.config.model import Model as Model
+from server.config.model import Target as Target
+from server.config.parts import MODEL_NAME as MODEL_NAME
+from server.config.parts import NAME as NAME
+from server.config.parts import ModelName, Name, Strict
+from server.config.parts import Scalar as Scalar
+from server.config.parts import TargetTimeouts as TargetTimeouts
 from server.config.units import Duration, Size
-
-#: Names of engines, providers and keys: they become metric labels, log fields and file names.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-#: Model names may have slashes and colons (`Qwen/Qwen3-8B`, `llama3:8b`).
-MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}$"
-
-Name = Annotated[str, Field(pattern=NAME)]
-ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
-Scalar = str | int | float | bool
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Key(Strict):
@@ -93,14 +87,6 @@ class Timeouts(Strict):
     connect: Duration = Field(2, description="Per attempt: TCP, Unix socket and TLS handshake.")
     first_byte: Duration = Field(300, description="Per attempt: until the answer's head.")
     inter_chunk: Duration = Field(60, description="Per attempt: between two chunks of an answer.")
-
-
-class TargetTimeouts(Strict):
-    """Durations for one target. What is not set here is as in `server.timeouts`."""
-
-    connect: Duration | None = Field(None, description="TCP, Unix socket and TLS handshake.")
-    first_byte: Duration | None = Field(None, description="Until the answer's head.")
-    inter_chunk: Duration | None = Field(None, description="Between two chunks of an answer.")
 
 
 class Server(Strict):
@@ -283,50 +269,16 @@ class Runtime(Strict):
     )
 
 
-class Target(Strict):
-    """One place that can answer for a model: an engine, or a provider with an upstream id."""
-
-    engine: Name | None = Field(None, description="A name under `engines`.")
-    provider: Name | None = Field(None, description="A name under `providers`.")
-    model: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")] | None = Field(
-        None, description="The provider's own id of the model."
-    )
-    timeouts: TargetTimeouts = Field(
-        TargetTimeouts(), description="Durations for this target alone."
-    )
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Target:
-        if (self.engine is None) == (self.provider is None):
-            raise ValueError("give either `engine` or `provider`")
-        if self.provider is not None and not self.model:
-            raise ValueError("a provider's target needs `model`, the provider's own id")
-        if self.engine is not None and self.model:
-            raise ValueError("`model` belongs to provider targets only")
-        return self
+def _off(value: Any) -> Any:
+    return "off" if value is False else value
 
 
-class Model(Strict):
-    """A name that clients may put in `model`."""
-
-    targets: tuple[Target, ...] = Field(
-        (), description="Who can answer: engines and providers, in order of preference."
-    )
-    fallbacks: tuple[ModelName, ...] = Field(
-        (), description="Other models, tried in order when no target of this one can answer."
-    )
-    alias: ModelName | None = Field(
-        None, description="This name is another model's; then nothing else stands here."
-    )
-    owned_by: str = Field("roundhouse", description="Shown by /v1/models.")
-
-    @model_validator(mode="after")
-    def _alias_or_targets(self) -> Model:
-        if self.alias is not None and (self.targets or self.fallbacks):
-            raise ValueError("an alias has no targets or fallbacks of its own")
-        if self.alias is None and not self.targets:
-            raise ValueError("give `targets` (a list of engines or providers) or `alias`")
-        return self
+#: YAML 1.1 reads `off` as false.
+Catalogs = Annotated[
+    Literal["off", "auto"],
+    BeforeValidator(_off),
+    WithJsonSchema({"enum": ["off", "auto", False]}),
+]
 
 
 class Config(Strict):
@@ -350,4 +302,18 @@ class Config(Strict):
     )
     models: dict[ModelName, Model] = Field(
         default_factory=dict, description="The names that clients may put in `model`."
+    )
+    default: ModelName | None = Field(
+        None,
+        description="The model behind the name `default`, and behind a request without `model`.",
+    )
+    catalog: Catalogs = Field(
+        "off",
+        description="auto: every card of a provider whose key is there is a model by its id and "
+        "aliases, also of providers known by name that are not under `providers`.",
+    )
+    cards: tuple[str, ...] = Field(
+        (),
+        description="Files of cards over those of the built-in catalog, JSON or YAML, relative to "
+        "the config file; watched like it.",
     )

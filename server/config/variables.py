@@ -84,6 +84,12 @@ TWINS: Final = (
         "--log-access/--no-log-access",
         "One line per request.",
     ),
+    Twin(
+        "MODEL_ID",
+        ("default",),
+        None,
+        "The model behind the name `default`, and behind a request without `model`.",
+    ),
     Twin("ROUNDHOUSE_BASE_URL", None, "--base-url", "Where the client commands find the server."),
     Twin("ROUNDHOUSE_ADMIN_URL", None, "--admin-url", "Where they find its admin API."),
     Twin("ROUNDHOUSE_DEBUG", None, None, "1: errors of the command come with their traceback."),
@@ -188,8 +194,10 @@ def apply_twins(
             continue  # set to nothing, as compose files do, is not set
         elif twin.is_path and base is not None:
             value = str(base / FilePath(value).expanduser())
-        section, key = twin.path
-        inner = tree.setdefault(str(section), {})
+        *section, key = twin.path
+        inner: Any = tree
+        for part in section:
+            inner = inner.setdefault(str(part), {}) if isinstance(inner, dict) else None
         if isinstance(inner, dict):
             inner[str(key)] = value
             places.move(twin.path, Place(name))

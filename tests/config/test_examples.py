@@ -49,7 +49,7 @@ def test_the_example_is_good_and_shows_the_defaults(repo_root: Path) -> None:
     file = repo_root / "configs" / "example.yaml"
     loaded = load(file, environ=VARIABLES)
     assert loaded.advice == ()
-    assert list(resolve_models(loaded.config)) == ["guide", "gpt-4o-mini", "fast"]
+    assert list(resolve_models(loaded.config)) == ["guide", "gpt-6-luna", "fast", "default"]
     for path in (("server", "limits"), ("server", "timeouts"), ("log",)):
         at: Any = loaded.config
         for part in path:
@@ -75,12 +75,12 @@ def test_the_quickstarts_fallback_works_once_its_lines_are_taken_in(
 ) -> None:
     text = (repo_root / "configs" / "quickstart.yaml").read_text()
     file = tmp_path / "roundhouse.yaml"
-    for line in ("providers:", "  openai:", "    fallbacks:", "  gpt-4o-mini:", "    targets:"):
+    for line in ("providers:", "  openai:", "    fallbacks:", "  gpt-6-luna:", "    targets:"):
         assert f"\n# {line}" in text
         text = text.replace(f"\n# {line}", f"\n{line}")
     file.write_text(text)
     models = resolve_models(load(file, environ=VARIABLES).config)
-    assert models["guide"].fallbacks == ("gpt-4o-mini",)
+    assert models["guide"].fallbacks == ("gpt-6-luna",)
 
 
 # --- docs/configuration.md

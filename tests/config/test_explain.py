@@ -44,7 +44,7 @@ CASES = {
     "version: 1\nproviders: {p: {dialect: anthropic}}": "`anthropic` comes with a later version",
     "version: 1\nproviders: {p: {dialect: opnai}}": "must be 'openai'. Did you mean `openai`?",
     "version: 1\nproviders: {p: {base_url: ftp://x}}": "start with http:// or https://",
-    "version: 1\nmodels: {m: {}}": "give `targets` (a list of engines or providers) or `alias`.",
+    "version: 1\nmodels: {m: {}}": "Give `targets` (a list of engines or providers) or `alias`.",
     "version: 1\nmodels: {m: {targets: [{engine: e, model: x}]}}": "belongs to provider targets",
     "version: 1\nmodels: {m: {targets: {engine: e}}}": "models.m.targets: should be a list.",
     "version: two": "version: must be 1",

@@ -1,0 +1,184 @@
+"""What a model's card adds to what the config says of it. Pure.
+
+The config's word always wins. Nothing is guessed: a price is known only from the config, or from
+the card of the very provider that is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from server.config.model import NO_DEFAULTS, Model, Target, plain
+from server.config.schema import Config
+from server.registry.cards import AccessMethod, ModelInfo, ModelType, Status
+from server.registry.catalog import Catalog
+
+#: Types that a surface of this server is for.
+SERVED: Final = frozenset(
+    {
+        ModelType.CHAT,
+        ModelType.INSTRUCT,
+        ModelType.MULTIMODAL,
+        ModelType.COMPLETION,
+        ModelType.EMBEDDING,
+    }
+)
+_LOCAL: Final = AccessMethod.LOCAL
+_ABILITIES: Final = tuple("streaming tools json_schema vision audio reasoning logprobs".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars per million tokens; None is unknown, 0 is free."""
+
+    input: float | None = None
+    cached_input: float | None = None
+    output: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of a model: the config's word, else the card's."""
+
+    card: ModelInfo | None = None
+    type: ModelType | None = None
+    context_window: int | None = None
+    max_output: int | None = None
+    abilities: Mapping[str, bool] = field(default_factory=dict)
+
+
+def card_of(config: Config, name: str, model: Model, catalog: Catalog) -> ModelInfo | None:
+    """The card that `card` names; else that of what the first target runs; else the name's.
+
+    A name alone makes no weights of ours what only a provider has: an engine called `gpt-4o` is
+    not described by that card.
+    """
+    if model.without_card:
+        return None
+    if model.card:
+        return catalog.find(model.card)
+    first = model.targets[0] if model.targets else None
+    if first is not None and (card := _card_run(config, first, catalog)) is not None:
+        return card
+    card = catalog.find(name)
+    if card is not None and first is not None and first.engine is not None and not card.local:
+        return None
+    return card
+
+
+def _card_run(config: Config, target: Target, catalog: Catalog) -> ModelInfo | None:
+    if target.provider is not None:
+        if target.model is None:
+            return None
+        return at_provider(catalog, target.provider, target.model) or catalog.find(target.model)
+    engine = config.engines.get(target.engine or "")
+    return weights_card(engine.weights, catalog) if engine else None
+
+
+def weights_card(weights: str, catalog: Catalog) -> ModelInfo | None:
+    """The card of a hub id; a folder has none."""
+    is_hub_id = "/" in weights and not weights.startswith((".", "/", "~"))
+    return catalog.find(weights) if is_hub_id else None
+
+
+def at_provider(catalog: Catalog, provider: str, upstream: str) -> ModelInfo | None:
+    """The card of a provider's own id of a model."""
+    for name in (f"{provider}/{upstream}", upstream):
+        card = catalog.find(name)
+        if card is not None and card.provider == provider:
+            return card
+    return None
+
+
+def targets_of(config: Config, name: str, model: Model, catalog: Catalog) -> tuple[Target, ...]:
+    """The targets of an entry, with what its card says where they do not: the provider when there
+    is no target, the provider's id where one has none. What is still missing then is for the
+    checks to tell."""
+    if not model.targets:
+        card = card_of(config, name, model, catalog)
+        if card is None or card.provider not in config.providers or card.access_method is _LOCAL:
+            return ()
+        return (Target(provider=card.provider, model=card.model_id),)
+    return tuple(_with_model(target, name, model, catalog) for target in model.targets)
+
+
+def _with_model(target: Target, name: str, model: Model, catalog: Catalog) -> Target:
+    if target.provider is None or target.model is not None or model.without_card:
+        return target
+    card = at_provider(catalog, target.provider, model.card or name)
+    return target if card is None else target.model_copy(update={"model": card.model_id})
+
+
+def about(card: ModelInfo | None, model: Model | None = None) -> About:
+    """What /v1/models says of it."""
+    said = {ability: getattr(card.abilities, ability) for ability in _ABILITIES} if card else {}
+    specs = card.specs if card else None
+    if model is not None:
+        own = {ability: getattr(model.abilities, ability) for ability in _ABILITIES}
+        said |= {ability: value for ability, value in own.items() if value is not None}
+    return About(
+        card=card,
+        type=(model.type if model else None) or (card.type if card else None),
+        context_window=(model.context_window if model else None)
+        or (specs.context_window if specs else None),
+        max_output=(model.max_output if model else None) or (specs.max_output if specs else None),
+        abilities={ability: value for ability, value in said.items() if value is not None},
+    )
+
+
+def prices_of(target: Target, model: Model | None, catalog: Catalog) -> Prices | None:
+    """The config's; else those of the card at the target's provider; None when nobody says."""
+    if model is not None and model.prices is not None:
+        own = model.prices
+        return _known(Prices(own.input, own.cached_input, own.output))
+    if target.provider is None or target.model is None:
+        return None
+    return prices_at(catalog, target.provider, target.model)
+
+
+def prices_at(catalog: Catalog, provider: str, upstream: str) -> Prices | None:
+    """Of a provider's own id of a model, as its card says."""
+    card = at_provider(catalog, provider, upstream)
+    return None if card is None else card_prices(card)
+
+
+def card_prices(card: ModelInfo) -> Prices | None:
+    cost = card.cost
+    return _known(Prices(cost.input, cost.cached_input, cost.output))
+
+
+def _known(prices: Prices) -> Prices | None:
+    return None if prices == Prices() else prices
+
+
+def defaults_of(card: ModelInfo | None, model: Model | None = None) -> dict[str, Any]:
+    """Parameters for what a client leaves out; the longest answer always as `max_tokens`. A null
+    in the config takes the card's default away."""
+    found: dict[str, Any] = {}
+    if card is not None:
+        found |= plain(dict(card.default_parameters))
+        found |= {"temperature": card.default_temperature, "max_tokens": card.default_max_tokens}
+    if model is not None:
+        found |= plain(model.defaults)
+    return {n: value for n, value in found.items() if value is not None and n not in NO_DEFAULTS}
+
+
+def offered(config: Config, catalog: Catalog) -> Iterator[tuple[str, ModelInfo]]:
+    """(name, card) of all that `catalog: auto` adds: ids in the order of `providers`, then
+    aliases. A name may come twice; the first one has it."""
+    if config.catalog != "auto":
+        return
+    having_key = [name for name, row in config.providers.items() if row.api_key is not None]
+    cards = [
+        card
+        for provider in having_key
+        for card in catalog.values()
+        if card.provider == provider
+        and card.type in SERVED
+        and card.access_method is not _LOCAL
+        and card.status is not Status.RETIRED
+    ]
+    yield from ((card.model_id, card) for card in cards)
+    yield from ((alias, card) for card in cards for alias in card.aliases)

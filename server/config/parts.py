@@ -1,0 +1,30 @@
+"""What several sections of the config are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.config.units import Duration
+
+#: Names of engines, providers and keys: they become metric labels, log fields and file names.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+#: Model names may have slashes and colons (`Qwen/Qwen3-8B`, `llama3:8b`).
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}$"
+
+Name = Annotated[str, Field(pattern=NAME)]
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
+Scalar = str | int | float | bool
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TargetTimeouts(Strict):
+    """Durations for one target. What is not set here is as in `server.timeouts`."""
+
+    connect: Duration | None = Field(None, description="TCP, Unix socket and TLS handshake.")
+    first_byte: Duration | None = Field(None, description="Until the answer's head.")
+    inter_chunk: Duration | None = Field(None, description="Between two chunks of an answer.")

@@ -1,0 +1,187 @@
+"""The models that a config comes to: every name that clients may send, and who answers for it.
+
+One order for a bare name: the entries under `models`, engines of that name, `provider/…` of a
+configured provider, then, with `catalog: auto`, cards by id in the order of `providers`, and cards
+by alias.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from server.config import cards
+from server.config.cards import About, Prices
+from server.config.model import plain
+from server.config.schema import MODEL_NAME, Config, Target, TargetTimeouts
+from server.registry.cards import ModelInfo
+from server.registry.catalog import Catalog, builtin
+
+_MODEL_NAME: Final = re.compile(MODEL_NAME)
+#: The name that stands for the model under the key `default`.
+DEFAULT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTimeouts:
+    """Seconds, from the target, else its engine or provider, else the server."""
+
+    connect: float
+    first_byte: float
+    inter_chunk: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTarget:
+    """An engine, or a provider with its own id of the model. `prices`: None is unknown."""
+
+    engine: str | None
+    provider: str | None
+    model: str | None
+    timeouts: ResolvedTimeouts
+    prices: Prices | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """`name` is the model's own name, also where the table has it under an alias; then
+    `alias_of` is that name, too. `fallbacks` are models' own names, never aliases.
+
+    `defaults` and `ceilings` are parameters of a body, the longest answer always as `max_tokens`;
+    `clamp`: lower what is over a ceiling instead of refusing it. `listed`: /v1/models shows it.
+    """
+
+    name: str
+    targets: tuple[ResolvedTarget, ...]
+    fallbacks: tuple[str, ...] = ()
+    alias_of: str | None = None
+    about: About = field(default_factory=About)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    clamp: bool = False
+    listed: bool = True
+
+
+def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, ResolvedModel]:
+    """Every name that clients may send: the file's models and aliases in its order, the engines
+    that no model has as a target, then what the catalog adds, then `default`. The config has
+    passed `check` with the same catalog (by default the built-in one)."""
+    catalog = builtin() if catalog is None else catalog
+    found = {
+        name: _own(config, name, catalog)
+        for name in [*config.models, *loose_engines(config)]
+        if config.models.get(name) is None or config.models[name].alias is None
+    }
+    for name, card in cards.offered(config, catalog):
+        if name not in found and name not in config.models and not provider_of(config, name):
+            found[name] = _offered(config, name, card, found)
+    _add_aliases(config, found, catalog)
+    listed = [*config.models, *loose_engines(config)]
+    return {name: found[name] for name in [*listed, *found] if name in found}
+
+
+def _own(config: Config, name: str, catalog: Catalog) -> ResolvedModel:
+    model = config.models.get(name)
+    if model is None:
+        card = cards.weights_card(config.engines[name].weights, catalog)
+        targets: tuple[Target, ...] = (Target(engine=name),)
+    else:
+        card = cards.card_of(config, name, model, catalog)
+        targets = cards.targets_of(config, name, model, catalog)
+    fallbacks = (own_name(config, f) for f in (model.fallbacks if model else ()))
+    return ResolvedModel(
+        name=name,
+        targets=tuple(
+            _resolve(config, target, cards.prices_of(target, model, catalog)) for target in targets
+        ),
+        fallbacks=tuple(dict.fromkeys(fallbacks)),
+        about=cards.about(card, model),
+        defaults=cards.defaults_of(card, model),
+        ceilings=plain(model.ceilings) if model else {},
+        clamp=model is not None and model.over_ceiling == "clamp",
+    )
+
+
+def _offered(
+    config: Config, name: str, card: ModelInfo, found: Mapping[str, ResolvedModel]
+) -> ResolvedModel:
+    """A card's own model; under an alias, what its id stands for, which may be the config's."""
+    if name != card.model_id and (same := found.get(card.model_id)) is not None:
+        return replace(same, alias_of=same.name, listed=False)
+    target = Target(provider=card.provider, model=card.model_id)
+    return ResolvedModel(
+        name=name,
+        targets=(_resolve(config, target, cards.card_prices(card)),),
+        about=cards.about(card),
+        defaults=cards.defaults_of(card),
+    )
+
+
+def _add_aliases(config: Config, found: dict[str, ResolvedModel], catalog: Catalog) -> None:
+    """The config's own aliases, and the name `default`."""
+    for name, model in config.models.items():
+        if model.alias is not None:
+            same = found[own_name(config, name)]
+            found[name] = replace(same, alias_of=same.name, listed=True)
+    if config.default is None or DEFAULT in found:
+        return
+    own = own_name(config, config.default)
+    if own not in found:  # provider/any-upstream-id
+        target = provider_target(config, own, catalog)
+        assert target is not None
+        found[own] = ResolvedModel(own, (target,))
+    found[DEFAULT] = replace(found[own], alias_of=found[own].name, listed=True)
+
+
+def loose_engines(config: Config) -> tuple[str, ...]:
+    """Engines that are models of their own name: no model's target, and the name is not taken."""
+    used = {target.engine for model in config.models.values() for target in model.targets}
+    return tuple(e for e in config.engines if e not in used and e not in config.models)
+
+
+def own_name(config: Config, name: str) -> str:
+    """The name at the end of a chain of aliases."""
+    while (model := config.models.get(name)) is not None and model.alias is not None:
+        name = model.alias
+    return name
+
+
+def provider_of(config: Config, name: str) -> str | None:
+    """The configured provider of a name `provider/any-upstream-id`; None for other names."""
+    provider, slash, upstream = name.partition("/")
+    known = slash and provider in config.providers and _MODEL_NAME.fullmatch(upstream)
+    return provider if known else None
+
+
+def provider_target(
+    config: Config, name: str, catalog: Catalog | None = None
+) -> ResolvedTarget | None:
+    """`provider/any-upstream-id`, for a provider of the config; None for other names. Its prices
+    are looked up where there is a catalog."""
+    provider = provider_of(config, name)
+    if provider is None:
+        return None
+    upstream = name.partition("/")[2]
+    prices = None if catalog is None else cards.prices_at(catalog, provider, upstream)
+    return _resolve(config, Target(provider=provider, model=upstream), prices)
+
+
+def _resolve(config: Config, target: Target, prices: Prices | None) -> ResolvedTarget:
+    around = (
+        config.engines[target.engine].timeouts
+        if target.engine is not None
+        else config.providers[target.provider or ""].timeouts
+    )
+    times = _times(config, target.timeouts, around)
+    return ResolvedTarget(target.engine, target.provider, target.model, times, prices)
+
+
+def _times(config: Config, *nearest_first: TargetTimeouts) -> ResolvedTimeouts:
+    def pick(name: str) -> float:
+        set_here = (getattr(times, name) for times in nearest_first)
+        last = getattr(config.server.timeouts, name)
+        return float(next((value for value in set_here if value is not None), last))
+
+    return ResolvedTimeouts(pick("connect"), pick("first_byte"), pick("inter_chunk"))
