@@ -103,14 +103,15 @@ def read(path: Path) -> Overlay:
         raise CardError(f"{path.name}: no JSON") from None
     accepted = raw.pop("accepted", []) if isinstance(raw, dict) else []
     cards = parse(raw, path.name)
+    strange = f"{path.name}: it was not written by `roundhouse models sync`"
     try:
-        kept = msgspec.convert(accepted, list[Accepted])
         source = msgspec.convert(raw["sources"]["list"], Source)
-    except (msgspec.ValidationError, KeyError, TypeError) as error:
-        raise CardError(f"{path.name}: no overlay: {error}") from None
+        kept = msgspec.convert(accepted, list[Accepted])
+    except (msgspec.ValidationError, KeyError, TypeError):
+        raise CardError(strange) from None
     overlay = Overlay(raw["provider"], source, raw["models"], kept)
     if overlay.cards() != cards:
-        raise CardError(f"{path.name}: it was not written by `roundhouse models sync`")
+        raise CardError(strange)
     return overlay
 
 
