@@ -92,7 +92,7 @@ class ModelEndpoint:
 class Specs:
     """`parameters`, `active_parameters`: a count (mixtures of experts use a part per token).
     `context_window`, `max_output`: tokens. Modalities: text, image, audio, video, file, vector,
-    score. `languages`: ISO 639 codes. `knowledge_date`: `YYYY-MM` or `YYYY-MM-DD`."""
+    score, label. `languages`: ISO 639 codes. `knowledge_date`: `YYYY-MM` or `YYYY-MM-DD`."""
 
     parameters: int | None = None
     active_parameters: int | None = None

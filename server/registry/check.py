@@ -72,6 +72,8 @@ def problems(card: ModelInfo, catalog: Catalog, today: date | None = None) -> It
 
 def _needed(card: ModelInfo) -> Iterator[str]:
     yield from ("licence.id", "licence.kind", "licence.commercial_use", "origin.creator")
+    if card.status is Status.RETIRED:
+        yield "replaced_by"
     if card.type in _WINDOWED:
         yield "specs.context_window"
     yield from ("specs.input_modalities", "specs.output_modalities")

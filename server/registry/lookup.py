@@ -109,7 +109,7 @@ def _match(word: str, known: list[str]) -> float:
 
 def to_dict(card: ModelInfo) -> dict[str, Any]:
     """A card as plain values, with what is worked out of it: `free`, `local`, the size class."""
-    found: dict[str, Any] = msgspec.to_builtins(card)
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(card))
     size = card.specs.size_class
     found["specs"]["size_class"] = size.value if size else None
     found["licence"]["open_source"] = card.licence.open_source

@@ -110,8 +110,10 @@ def test_a_name_that_two_have() -> None:
     assert said == ["the name 'B' is b's, too"]
 
 
-def test_what_is_retired_needs_no_price() -> None:
-    assert wrong({"model_id": "m", "status": "retired", "cost": {"input": None}}) == []
+def test_what_is_retired_needs_no_price_but_a_successor() -> None:
+    retired = {"model_id": "m", "status": "retired", "cost": {"input": None}}
+    assert wrong(retired) == ["replaced_by is not known, and `exceptions` does not say why"]
+    assert wrong({**retired, "exceptions": {"replaced_by": "Its provider names none."}}) == []
 
 
 def test_the_command_says_what_is_wrong_where(
