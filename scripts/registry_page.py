@@ -84,7 +84,7 @@ def licences() -> str:
     rows = []
     for name, cards in sorted(found.items(), key=lambda entry: (-len(entry[1]), entry[0])):
         licence = cards[0].licence
-        conditions = next((c.licence.conditions for c in cards if c.licence.conditions), "")
+        ((conditions, _),) = Counter(card.licence.conditions for card in cards).most_common(1)
         shown = f"[{name}]({licence.link})" if licence.link else name
         commercial = {True: "yes", False: "no", None: "not known"}[licence.commercial_use]
         kind = licence.kind.value if licence.kind else "not known"
