@@ -19,8 +19,10 @@ from server.registry.export import HEAD, cells, document
 #: Columns that go first where a terminal is narrow, and those whose figures stand to the right.
 _DISPENSABLE: Final = ("LICENCE", "STATUS", "PROVIDER", "TYPE")
 _FIGURES: Final = frozenset({"CONTEXT", "$IN", "$OUT"})
-#: A name is not cut below this while there are columns to drop; and rich's space between two.
-_NAME, _BETWEEN = 28, 3
+#: A name is not cut below this while there are columns to drop.
+_NAME: Final = 28
+#: What rich draws between two columns, and at both edges together.
+_BETWEEN, _EDGES = 3, 2
 
 
 @click.command(
@@ -146,17 +148,17 @@ def fit(
     name, room = head[0], 0
     for title in (*_DISPENSABLE, None):
         others = [max(map(len, (t, *column))) for t, column in columns.items() if t != name]
-        room = width - sum(others) - _BETWEEN * len(others)
+        room = width - sum(others) - _BETWEEN * len(others) - _EDGES
         longest = max(map(len, (name, *columns[name])))
         if title is None or room >= min(longest, _NAME):
             break
         columns.pop(title, None)
     columns[name] = [cut(cell, max(room, len(name))) for cell in columns[name]]
+    shown = {}
     for title, column in columns.items():
-        if title in _FIGURES:
-            most = max(map(len, (title, *column)))
-            columns[title] = [cell.rjust(most) for cell in column]
-    return list(columns), list(zip(*columns.values(), strict=True))
+        most = max(map(len, (title, *column))) if title in _FIGURES else 0
+        shown[title.rjust(most)] = [cell.rjust(most) for cell in column]
+    return list(shown), list(zip(*shown.values(), strict=True))
 
 
 def cut(name: str, room: int) -> str:
