@@ -12,6 +12,7 @@ from server.dialects import openai
 from server.engines.state import EngineState, EngineView
 from server.errors import EngineNotReady, InvalidRequest
 from server.protocol.envelope import Surface
+from server.protocol.parameters import Fill
 from server.protocol.request import Request
 from server.transport import AttemptTimeouts, Endpoint, Response, Transport
 
@@ -77,6 +78,8 @@ class EngineTarget:
     label: str = ""
     #: Work done twice on an engine of ours costs nothing but time.
     retry_ambiguous: bool = True
+    #: What its bodies get beyond what the client sent.
+    fill: Fill | None = None
 
     def __post_init__(self) -> None:
         self.label = self.label or f"engine/{self.engine}"
@@ -108,7 +111,9 @@ class EngineTarget:
             "POST",
             path,
             headers={**_JSON, "x-request-id": request.id},
-            body=openai.request_out(request, model=self.engine, tenant=request.tenant),
+            body=openai.request_out(
+                request, model=self.engine, tenant=request.tenant, fill=self.fill
+            ),
             timeouts=self.timeouts,
             deadline=request.deadline,
         )
@@ -137,6 +142,7 @@ class ProviderTarget:
     retry_ambiguous: bool = False
     label: str = ""
     proxy: str | None = field(default=None, repr=False)
+    fill: Fill | None = None
 
     def __post_init__(self) -> None:
         self.label = self.label or f"{self.provider}/{self.model}"
@@ -168,7 +174,7 @@ class ProviderTarget:
             "POST",
             openai.PATHS[request.surface],
             headers={**_JSON, **self.headers},
-            body=openai.request_out(request, model=self.model, tenant=None),
+            body=openai.request_out(request, model=self.model, tenant=None, fill=self.fill),
             timeouts=self.timeouts,
             deadline=request.deadline,
         )

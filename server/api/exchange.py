@@ -21,6 +21,7 @@ from server.api.sink import ClientSink
 from server.errors import ClientGone, Draining, RoundhouseError
 from server.protocol.envelope import Envelope, Surface
 from server.protocol.request import Request
+from server.routing.cost import shown
 from server.routing.dispatch import error_event
 from server.routing.record import Record
 from server.routing.relay import SlowClient
@@ -151,7 +152,11 @@ class Exchange:
         del body
         self.model = fields.model
         routes = services.find(fields.model, self.key)
-        self.label = services.metrics.model(fields.model)
+        self.label = services.label(fields.model)
+        if (ceilings := routes[0].ceilings) is not None:
+            over = ceilings.refusal(members, self.surface)
+            if over is not None:
+                raise over
         streaming = isinstance(fields, Envelope)
         self.request = Request(
             id=self.id,
@@ -226,6 +231,10 @@ class Exchange:
             found.append((b"x-roundhouse-fallback-from", _visible(record.fallback_from)))
         if self.request is not None and self.request.dropped:
             found.append((b"x-roundhouse-dropped", ",".join(self.request.dropped).encode()))
+        if self.request is not None and self.request.clamped:
+            found.append((b"x-roundhouse-clamped", ",".join(self.request.clamped).encode()))
+        if record.cost is not None:  # not yet known when a stream's head goes out
+            found.append((b"x-roundhouse-cost-usd", shown(record.cost).encode()))
         return found
 
     def _client_id(self) -> str | None:
@@ -252,6 +261,8 @@ class Exchange:
             metrics.tokens.labels(label, "completion").inc(usage.completion)
             if usage.cached:
                 metrics.tokens.labels(label, "cached").inc(usage.cached)
+        if record.cost is not None and record.target is not None:
+            metrics.cost.labels(label, record.target).inc(record.cost)
         RequestLog(
             id=self.id,
             client_id=self._client_id(),
@@ -265,6 +276,7 @@ class Exchange:
             prompt_tokens=usage.prompt if usage else None,
             completion_tokens=usage.completion if usage else None,
             cached_tokens=usage.cached if usage else None,
+            cost_usd=None if record.cost is None else round(record.cost, 12),
             ttft_s=ttft,
             duration_s=now - self.arrived,
             end=record.end or ("ok" if status < 400 else "error"),

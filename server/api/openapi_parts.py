@@ -15,6 +15,8 @@ HEADERS: Final = {
     "x-roundhouse-attempts": "How many targets were tried.",
     "x-roundhouse-fallback-from": "The first target, when another one answered.",
     "x-roundhouse-dropped": "Fields that were taken out of the request.",
+    "x-roundhouse-clamped": "Fields that were lowered to the model's ceiling.",
+    "x-roundhouse-cost-usd": "US dollars for the tokens, where the price is known; not of streams.",
 }
 #: Status → (name, when, an example of ours).
 ERRORS: Final[dict[str, tuple[str, str, errors.RoundhouseError]]] = {

@@ -9,12 +9,16 @@ from typing import Protocol
 
 from server.access.keys import KeyInfo, Keyring
 from server.api.intake import BodyBudget
+from server.config.cards import Prices, card_prices
 from server.config.links import ResolvedModel, ResolvedTarget, provider_target, resolve_models
 from server.config.load import Loaded
 from server.config.providers_table import account
 from server.config.schema import Config, Timeouts
+from server.dialects.openai import ENGINE_ONLY
 from server.engines.supervisor import Supervisor
 from server.errors import ModelNotFound, NotAllowed
+from server.protocol.parameters import NOT_OPENAI, Ceilings, Fill, fill_of
+from server.registry.catalog import Catalog
 from server.routing.dispatch import Dispatcher, Pace, Route
 from server.targets import Engines, EngineTarget, ProviderTarget, Target
 from server.telemetry.metrics import Metrics
@@ -30,6 +34,8 @@ class State:
     routes: dict[str, tuple[Route, ...]]
     keyring: Keyring
     pace: Pace
+    #: Of `provider/upstream-id` where a card says so, so that no request looks for its card.
+    prices: dict[str, Prices]
 
     @property
     def timeouts(self) -> Timeouts:
@@ -40,14 +46,13 @@ def build_state(loaded: Loaded, engines: Engines) -> State:
     """The snapshot of a config that has passed its checks."""
     config = loaded.config
     models = resolve_models(config, loaded.catalog)
-    targets: dict[tuple[str, str], tuple[Target, ...]] = {}
+    routes: dict[str, list[Route]] = {}
 
     def own(name: str) -> list[Route]:
         model = models[name]
-        key = ("", model.name)
-        if key not in targets:
-            targets[key] = tuple(make_target(t, config, engines) for t in model.targets)
-        return [Route(model.name, target) for target in targets[key]]
+        if model.name not in routes:
+            routes[model.name] = _routes(model, config, engines)
+        return routes[model.name]
 
     def chain(name: str, seen: set[str]) -> list[Route]:
         """The model's own targets, then depth first those of its fallbacks."""
@@ -72,10 +77,46 @@ def build_state(loaded: Loaded, engines: Engines) -> State:
             event_limit=limits.event,
             answer_limit=limits.answer,
         ),
+        prices=_prices(config, loaded.catalog),
     )
 
 
-def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Target:
+def _routes(model: ResolvedModel, config: Config, engines: Engines) -> list[Route]:
+    """A model's own targets, each with the model's defaults and ceilings as it takes them."""
+    ceilings = Ceilings.of(model.ceilings, clamp=model.clamp)
+    return [
+        Route(
+            model.name,
+            make_target(target, config, engines, _fill(model, ceilings, target.provider)),
+            target.prices,
+            ceilings,
+        )
+        for target in model.targets
+    ]
+
+
+def _fill(model: ResolvedModel, ceilings: Ceilings | None, provider: str | None) -> Fill | None:
+    """What only an engine's owner may set is the operator's to set, but not at a provider."""
+    if provider is None:
+        return fill_of(model.defaults, ceilings)
+    if provider == "openai":
+        without, longest = ENGINE_ONLY | NOT_OPENAI, "max_completion_tokens"
+        return fill_of(model.defaults, ceilings, without=without, chat_longest=longest)
+    return fill_of(model.defaults, ceilings, without=ENGINE_ONLY)
+
+
+def _prices(config: Config, catalog: Catalog) -> dict[str, Prices]:
+    found: dict[str, Prices] = {}
+    for card in catalog.values():
+        if card.provider in config.providers and (prices := card_prices(card)) is not None:
+            for name in (card.model_id, *card.aliases):
+                found.setdefault(f"{card.provider}/{name}", prices)
+    return found
+
+
+def make_target(
+    target: ResolvedTarget, config: Config, engines: Engines, fill: Fill | None = None
+) -> Target:
     """The acting target of a resolved one."""
     times = AttemptTimeouts(
         connect=target.timeouts.connect,
@@ -84,7 +125,7 @@ def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Tar
     )
     if target.engine is not None:
         return EngineTarget(
-            target.engine, engines, times, max_wait=config.engines[target.engine].wait
+            target.engine, engines, times, max_wait=config.engines[target.engine].wait, fill=fill
         )
     assert target.provider is not None
     assert target.model is not None
@@ -101,6 +142,7 @@ def make_target(target: ResolvedTarget, config: Config, engines: Engines) -> Tar
         times,
         retry_ambiguous=provider.retry_ambiguous,
         proxy=provider.proxy.get_secret_value() if provider.proxy else None,
+        fill=fill,
     )
 
 
@@ -137,7 +179,7 @@ class Services:
             acting = make_target(target, state.config, self.supervisor)
             # The upstream id is the client's word: it must not become a label.
             acting.label = f"{target.provider}/*"
-            routes = (Route(name, acting),)
+            routes = (Route(name, acting, state.prices.get(name)),)
         if not (key.allows(name) or (name in state.models and key.allows(state.models[name].name))):
             raise NotAllowed(
                 f"The key `{key.name}` may not use the model `{name[:200]}`. "
@@ -146,10 +188,18 @@ class Services:
             )
         return routes
 
+    def label(self, name: str) -> str:
+        """The metric label of a model's name: that of the card for a card's alias."""
+        model = self.state.models.get(name)
+        return self.metrics.model(name if model is None or model.listed else model.name)
+
     def visible(self, key: KeyInfo) -> list[str]:
         """Names of the models this key may use, in the config's order."""
-        models = self.state.models
-        return [n for n in models if key.allows(n) or key.allows(models[n].name)]
+        return [
+            name
+            for name, model in self.state.models.items()
+            if model.listed and (key.allows(name) or key.allows(model.name))
+        ]
 
     def _unknown(self, name: str, key: KeyInfo) -> ModelNotFound:
         visible = self.visible(key)

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from server.config.parts import ModelName, Name, Strict, TargetTimeouts
+from server.protocol.parameters import LONGEST
 from server.registry.cards import ModelType
 
-#: Two names of one thing: OpenAI's newer chat models know only the second.
-LONGEST: Final = frozenset({"max_tokens", "max_completion_tokens"})
 #: What makes a request what it is, so that no default may stand in for it.
 NO_DEFAULTS: Final = frozenset(
     "model messages prompt input stream stream_options functions function_call n".split()

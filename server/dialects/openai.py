@@ -13,6 +13,7 @@ import msgspec
 
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface, emit, raw
+from server.protocol.parameters import Fill
 from server.protocol.request import Request
 
 #: Paths under a base URL that ends with /v1.
@@ -71,11 +72,14 @@ class Facts:
     error: Any = None
 
 
-def request_out(request: Request, *, model: str, tenant: str | None) -> bytes:
-    """The body for the upstream: its own model id, usage asked for, engine-only fields taken out.
+def request_out(
+    request: Request, *, model: str, tenant: str | None, fill: Fill | None = None
+) -> bytes:
+    """The body for the upstream: its own model id, usage asked for, engine-only fields taken out,
+    and what the operator fills in or lowers.
 
-    The names of fields taken out are added to `request.dropped`. `tenant` becomes the engine's
-    cache salt.
+    The names of fields taken out are added to `request.dropped`, those lowered are in
+    `request.clamped`. `tenant` becomes the engine's cache salt.
     """
     out: dict[str, Any] = {}
     for name, value in request.members.items():
@@ -84,6 +88,10 @@ def request_out(request: Request, *, model: str, tenant: str | None) -> bytes:
                 request.dropped.append(name)
         else:
             out[name] = value
+    if fill is not None:
+        request.clamped = fill.into(out, request.surface)
+    elif request.clamped:  # by the attempt before
+        request.clamped = ()
     out["model"] = model
     if request.stream and not request.wants_usage and request.surface in _STREAMING:
         options = out.get("stream_options")

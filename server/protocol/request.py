@@ -16,7 +16,8 @@ class Request:
     `id` is ours (never the client's), `model` the name the client wrote, `members` the body's
     members still as JSON. `tenant` separates prefix caches; None without keys. `arrived` and
     `deadline` are `time.monotonic()` seconds. `dropped` collects the names of fields that were
-    taken out, for the response header that says so.
+    taken out, `clamped` has those that the last attempt's body has lowered, for the response
+    headers that say so.
     """
 
     id: str
@@ -30,3 +31,4 @@ class Request:
     arrived: float
     deadline: float
     dropped: list[str] = field(default_factory=list)
+    clamped: tuple[str, ...] = ()

@@ -10,9 +10,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from server.config.cards import Prices
 from server.dialects import openai
 from server.errors import (
     EngineNotReady,
+    InvalidRequest,
     RequestError,
     RoundhouseError,
     UnavailableError,
@@ -20,7 +22,9 @@ from server.errors import (
     UpstreamProtocol,
 )
 from server.protocol import sse
+from server.protocol.parameters import Ceilings
 from server.protocol.request import Request
+from server.routing.cost import dollars
 from server.routing.plan import Candidate, Step, rank
 from server.routing.record import Record
 from server.routing.relay import Sink, SlowClient, StreamRelay, whole
@@ -38,10 +42,21 @@ _ERROR_BODY: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A target of the model asked for, or (`model` differs) of one of its fallbacks."""
+    """A target of the model asked for, or (`model` differs) of one of its fallbacks, with what it
+    costs and the ceilings of its model."""
 
     model: str
     target: Target
+    prices: Prices | None = None
+    ceilings: Ceilings | None = None
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        """Why this target can never answer this request, or its model may not; or None."""
+        if self.ceilings is not None:
+            over = self.ceilings.refusal(request.members, request.surface)
+            if over is not None:
+                return over
+        return self.target.refuses(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +159,7 @@ class _Run:
             target = route.target
             if target.label in self.tried:
                 continue
-            if refusal := target.refuses(self.request):
+            if refusal := route.refuses(self.request):
                 self.refused = refusal
                 continue
             candidates.append(
@@ -202,7 +217,7 @@ class _Run:
         target, record = route.target, self.record
         record.attempts += 1
         record.target = target.label
-        record.usage = None
+        record.usage = record.cost = None
         mark = target.mark()
         self.in_flight[target.label] += 1
         outcome = "internal"
@@ -214,7 +229,10 @@ class _Run:
                     raise await self._error_of(response)
                 if self.request.stream:
                     relay = self._relay(response, route, index)
-                    await relay.run()
+                    try:
+                        await relay.run()
+                    finally:
+                        record.cost = dollars(record.usage, route.prices)
                     record.end = "done"
                 else:
                     body = await whole(
@@ -224,6 +242,7 @@ class _Run:
                         timeouts=target.timeouts,
                         limit=self.pace.answer_limit,
                     )
+                    record.cost = dollars(record.usage, route.prices)
                     self._answered(route, index)
                     await self._room()
                     self.sink.whole(body)

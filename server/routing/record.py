@@ -18,6 +18,8 @@ class Record:
     #: Why it did not: an attempt's outcome, or `not_ready`.
     fallback_reason: str | None = None
     usage: Usage | None = None
+    #: US dollars for `usage` at the target that answered; None: unknown.
+    cost: float | None = None
     first_token: float | None = None
     #: Streams: how it ended, a value of the metric `roundhouse_stream_end`.
     end: str | None = None

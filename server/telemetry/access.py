@@ -57,6 +57,7 @@ class RequestLog(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    cost_usd: float | None = None
     ttft_s: float | None = None
     end: str | None = None
     error: str | None = None

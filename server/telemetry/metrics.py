@@ -64,6 +64,12 @@ class Metrics:
             "Tokens as counted by the target; kind is prompt, cached or completion.",
             ("model", "kind"),
         )
+        self.cost = self._add(
+            Counter,
+            "roundhouse_cost_usd",
+            "US dollars for the tokens of answers whose price is known.",
+            ("model", "target"),
+        )
         self.in_flight = self._add(
             Gauge,
             "roundhouse_requests_in_flight",

@@ -203,8 +203,8 @@ def test_request_line(lines: Lines) -> None:
 def test_a_request_line_has_no_room_for_prompts() -> None:
     assert set(access.RequestLog.__struct_fields__) == {
         *("id", "client_id", "key", "endpoint", "model", "target", "attempts", "status", "stream"),
-        *("prompt_tokens", "completion_tokens", "cached_tokens", "ttft_s", "duration_s", "end"),
-        *("error", "detail"),
+        *("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd", "ttft_s"),
+        *("duration_s", "end", "error", "detail"),
     }
 
 
