@@ -108,7 +108,7 @@ def recommend(
             card,
             round(value, 1),
             tuple(because(card, task, profile, demands, fits, newest)),
-            tuple(but(card, task, profile, fits, newest)),
+            tuple(but(card, task, profile, demands, fits, newest)),
         )
 
     return Recommendations(

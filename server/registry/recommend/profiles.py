@@ -52,8 +52,8 @@ class Profile:
     local: bool = False
     priced: bool = False
     most_parameters: float | None = None
-    sizes: tuple[float, float] = (1e8, 1e12)
-    prices: tuple[float, float] = (0.05, 15.0)
+    sizes: tuple[float, float] = (1e8, 5e12)
+    prices: tuple[float, float] = (0.02, 15.0)
     #: Weights must fit as they are, without quantisation.
     unquantised: bool = False
     #: More to say about every answer.
@@ -68,6 +68,8 @@ GENERAL: Final = frozenset(
 )
 #: What is left of a specialist's score for a task that it is not made for.
 SPECIALIST: Final = 0.6
+#: What is left of what does the task among other things, where models are made for it alone.
+BY_THE_WAY: Final = 0.85
 #: What is left where the very same model has a newer version.
 SUPERSEDED: Final = 0.85
 #: What is left of a preview's: it may change or go any day.
@@ -82,33 +84,35 @@ QUANTISED: Final = {"bf16": 1.0, "8-bit": 0.99, "4-bit": 0.95}
 PROFILES: Final[dict[str, Profile]] = {
     # Talk: strong and new, but nobody waits for, or pays, the very largest gladly.
     "conversation": Profile(
-        Weights(strength=35, recency=35, advised=15, cheap=8, reach=12),
+        Weights(strength=35, recency=35, advised=6, cheap=6, window=8, reach=12),
         related=("instructions", "multilingual"),
+        prices=(0.02, 6.0),
     ),
     "instructions": Profile(
-        Weights(strength=30, recency=35, advised=15, cheap=8, abilities=10, reach=12),
+        Weights(strength=30, recency=35, advised=8, cheap=6, window=6, abilities=10, reach=12),
         related=("conversation", "agents"),
+        prices=(0.02, 6.0),
         abilities=("json_schema", "tools"),
     ),
     # Hard thinking: strength before all, and nothing for thrift.
     "reasoning": Profile(
-        Weights(strength=45, recency=30, advised=20, abilities=15, reach=8),
+        Weights(strength=45, recency=30, advised=15, abilities=12, reach=8),
         related=("coding", "agents"),
         abilities=("reasoning",),
     ),
     "coding": Profile(
-        Weights(strength=35, recency=35, advised=25, window=5, abilities=5, reach=10),
+        Weights(strength=35, recency=35, advised=15, window=8, abilities=5, reach=10),
         related=("agents", "reasoning"),
         abilities=("tools",),
     ),
     "agents": Profile(
-        Weights(strength=35, recency=35, advised=20, window=8, abilities=12, reach=10),
+        Weights(strength=35, recency=35, advised=15, window=8, abilities=12, reach=10),
         related=("coding", "reasoning"),
         abilities=("tools", "json_schema", "reasoning"),
     ),
     # Thrift: the price leads; new small models are better than old ones at the same price.
     "cost": Profile(
-        Weights(strength=8, recency=30, advised=20, cheap=45),
+        Weights(strength=20, recency=30, advised=8, cheap=32, window=6, reach=4),
         related=("instructions", "classification"),
         priced=True,
     ),
@@ -118,13 +122,13 @@ PROFILES: Final[dict[str, Profile]] = {
         related=("retrieval", "agents", "summarization"),
     ),
     "local": Profile(
-        Weights(strength=35, recency=35, advised=15, reach=15),
+        Weights(strength=35, recency=35, advised=8, window=8, reach=15),
         related=("conversation", "instructions", "edge"),
         local=True,
     ),
     # 5 billion parameters are about what a CPU writes at reading speed with 4 bits.
     "edge": Profile(
-        Weights(strength=30, recency=35, advised=25),
+        Weights(strength=30, recency=35, advised=12, window=12),
         related=("local", "conversation"),
         local=True,
         most_parameters=5e9,
@@ -135,14 +139,14 @@ PROFILES: Final[dict[str, Profile]] = {
         related=("translation",),
     ),
     "vision": Profile(
-        Weights(strength=28, recency=35, advised=25, cheap=5, reach=10),
+        Weights(strength=30, recency=35, advised=12, cheap=5, window=6, reach=10),
         types=_CHATS | {ModelType.VISION},
         needs=("vision",),
         inputs=("image",),
         outputs=("text",),
     ),
     "embedding": Profile(
-        Weights(strength=25, recency=40, advised=15, window=15, reach=5),
+        Weights(strength=30, recency=30, advised=15, window=15, reach=5),
         types=frozenset({ModelType.EMBEDDING}),
         related=("retrieval", "multilingual"),
         sizes=(3e7, 1e10),
@@ -155,7 +159,7 @@ PROFILES: Final[dict[str, Profile]] = {
         sizes=(1e7, 1e10),
     ),
     "retrieval": Profile(
-        Weights(strength=30, recency=30, advised=20, window=15, cheap=5, reach=10),
+        Weights(strength=30, recency=30, advised=10, window=15, cheap=5, reach=10),
         related=("long-context", "summarization", "instructions"),
     ),
     # A classifier that is made for it beats a chat model by far in speed, so size hardly counts.
@@ -165,7 +169,7 @@ PROFILES: Final[dict[str, Profile]] = {
         sizes=(3e7, 1e10),
     ),
     "summarization": Profile(
-        Weights(strength=25, recency=30, advised=20, window=10, cheap=15, reach=10),
+        Weights(strength=25, recency=30, advised=8, window=10, cheap=15, reach=10),
         types=_TEXT,
         related=("long-context", "instructions", "conversation"),
     ),

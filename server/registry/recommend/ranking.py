@@ -16,6 +16,7 @@ from server.registry.recommend.generation import Newest
 from server.registry.recommend.memory import Fit
 from server.registry.recommend.profiles import (
     BY_INVITATION,
+    BY_THE_WAY,
     GENERAL,
     PREVIEW,
     QUANTISED,
@@ -37,6 +38,10 @@ _REACH: Final = {
 _WINDOWS: Final = (4096, 2**20)
 #: Dollars per million tokens, blended, that count as dear and as next to nothing.
 _PRICES: Final = (20.0, 0.05)
+#: `-A3B` in an id: three billion active parameters.
+_ACTIVE: Final = re.compile(r"-A(\d+(?:\.\d+)?)B\b", re.IGNORECASE)
+#: Up to here a model is dense unless its card says otherwise.
+_DENSE: Final = 40e9
 _PREVIEW: Final = re.compile(r"\b(preview|exp|experimental|beta|labs)\b", re.IGNORECASE)
 
 
@@ -60,7 +65,7 @@ def parts(
         strength=_strength(card, profile, fits),
         recency=of.recency(card),
         advised=_advised(card, task, profile),
-        cheap=_cheap(card),
+        cheap=_cheap(card, demands),
         window=_between(card.specs.context_window, _WINDOWS),
         abilities=_share(card, profile.abilities),
         reach=_reach(card, demands),
@@ -75,6 +80,8 @@ def score(card: ModelInfo, task: str, profile: Profile, found: Parts, of: Newest
     value: float = sum(getattr(weights, name) * getattr(found, name) for name in names) / whole
     if specialist(card, task, profile):
         value *= SPECIALIST
+    if profile.types and card.type not in profile.types:
+        value *= BY_THE_WAY
     if of.superseded(card) is not None or card.replaced_by is not None:
         value *= SUPERSEDED
     if preview(card):
@@ -88,7 +95,7 @@ def specialist(card: ModelInfo, task: str, profile: Profile) -> bool:
     """Made for something, and that is neither this task nor anything general."""
     asked = {task, *profile.related}
     made_for = set(card.recommended)
-    return bool(made_for) and task in GENERAL and not made_for & (GENERAL | asked)
+    return bool(made_for) and not made_for & (GENERAL | asked)
 
 
 def preview(card: ModelInfo) -> bool:
@@ -106,14 +113,24 @@ def by_invitation(card: ModelInfo) -> str | None:
 
 
 def _strength(card: ModelInfo, profile: Profile, fits: Fit | None) -> float:
-    """By size where it is told, by price where that says more: providers ask more for more."""
-    size = 0.0
-    if card.specs.parameters is not None:
-        # Of a mixture of experts: between what it knows (all) and what it thinks with (active).
-        active = card.specs.active_parameters or card.specs.parameters
-        size = _between(math.sqrt(card.specs.parameters * active), profile.sizes)
-        size *= QUANTISED[fits.format] if fits is not None else 1.0
-    return max(size, _between(blended(card), profile.prices))
+    """By size where it is told; else by price, since providers ask more for more. (What routers
+    ask for open weights tells of their rivals, not of the model.)"""
+    if card.specs.parameters is None:
+        return 0.0 if card.local else _between(blended(card), profile.prices)
+    # Of a mixture of experts: between what it knows (all) and what it thinks with (active).
+    size = _between(math.sqrt(card.specs.parameters * _active(card)), profile.sizes)
+    return size * (QUANTISED[fits.format] if fits is not None else 1.0)
+
+
+def _active(card: ModelInfo) -> float:
+    """Active parameters; of a large model that does not tell them, as many as a mixture's would
+    be, for most of that size are mixtures and to take it for a dense one would flatter it."""
+    total = card.specs.parameters or 0
+    if card.specs.active_parameters is not None:
+        return card.specs.active_parameters
+    if told := _ACTIVE.search(card.model_id):
+        return float(told[1]) * 1e9
+    return total if total <= _DENSE else total / 8
 
 
 def _advised(card: ModelInfo, task: str, profile: Profile) -> float:
@@ -122,7 +139,9 @@ def _advised(card: ModelInfo, task: str, profile: Profile) -> float:
     return 0.5 if set(profile.related) & set(card.recommended) else 0.0
 
 
-def _cheap(card: ModelInfo) -> float:
+def _cheap(card: ModelInfo, demands: Constraints) -> float:
+    if demands.offline or demands.memory_bytes is not None:
+        return 1.0  # nobody is paid, so nobody is dear
     return _between(blended(card), _PRICES)
 
 
@@ -133,8 +152,8 @@ def _share(card: ModelInfo, abilities: tuple[str, ...]) -> float:
 
 
 def _reach(card: ModelInfo, demands: Constraints) -> float:
-    if not card.local or demands.memory_bytes is not None:
-        return 1.0  # asked over the network, or known to fit
+    if not card.local or demands.offline or demands.memory_bytes is not None:
+        return 1.0  # asked over the network, known to fit, or there is no other way
     size = card.specs.size_class
     return 0.0 if size is None else _REACH[size]
 
@@ -151,6 +170,8 @@ def _between(value: float | None, bounds: tuple[float, float]) -> float:
 
 def candidate(card: ModelInfo, task: str, profile: Profile) -> bool:
     """Is it of the kind that does this task at all?"""
+    if set(card.recommended) == {"safety"} and task != "safety":
+        return False  # it says `safe` or `unsafe` to whatever it is asked
     if card.type not in profile.types and not (profile.by_advice and task in card.recommended):
         return False
     if profile.local and not card.local:

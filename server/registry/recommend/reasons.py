@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from server.registry.cards import LicenceKind, ModelInfo, Status
+from server.registry.cards import AccessMethod, LicenceKind, ModelInfo, Status
 from server.registry.recommend.constraints import Constraints, blended
 from server.registry.recommend.generation import Newest
 from server.registry.recommend.memory import Fit
 from server.registry.recommend.profiles import Profile
 from server.registry.recommend.ranking import by_invitation, preview, specialist
 
-_ABILITY_NAMES: Final = {"json_schema": "structured output", "vision": "sees pictures"}
+_ABILITY_NAMES: Final = {"json_schema": "structured output"}
+#: The newest of a family that nobody goes on with is no news.
+_RECENT: Final = 0.5
 
 
 def because(
@@ -26,13 +28,14 @@ def because(
     if fits is not None:
         yield str(fits)
     yield from _window(card, profile, demands)
-    yield from _price(card)
+    if not (demands.offline or demands.memory_bytes):
+        yield from _price(card)
     if card.specs.parameters is not None:
         yield _size(card)
-    if of.generation(card) == 1.0:
+    if of.latest(card) and of.recency(card) > _RECENT:
         yield "newest generation of its family"
-    if card.specs.knowledge_date is not None and profile.weights.recency:
-        yield f"knows the world until {card.specs.knowledge_date}"
+    if card.specs.knowledge_date is not None:
+        yield f"knowledge until {card.specs.knowledge_date[:7]}"
     wanted = dict.fromkeys((*profile.needs, *sorted(demands.needs), *profile.abilities))
     if able := [one for one in wanted if getattr(card.abilities, one) is True]:
         yield "has " + ", ".join(_ABILITY_NAMES.get(one, one) for one in able)
@@ -43,7 +46,7 @@ def because(
 
 
 def but(
-    card: ModelInfo, task: str, profile: Profile, fits: Fit | None, of: Newest
+    card: ModelInfo, task: str, profile: Profile, demands: Constraints, fits: Fit | None, of: Newest
 ) -> Iterator[str]:
     """Caveats."""
     if card.status is Status.DEPRECATED:
@@ -60,7 +63,8 @@ def but(
         yield invitation[:1].lower() + invitation[1:].removesuffix(".")
     elif card.licence.gated:
         yield "gated: accept its terms on the hub first"
-    yield from _terms(card)
+    here = demands.offline or fits is not None or card.access_method is AccessMethod.LOCAL
+    yield from _terms(card, here)
     if not card.local and blended(card) is None and not card.cost.other:
         yield "its price is not known"
     if fits is not None and fits.format != "bf16":
@@ -104,9 +108,10 @@ def _size(card: ModelInfo) -> str:
 
 
 def _count(number: int) -> str:
-    if number >= 1e9:
-        return f"{number / 1e9:,.1f}".removesuffix(".0") + " billion"
-    return f"{number / 1e6:,.0f} million"
+    for size, name in ((1e12, "trillion"), (1e9, "billion")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number / 1e6:.3g} million"
 
 
 def _licence(card: ModelInfo) -> str:
@@ -116,11 +121,11 @@ def _licence(card: ModelInfo) -> str:
     return f"{name}, commercial use" if card.licence.commercial_use else name
 
 
-def _terms(card: ModelInfo) -> Iterator[str]:
+def _terms(card: ModelInfo, here: bool) -> Iterator[str]:
     licence = card.licence
     if licence.commercial_use is False:
         yield f"not for commercial use ({licence.id or licence.name or 'its licence'})"
     elif licence.commercial_use is None:
         yield "whether it may be used commercially is not known"
-    elif licence.conditions and licence.kind is LicenceKind.OPEN_WEIGHTS:
-        yield f"conditions: {licence.conditions}"
+    elif here and licence.conditions and licence.kind is LicenceKind.OPEN_WEIGHTS:
+        yield f"{licence.id or 'its licence'}: {licence.conditions.removesuffix('.')}"
