@@ -128,7 +128,7 @@ def with_overlay(
     ids, aliases = _ids(catalog.values()), _aliases(catalog.values())
     differences: list[Difference] = []
     for card in cards:
-        mine = match(card, ids, aliases)
+        mine = match(card, merged, ids, aliases)
         if mine is None:
             merged[card.model_id] = replace(card, aliases=())
             ids.setdefault(card.model_id.lower(), card.model_id)
@@ -143,19 +143,28 @@ def with_overlay(
     return Catalog(merged.values()), differences
 
 
-def match(card: ModelInfo, ids: Mapping[str, str], aliases: Mapping[str, str]) -> str | None:
-    """The id of the catalog's card for this one: the same id, its alias there, or an alias here
-    that is an id there. An alias of both proves nothing: `-latest` moves on."""
+def match(
+    card: ModelInfo,
+    known: Mapping[str, ModelInfo],
+    ids: Mapping[str, str],
+    aliases: Mapping[str, str],
+) -> str | None:
+    """The id of the known card for this one: the same id, its alias there, or an alias here that
+    is an id of the same provider there. An alias of both proves nothing: `-latest` moves on."""
     name = card.model_id.lower()
     if name in ids or name in aliases:
         return ids.get(name) or aliases[name]
-    return next((ids[alias.lower()] for alias in card.aliases if alias.lower() in ids), None)
+    for alias in card.aliases:
+        found = ids.get(alias.lower())
+        if found is not None and known[found].provider == card.provider:
+            return found
+    return None
 
 
 def matches(catalog: Catalog, cards: Iterable[ModelInfo]) -> dict[str, str | None]:
     """By the id of each of these cards, the id of the catalog's card that it stands for."""
     ids, aliases = _ids(catalog.values()), _aliases(catalog.values())
-    return {card.model_id: match(card, ids, aliases) for card in cards}
+    return {card.model_id: match(card, catalog, ids, aliases) for card in cards}
 
 
 def filled(before: ModelInfo | None, after: ModelInfo) -> frozenset[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.registry import CardError, Catalog, ModelInfo, Source, Status
@@ -264,6 +264,10 @@ CATALOG = Catalog(
 
 
 @given(st.lists(_MODELS, max_size=4))
+@example(
+    # An alias that is another provider's id; then the same model once more, without it.
+    [{"model_id": "new", "aliases": ["c"], "abilities": {"vision": True}}, {"model_id": "new"}]
+)
 def test_twice_is_once_and_checked_facts_stay(models: list[dict[str, Any]]) -> None:
     cards = listed(*models)
     once, differences = with_overlay(CATALOG, cards)
