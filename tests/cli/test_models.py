@@ -194,7 +194,9 @@ def test_a_retired_model_names_its_successor(run: Run) -> None:
     said = run("models", "show", "old").stdout
     assert "\nRetired since 2026-01-31. Its provider advises small instead.\n" in said
     assert "\nNot known\n  cost               It is sold no more.\n" in said
+    assert "  ended              2026-01-31\n" in said
     said = run("models", "show", "older").stdout
+    assert "  ends               2027-02-01\n" in said
     assert "\nDeprecated: it ends on 2027-02-01. Its provider advises small instead.\n" in said
     assert "etired" not in run("models", "show", "small").stdout
 
@@ -286,6 +288,9 @@ def test_the_home_is_the_configs(run: Run, nowhere: Path, monkeypatch: pytest.Mo
     assert "new*" in run("models", "list", "--config", "my.yaml").stdout
     (nowhere / "my.yaml").rename(nowhere / "roundhouse.yaml")
     assert "new*" in run("models", "list").stdout
+    (nowhere / "roundhouse.yaml").write_text(f"{text}providers: {{openai: {{}}}}\n")
+    result = run("models", "list")  # that a key is missing is no fault here
+    assert "new*" in result.stdout
     monkeypatch.setenv("HOME", str(nowhere))
     (nowhere / "roundhouse.yaml").write_text("version: 7\n", encoding="utf-8")
     result = run("models", "list")

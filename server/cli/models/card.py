@@ -104,6 +104,8 @@ def page(
         if with_sources and (found := card.source(path)):
             numbers = (sources.setdefault(source, len(sources) + 1) for source in found)
             text += f"  [{', '.join(map(str, numbers))}]"
+        if path == "retires" and card.status is Status.RETIRED:
+            label = "ended"
         return f"  {label:<18} {text}"
 
     yield card.model_id if card.name == card.model_id else f"{card.model_id}: {card.name}"

@@ -38,17 +38,18 @@ class Shelf:
 def home(config: str | None = None) -> Path:
     """The server's home, as this config or the one here says. Raises ConfigError for `config`;
     one that is only found and has faults does not count."""
-    from server.config import load
+    if config is None and (named := os.environ.get("ROUNDHOUSE_HOME")):
+        return Path(named).expanduser()
+    from server.cli.models.configured import read_config
+    from server.config.load import load_quickstart
     from server.errors import StartError
 
-    if config is not None:
-        return load.load(config).home
-    if named := os.environ.get("ROUNDHOUSE_HOME"):
-        return Path(named).expanduser()
     try:
-        found = load.find(os.environ, Path())
-        return (load.load_quickstart() if found is None else load.load(found)).home
+        found, _ = read_config(config)
+        return (found or load_quickstart()).home
     except (StartError, OSError):
+        if config is not None:
+            raise
         click.echo(
             "The config here has faults, so overlays are read from the default home. "
             "`roundhouse check` shows them.",

@@ -84,8 +84,14 @@ def sync(
     Prints the models that are new, those that are gone, and what differs from the registry.
     """
     from server.cli.models import ask
+    from server.cli.models.configured import read_config
 
     loaded, keyless = read_config(config)
+    if loaded is None:
+        raise click.ClickException(
+            "There is no config here, so no provider. Write `version: 1` and "
+            "`providers: {openai: {}}` into roundhouse.yaml, or name a config: --config FILE."
+        )
     names = _chosen(providers, loaded)
     found: list[Found] = []
     errors: dict[str, str] = {}
@@ -119,36 +125,6 @@ def sync(
 
 
 # --- the config -------------------------------------------------------------------------------
-
-
-def read_config(path: str | None) -> tuple[Loaded, dict[str, str]]:
-    """The config, and the providers without a key, with what to do. Raises ConfigError.
-
-    To serve, every key must be there; here the others can be asked all the same.
-    """
-    from server.config import load
-    from server.config.places import ConfigErrors, Problem
-    from server.config.providers_table import ROWS
-    from server.errors import ConfigError
-
-    file = path or load.find(os.environ, Path())
-    if file is None:
-        raise click.ClickException(
-            "There is no config here, so no provider. Write `version: 1` and "
-            "`providers: {openai: {}}` into roundhouse.yaml, or name a config: --config FILE."
-        )
-    try:
-        return load.load(file), {}
-    except ConfigError as error:
-        problems = list(error) if isinstance(error, ConfigErrors) else [error]
-        keyless: dict[str, str] = {}
-        for problem in problems:
-            at = problem.path if isinstance(problem, Problem) else ()
-            if at[:1] != ("providers",) or not problem.message.startswith("has no key"):
-                raise
-            keyless[str(at[1])] = f"{problem.message} {problem.hint or ''}".strip()
-    stand_ins = {ROWS[name].variables[0]: "none" for name in keyless}
-    return load.load(file, environ={**os.environ, **stand_ins}), keyless
 
 
 def _chosen(providers: Sequence[str], loaded: Loaded) -> list[str]:
