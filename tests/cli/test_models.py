@@ -149,13 +149,13 @@ def test_show(run: Run) -> None:
     said = run("models", "show", "SMALL-latest").stdout
     assert said.startswith("small: Small\nTalks.\n\nModel\n")
     for line in (
-        "  context window     128,000\n",
-        "  input              0.15\n",
-        "  other prices       image 0.01\n",
-        "  limitations        Short., Slow.\n",
-        "  JSON schema        yes\n",
-        "  vision             no\n",
-        "  open source        no\n",
+        "  context window      128,000\n",
+        "  input               0.15\n",
+        "  other prices        image 0.01\n",
+        "  limitations         Short., Slow.\n",
+        "  JSON schema         yes\n",
+        "  vision              no\n",
+        "  open source         no\n",
     ):
         assert line in said
     assert "[" not in said
@@ -164,8 +164,8 @@ def test_show(run: Run) -> None:
 
 def test_every_fact_has_its_source(run: Run) -> None:
     said = run("models", "show", "small", "--sources").stdout
-    assert "  context window     128,000  [1]\n" in said
-    assert "  input              0.15  [2]\n" in said
+    assert "  context window      128,000  [1]\n" in said
+    assert "  input               0.15  [2]\n" in said
     assert said.endswith(
         "\nSources\n"
         "  [1] The docs, https://example.com/docs, read 2026-11-01\n"
@@ -193,10 +193,10 @@ def test_a_model_that_is_none(run: Run) -> None:
 def test_a_retired_model_names_its_successor(run: Run) -> None:
     said = run("models", "show", "old").stdout
     assert "\nRetired since 2026-01-31. Its provider advises small instead.\n" in said
-    assert "\nNot known\n  cost               It is sold no more.\n" in said
-    assert "  ended              2026-01-31\n" in said
+    assert "\nNot known\n  cost                It is sold no more.\n" in said
+    assert "  ended               2026-01-31\n" in said
     said = run("models", "show", "older").stdout
-    assert "  ends               2027-02-01\n" in said
+    assert "  ends                2027-02-01\n" in said
     assert "\nDeprecated: it ends on 2027-02-01. Its provider advises small instead.\n" in said
     assert "etired" not in run("models", "show", "small").stdout
 
@@ -243,9 +243,9 @@ def test_the_overlay_is_read_and_marked(run: Run, small: Path) -> None:
     assert "new*" in result.stdout
     assert result.stderr == "* from the overlay of `roundhouse models sync`\n"
     assert run("models", "search", "new").exit_code == 0
-    assert "input              7 *\n" in run("models", "show", "old").stdout
+    assert "input               7 *\n" in run("models", "show", "old").stdout
     said = run("models", "show", "old", "--sources").stdout
-    assert "input              7 *  [2]\n" in said
+    assert "input               7 *  [2]\n" in said
     assert "[2] lab: its own list of models, https://api.example.com/v1/models" in said
     whole = json.loads(run("models", "export").stdout)["models"]
     assert whole["old"]["overlay"] == ["cost.input"]
@@ -259,8 +259,8 @@ def test_show_says_what_differs(run: Run, small: Path) -> None:
     card = {"model_id": "small", "cost": {"input": 0.2, "output": 0.7}}
     overlay(small, card, accepted=(agreed,))
     said = run("models", "show", "small").stdout
-    assert "  input              0.15\n" in said
-    assert "  output             0.7 *\n" in said
+    assert "  input               0.15\n" in said
+    assert "  output              0.7 *\n" in said
     where = "(https://api.example.com/v1/models, 2026-11-21)"
     assert f"checked: 0.15; listed: 0.2; the checked one counts {where}\n" in said
     assert f"checked: 0.6; listed: 0.7; accepted, so the list's counts {where}\n" in said

@@ -58,6 +58,13 @@ def test_mistrals_list() -> None:
     assert "type" not in found["ocr-1"].exceptions
 
 
+def test_a_name_that_is_another_entrys_id_is_that_entry() -> None:
+    latest = lists.mistral("m-latest", "m-2611")
+    found = read([latest, lists.mistral("m-2611", "m-2611", "m-medium")])
+    assert list(found) == ["m-2611"]
+    assert found["m-2611"].aliases == ("m-latest", "m-medium")
+
+
 def test_the_routers_list() -> None:
     (card,) = read(lists.ROUTER).values()
     assert card.type is ModelType.MULTIMODAL

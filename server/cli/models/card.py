@@ -106,7 +106,7 @@ def page(
             text += f"  [{', '.join(map(str, numbers))}]"
         if path == "retires" and card.status is Status.RETIRED:
             label = "ended"
-        return f"  {label:<18} {text}"
+        return f"  {label:<19} {text}"
 
     yield card.model_id if card.name == card.model_id else f"{card.model_id}: {card.name}"
     yield card.description
@@ -126,7 +126,7 @@ def page(
     if card.exceptions:
         yield ""
         yield "Not known"
-        yield from (f"  {_label(path):<18} {why}" for path, why in card.exceptions.items())
+        yield from (f"  {_label(path):<19} {why}" for path, why in card.exceptions.items())
     yield from _different(different)
     if with_sources:
         yield ""
@@ -157,7 +157,7 @@ def _different(different: Iterable[Difference]) -> Iterator[str]:
         where = f" ({one.source.url}, {one.source.date})" if one.source else ""
         state = "accepted, so the list's counts" if one.accepted else "the checked one counts"
         checked, listed = text_of(one.checked), text_of(one.listed)
-        yield f"  {_label(one.fact):<18} checked: {checked}; listed: {listed}; {state}{where}"
+        yield f"  {_label(one.fact):<19} checked: {checked}; listed: {listed}; {state}{where}"
 
 
 def _facts(card: ModelInfo) -> dict[str, Any]:

@@ -8,12 +8,13 @@ a model at what price. What a list does not say stays unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 Card = dict[str, Any]
 
 _ABSENT: Final = "The provider's list of models does not say."
+_NO_MORE: Final = "The provider's list of models does not say more."
 _GROUPS: Final = ("licence", "origin", "api_endpoint", "specs", "cost", "abilities")
 _FROM_ID: Final = "The list does not say what it does; this is what its id says."
 _ASSUMED: Final = "The list does not say what it does; chat is assumed."
@@ -65,8 +66,10 @@ def cards(listed: Iterable[Any], provider: str) -> list[Card]:
     """The models of a list, as a file of cards has them, in the list's order. Mistral lists a
     model once for each of its names; here it comes once."""
     found: dict[str, Card] = {}
-    for entry in listed:
-        card = _card(entry, provider) if isinstance(entry, Mapping) else None
+    maps = [entry for entry in listed if isinstance(entry, Mapping)]
+    ids = {listed_id for entry in maps if (listed_id := _text(entry.get("id")))}
+    for entry in maps:
+        card = _card(entry, provider, ids)
         if card is None:
             continue
         earlier = found.setdefault(card["model_id"], card)
@@ -76,14 +79,14 @@ def cards(listed: Iterable[Any], provider: str) -> list[Card]:
     return list(found.values())
 
 
-def _card(entry: Mapping[str, Any], provider: str) -> Card | None:
-    """None for what has no usable id."""
+def _card(entry: Mapping[str, Any], provider: str, ids: Collection[str]) -> Card | None:
+    """None for what has no usable id. `ids`: of the whole list."""
     listed_id = _text(entry.get("id")) or _text(entry.get("name"))
     if listed_id is None:
         return None
     names = [listed_id, *(name for a in _list(entry.get("aliases")) if (name := _text(a)))]
     own = _text(entry.get("name"))
-    model_id = own if own in names and own is not None else listed_id
+    model_id = own if own is not None and (own in names or own in ids) else listed_id
     kind, why = _type(entry, model_id)
     card: Card = {
         "model_id": model_id,
@@ -97,7 +100,8 @@ def _card(entry: Mapping[str, Any], provider: str) -> Card | None:
     _put(card, "default_temperature", _number(entry.get("default_model_temperature")))
     _put(card, "aliases", list(dict.fromkeys(n for n in names if n != model_id)) or None)
     card |= _end(entry)
-    card["exceptions"] = {**dict.fromkeys(_GROUPS, _ABSENT), **({"type": why} if why else {})}
+    card["exceptions"] = {group: _NO_MORE if group in card else _ABSENT for group in _GROUPS}
+    _put(card["exceptions"], "type", why)
     return card
 
 
