@@ -146,9 +146,10 @@ class Exchange:
             budget=services.budget,
         )
         if len(body) < intake.LARGE:
-            fields, members, legacy = intake.parse(self.surface, body, limits, pieces)
+            parsed = intake.parse(self.surface, body, limits, pieces, state.default)
         else:
-            fields, members, legacy = await intake.parse_aside(self.surface, body, limits, pieces)
+            parsed = await intake.parse_aside(self.surface, body, limits, pieces, state.default)
+        fields, members, legacy = parsed
         del body
         self.model = fields.model
         routes = services.find(fields.model, self.key)

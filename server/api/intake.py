@@ -135,28 +135,45 @@ def _check_coding(coding: str) -> None:
 
 
 def parse(
-    surface: Surface, body: bytes, limits: Limits, pieces: Pieces | None = None
+    surface: Surface,
+    body: bytes,
+    limits: Limits,
+    pieces: Pieces | None = None,
+    default: str | None = None,
 ) -> tuple[Any, dict[str, Raw], bool]:
-    """(typed envelope, raw members, speaks legacy functions). Raises InvalidRequest."""
+    """(typed envelope, raw members, speaks legacy functions). Raises InvalidRequest. `default` is
+    the model of a body that names none."""
     try:
         text.check(body, depth=limits.depth, pieces=pieces)
-        return _parse(surface, body, limits)
+        return _parse(surface, body, limits, default)
     except msgspec.MsgspecError as error:  # what a look inside met: a number that is none for us
         raise envelope.invalid(error) from None
 
 
 async def parse_aside(
-    surface: Surface, body: bytes, limits: Limits, pieces: Pieces | None
+    surface: Surface,
+    body: bytes,
+    limits: Limits,
+    pieces: Pieces | None,
+    default: str | None = None,
 ) -> tuple[Any, dict[str, Raw], bool]:
     """`parse` for a body over LARGE, which is not to hold up everybody else's requests."""
-    return await asyncio.to_thread(parse, surface, body, limits, pieces)
+    return await asyncio.to_thread(parse, surface, body, limits, pieces, default)
 
 
-def _parse(surface: Surface, body: bytes, limits: Limits) -> tuple[Any, dict[str, Raw], bool]:
+def _parse(
+    surface: Surface, body: bytes, limits: Limits, default: str | None
+) -> tuple[Any, dict[str, Raw], bool]:
     fields = envelope.decode(surface, body)
     members = envelope.members(body)
     if not fields.model:
-        raise InvalidRequest("You must provide `model`.", param="model")
+        if default is None:
+            raise InvalidRequest(
+                "You must provide `model`. GET /v1/models lists what there is.",
+                param="model",
+                code="missing_required_parameter",
+            )
+        fields.model = default
     if isinstance(fields, envelope.Envelope):
         _check_caps(fields, limits)
     if surface is Surface.CHAT:

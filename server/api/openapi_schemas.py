@@ -90,7 +90,9 @@ def thing(
 
 NULL: Final[Schema] = {"type": "null"}
 MODEL: Final = text(
-    "A name from `GET /v1/models`, or `provider/any-upstream-id`.", examples=["qwen3-8b"]
+    "A name from `GET /v1/models`, or `provider/any-upstream-id`. Needed, unless the server has a "
+    "model named `default`.",
+    examples=["qwen3-8b"],
 )
 STREAM: Final[dict[str, Schema]] = {
     "stream": flag("Answer as server-sent events, ended by `data: [DONE]`.", default=False),
@@ -173,7 +175,6 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "top_logprobs": whole(minimum=0, maximum=20),
             "reasoning_effort": text(examples=["low", "medium", "high"]),
         },
-        "model",
         "messages",
     ),
     "Usage": thing(
@@ -244,7 +245,6 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "echo": flag(),
             "logprobs": either(whole(minimum=0), NULL),
         },
-        "model",
         "prompt",
     ),
     "Completion": thing(
@@ -276,7 +276,6 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "encoding_format": text(enum=["float", "base64"], default="float"),
             "user": text(),
         },
-        "model",
         "input",
     ),
     "Embeddings": thing(
@@ -318,8 +317,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "messages": many(ref("Message")),
             "add_special_tokens": flag(default=True),
             "return_token_strs": flag(default=False),
-        },
-        "model",
+        }
     ),
     "Tokens": thing(
         {
@@ -330,7 +328,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         *("count", "tokens"),
     ),
-    "DetokenizeRequest": thing({"model": MODEL, "tokens": many(whole())}, "model", "tokens"),
+    "DetokenizeRequest": thing({"model": MODEL, "tokens": many(whole())}, "tokens"),
     "Detokenized": thing({"prompt": text()}, "prompt"),
     "Status": thing({"status": text()}, "status"),
     "Error": thing(

@@ -13,6 +13,7 @@ from server.config.cards import Prices, card_prices
 from server.config.links import ResolvedModel, ResolvedTarget, provider_target, resolve_models
 from server.config.load import Loaded
 from server.config.providers_table import account
+from server.config.resolve import DEFAULT
 from server.config.schema import Config, Timeouts
 from server.dialects.openai import ENGINE_ONLY
 from server.engines.supervisor import Supervisor
@@ -36,6 +37,8 @@ class State:
     pace: Pace
     #: Of `provider/upstream-id` where a card says so, so that no request looks for its card.
     prices: dict[str, Prices]
+    #: The model of a request that names none; None: it must.
+    default: str | None = None
 
     @property
     def timeouts(self) -> Timeouts:
@@ -78,6 +81,7 @@ def build_state(loaded: Loaded, engines: Engines) -> State:
             answer_limit=limits.answer,
         ),
         prices=_prices(config, loaded.catalog),
+        default=DEFAULT if DEFAULT in models else None,
     )
 
 

@@ -38,9 +38,9 @@ class _StreamOptions(msgspec.Struct):
 
 
 class Envelope(msgspec.Struct):
-    """What every surface has. `model` may be missing only where a default exists (nowhere yet)."""
+    """What every surface has. `model` may be missing only where a default exists."""
 
-    model: str
+    model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: int | None = None
@@ -62,19 +62,19 @@ class _Completion(Envelope, kw_only=True):
     prompt: Raw
 
 
-class _Embedding(msgspec.Struct):
-    model: str
+class _Embedding(msgspec.Struct, kw_only=True):
+    model: str | None = None
     input: Raw
 
 
 class _Tokenize(msgspec.Struct):
-    model: str
+    model: str | None = None
     prompt: str | None = None
     messages: list[_Message] | None = None
 
 
-class _Detokenize(msgspec.Struct):
-    model: str
+class _Detokenize(msgspec.Struct, kw_only=True):
+    model: str | None = None
     tokens: list[int]
 
 
