@@ -10,7 +10,8 @@ and age. It finds a shortlist; only your own questions tell which of it is best.
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from server.registry.recommend.constraints import (
     fitting,
 )
 from server.registry.recommend.generation import Newest
-from server.registry.recommend.profiles import PROFILES, VARIETY
+from server.registry.recommend.profiles import ENOUGH, PROFILES, VARIETY
 from server.registry.recommend.ranking import candidate, parts, score
 from server.registry.recommend.reasons import because, but
 from server.registry.recommend.words import task_of
@@ -123,19 +124,25 @@ def recommend(
 def _varied(good: Iterable[tuple[float, ModelInfo]]) -> list[tuple[float, ModelInfo]]:
     """The best first; each model of a maker who was there already is worth a little less. Equal
     scores come by id, so that the order is always the same."""
-    left = sorted(good, key=lambda entry: (-entry[0], entry[1].model_id))
+    makers: dict[str, deque[tuple[float, ModelInfo]]] = {}
+    for entry in sorted(good, key=lambda entry: (-entry[0], entry[1].model_id)):
+        makers.setdefault(entry[1].origin.creator or entry[1].provider, deque()).append(entry)
+    #: The best that is left of each maker: (minus its score, its id, the maker).
+    heads: list[tuple[float, str, str]] = []
+
+    def push(maker: str, before: int) -> None:
+        if makers[maker]:
+            value, card = makers[maker][0]
+            worth = value * VARIETY ** min(before, ENOUGH)
+            heapq.heappush(heads, (-worth, card.model_id, maker))
+
+    for maker in makers:
+        push(maker, 0)
     ranked: list[tuple[float, ModelInfo]] = []
     seen: Counter[str] = Counter()
-    while left:
-        best = min(
-            left,
-            key=lambda entry: (-entry[0] * VARIETY ** seen[_maker(entry[1])], entry[1].model_id),
-        )
-        left.remove(best)
-        ranked.append((best[0] * VARIETY ** seen[_maker(best[1])], best[1]))
-        seen[_maker(best[1])] += 1
+    while heads:
+        worth, _, maker = heapq.heappop(heads)
+        ranked.append((-worth, makers[maker].popleft()[1]))
+        seen[maker] += 1
+        push(maker, seen[maker])
     return ranked
-
-
-def _maker(card: ModelInfo) -> str:
-    return card.origin.creator or card.provider

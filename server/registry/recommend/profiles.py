@@ -78,6 +78,8 @@ PREVIEW: Final = 0.93
 BY_INVITATION: Final = 0.75
 #: What is left per model of the same maker in front of it: five of one house are no choice.
 VARIETY: Final = 0.96
+#: So many of them; from there on one more makes no difference.
+ENOUGH: Final = 5
 #: What is left of strength where weights must be kept in fewer bits.
 QUANTISED: Final = {"bf16": 1.0, "8-bit": 0.99, "4-bit": 0.95}
 

@@ -42,7 +42,7 @@ _PRICES: Final = (20.0, 0.05)
 _ACTIVE: Final = re.compile(r"-A(\d+(?:\.\d+)?)B\b", re.IGNORECASE)
 #: Up to here a model is dense unless its card says otherwise.
 _DENSE: Final = 40e9
-_PREVIEW: Final = re.compile(r"\b(preview|exp|experimental|beta|labs)\b", re.IGNORECASE)
+_PREVIEW: Final = re.compile(r"^labs-|-(preview|exp|experimental|beta)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def specialist(card: ModelInfo, task: str, profile: Profile) -> bool:
 
 
 def preview(card: ModelInfo) -> bool:
-    return _PREVIEW.search(card.model_id) is not None
+    return _PREVIEW.search(card.model_id.rpartition("/")[2]) is not None
 
 
 def by_invitation(card: ModelInfo) -> str | None:
