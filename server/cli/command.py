@@ -25,7 +25,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "chat": ("chat", "Chat with a model of a running server; works in a pipe, too."),
     "bench": ("bench", "Measure how fast a server answers under load."),
     "check": ("check", "Check a config file, and show what it comes to."),
-    "models": ("models", "List the models of a running server."),
+    "models": ("models", "A running server's models; list, search, show: all that are known."),
     "ps": ("ps", "Show the engines of a running server."),
     "load": ("engines", "Load an engine now."),
     "unload": ("engines", "Drain and stop an engine."),
