@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from server.registry.cards import CHATTING, ModelInfo
 
@@ -40,8 +40,8 @@ _STEEP: Final = 1.5
 _BEHIND: Final = 0.5
 #: Years in which a family doubles its version: Qwen went from 3 to 3.8 in one.
 _PACE: Final = 4.0
-#: Windows have grown with the years: 4,096 tokens were usual in 2023, and doubled 2.5 times a year.
-_USUAL_WINDOW: Final = (4096, 2023.0, 2.5)
+#: Windows have grown with the years: what was usual when, and how often a year it doubled.
+_USUAL_WINDOW: Final = {"chat": (4096, 2023.0, 2.5), "other": (512, 2021.5, 2.0)}
 #: The newest version's year in a family of which neither date nor window is known.
 _UNDATED: Final = 2024.0
 
@@ -99,29 +99,39 @@ def _version_at(tokens: list[str]) -> int | None:
     return next(iter([*marked, *others]), None)
 
 
+#: A kind of model, its maker, and a family's or a line's name.
+Key: TypeAlias = tuple[str, str, str]
+
+
 class Newest:
     """The newest of every family and line among these cards."""
 
     def __init__(self, cards: Iterable[ModelInfo]) -> None:
-        self._families: dict[tuple[str, str], float] = {}
-        self._lines: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._families: dict[Key, float] = {}
+        self._lines: dict[Key, tuple[int, ...]] = {}
         #: Of each family the newest version whose year is known, else any: (known, version, year)
-        self._anchors: dict[tuple[str, str], tuple[bool, float, float]] = {}
+        self._anchors: dict[Key, tuple[bool, float, float]] = {}
+        cards = list(cards)
+        alive: dict[Key, float] = {}
+        for card in cards:
+            family, _ = _keys(card)
+            alive[family] = max(alive.get(family, 0.0), released(card) or 0.0)
         for card in cards:
             name = parse(card.model_id)
             if name.version is None:
                 continue
-            line, family = (_kind(card), name.line), (_kind(card), name.family)
+            family, line = _keys(card)
             version, year = _number(name.version), released(card)
             self._lines[line] = max(self._lines.get(line, (0,)), name.version, key=_number)
             self._families[family] = max(self._families.get(family, 0.0), version)
-            anchor = (year is not None, version, year or _by_window(card))
+            about = min(year or alive[family] or _by_window(card), _NEWEST)
+            anchor = (year is not None, version, about)
             self._anchors[family] = max(self._anchors.get(family, anchor), anchor)
 
     def superseded(self, card: ModelInfo) -> str | None:
         """The newer version of the very same model (`6.1` for `gpt-6-sol`), where there is one."""
         name = parse(card.model_id)
-        newest = self._lines.get((_kind(card), name.line), (0,))
+        newest = self._lines.get(_keys(card)[1], (0,))
         if name.version is None or _number(newest) <= _number(name.version):
             return None
         return ".".join(map(str, newest))
@@ -131,7 +141,7 @@ class Newest:
         name = parse(card.model_id)
         if name.version is None:
             return False
-        return _number(name.version) >= self._families.get((_kind(card), name.family), 0.0)
+        return _number(name.version) >= self._families.get(_keys(card)[0], 0.0)
 
     def recency(self, card: ModelInfo) -> float:
         """From 0 to 1; 0: nothing is known. The mean of what its own dates and its version say, or
@@ -145,7 +155,7 @@ class Newest:
         """The year of its family's newest member with a date, and from there by the pace at which
         versions go up."""
         name = parse(card.model_id)
-        anchor = self._anchors.get((_kind(card), name.family))
+        anchor = self._anchors.get(_keys(card)[0])
         if name.version is None or anchor is None or not anchor[1]:
             return None
         _, version, year = anchor
@@ -161,7 +171,7 @@ def released(card: ModelInfo) -> float | None:
 def _by_window(card: ModelInfo) -> float:
     if not card.specs.context_window:
         return _UNDATED
-    usual, year, doublings = _USUAL_WINDOW
+    usual, year, doublings = _USUAL_WINDOW["chat" if card.type in CHATTING else "other"]
     return year + math.log2(card.specs.context_window / usual) / doublings
 
 
@@ -182,6 +192,13 @@ def _number(version: tuple[int, ...]) -> float:
     return version[0] + (float(f"0.{version[1]}") if len(version) > 1 else 0.0)
 
 
+def _keys(card: ModelInfo) -> tuple[Key, Key]:
+    """Of its family and of its line: both within one maker's models of one kind, since two makers
+    may take the same name, and versions of other kinds are counted apart."""
+    name = parse(card.model_id)
+    within = (_kind(card), card.origin.creator or card.provider)
+    return (*within, name.family), (*within, name.line)
+
+
 def _kind(card: ModelInfo) -> str:
-    """Versions are counted apart where the same family name stands on other kinds of models."""
     return "chat" if card.type in CHATTING else card.type.value

@@ -66,6 +66,13 @@ GENERAL: Final = frozenset(
     """conversation instructions reasoning coding agents cost long-context local edge multilingual
     vision retrieval summarization completion fine-tuning""".split()
 )
+#: What a name says more plainly than a card: `Qwen2.5-Coder`, `codestral-embed`; and the tasks
+#: that such a model is no stranger to.
+NAMED: Final[dict[str, frozenset[str]]] = {
+    "code": frozenset({"coding", "agents", "reasoning", "completion", "fine-tuning", "local"}),
+    "math": frozenset({"reasoning", "completion", "fine-tuning"}),
+    "translate": frozenset({"translation", "multilingual"}),
+}
 #: What is left of a specialist's score for a task that it is not made for.
 SPECIALIST: Final = 0.6
 #: What is left of what does the task among other things, where models are made for it alone.
@@ -124,7 +131,7 @@ PROFILES: Final[dict[str, Profile]] = {
         related=("retrieval", "agents", "summarization"),
     ),
     "local": Profile(
-        Weights(strength=35, recency=35, advised=8, window=8, reach=15),
+        Weights(strength=30, recency=35, advised=8, window=8, reach=35),
         related=("conversation", "instructions", "edge"),
         local=True,
     ),
@@ -148,11 +155,11 @@ PROFILES: Final[dict[str, Profile]] = {
         outputs=("text",),
     ),
     "embedding": Profile(
-        Weights(strength=30, recency=30, advised=15, window=15, reach=5),
+        Weights(strength=20, recency=35, advised=15, cheap=6, window=15, reach=5),
         types=frozenset({ModelType.EMBEDDING}),
         related=("retrieval", "multilingual"),
         sizes=(3e7, 1e10),
-        prices=(0.01, 0.2),
+        prices=(0.001, 0.3),
     ),
     "rerank": Profile(
         Weights(strength=25, recency=40, advised=15, window=15, reach=5),

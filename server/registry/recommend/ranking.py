@@ -18,6 +18,7 @@ from server.registry.recommend.profiles import (
     BY_INVITATION,
     BY_THE_WAY,
     GENERAL,
+    NAMED,
     PREVIEW,
     QUANTISED,
     SPECIALIST,
@@ -42,6 +43,7 @@ _PRICES: Final = (20.0, 0.05)
 _ACTIVE: Final = re.compile(r"-A(\d+(?:\.\d+)?)B\b", re.IGNORECASE)
 #: Up to here a model is dense unless its card says otherwise.
 _DENSE: Final = 40e9
+_JUDGING: Final = frozenset({"safety", "classification"})
 _PREVIEW: Final = re.compile(r"^labs-|-(preview|exp|experimental|beta)\b", re.IGNORECASE)
 
 
@@ -78,7 +80,7 @@ def score(card: ModelInfo, task: str, profile: Profile, found: Parts, of: Newest
     names = [one.name for one in fields(Weights)]
     whole = sum(getattr(weights, name) for name in names)
     value: float = sum(getattr(weights, name) * getattr(found, name) for name in names) / whole
-    if specialist(card, task, profile):
+    if specialist(card, task, profile) is not None:
         value *= SPECIALIST
     if profile.types and card.type not in profile.types:
         value *= BY_THE_WAY
@@ -91,11 +93,16 @@ def score(card: ModelInfo, task: str, profile: Profile, found: Parts, of: Newest
     return 100 * value
 
 
-def specialist(card: ModelInfo, task: str, profile: Profile) -> bool:
-    """Made for something, and that is neither this task nor anything general."""
-    asked = {task, *profile.related}
+def specialist(card: ModelInfo, task: str, profile: Profile) -> str | None:
+    """What it is made for, where that is neither this task nor anything general."""
+    name = card.model_id.rpartition("/")[2].lower()
+    for word, tasks in NAMED.items():
+        if word in name and task not in tasks:
+            return word
     made_for = set(card.recommended)
-    return bool(made_for) and not made_for & (GENERAL | asked)
+    if made_for and not made_for & (GENERAL | {task, *profile.related}):
+        return ", ".join(card.recommended)
+    return None
 
 
 def preview(card: ModelInfo) -> bool:
@@ -170,7 +177,7 @@ def _between(value: float | None, bounds: tuple[float, float]) -> float:
 
 def candidate(card: ModelInfo, task: str, profile: Profile) -> bool:
     """Is it of the kind that does this task at all?"""
-    if set(card.recommended) == {"safety"} and task != "safety":
+    if task != "safety" and "safety" in card.recommended and set(card.recommended) <= _JUDGING:
         return False  # it says `safe` or `unsafe` to whatever it is asked
     if card.type not in profile.types and not (profile.by_advice and task in card.recommended):
         return False

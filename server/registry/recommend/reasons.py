@@ -57,8 +57,8 @@ def but(
         yield f"there is a version {newer} of it"
     if preview(card):
         yield "a preview: it may change or go any day"
-    if specialist(card, task, profile):
-        yield f"made for {', '.join(card.recommended)}"
+    if (made_for := specialist(card, task, profile)) is not None:
+        yield f"made for {made_for}"
     if (invitation := by_invitation(card)) is not None:
         yield invitation[:1].lower() + invitation[1:].removesuffix(".")
     elif card.licence.gated:
