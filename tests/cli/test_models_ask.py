@@ -184,6 +184,16 @@ async def test_headers_and_proxy_of_the_config(run: Run) -> None:
     assert "password-1234" not in result.output
 
 
+async def test_a_proxy_of_the_environment_is_not_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedUpstream(answer_json(200, lists.OPENAI)) as upstream:
+        config(lab=upstream.url)
+        with closed_port() as port:
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+            assert (await sync(run)).exit_code == 0
+
+
 async def test_pages_are_read_to_the_end() -> None:
     first = {**lists.ANTHROPIC, "has_more": True}
     async with ScriptedUpstream() as upstream:

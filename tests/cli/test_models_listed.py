@@ -131,6 +131,12 @@ def test_prices_by_the_token() -> None:
     assert read([{"id": "m", "pricing": strange}])["m"].cost.input is None
 
 
+@pytest.mark.parametrize("strange", ["", " a", "a\n", "\x1b[31ma", "a" * 201, 7, None, ["a"]])
+def test_what_is_no_id_is_passed_over(strange: Any) -> None:
+    assert list(read([{"id": strange}, {"id": "m", "aliases": [strange]}, strange])) == ["m"]
+    assert read([{"id": "m", "aliases": [strange]}])["m"].aliases == ()
+
+
 def test_all_is_as_a_card_must_be() -> None:
     for answer in (lists.OPENAI, lists.MISTRAL, lists.ROUTER, lists.ANTHROPIC, lists.COHERE):
         found = read(answer)

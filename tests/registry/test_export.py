@@ -26,6 +26,7 @@ def test_json_is_the_export_with_its_schema() -> None:
 
 def test_yaml_says_the_same() -> None:
     assert yaml.safe_load(to_yaml(CATALOG)) == json.loads(to_json(CATALOG))
+    assert list(yaml.safe_load(to_yaml(CATALOG))["models"]) == list(CATALOG)
     assert "&id" not in to_yaml(CATALOG)
 
 
