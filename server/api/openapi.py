@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
+from server.api.openapi_models import MODEL_SCHEMAS
 from server.api.openapi_parts import ERRORS, HEADERS, Paths, json_of, one
 from server.api.openapi_paths import ADMIN, PUBLIC
 from server.api.openapi_schemas import ADMIN_SCHEMAS, SCHEMAS, Schema, text
@@ -77,7 +78,7 @@ def build_public(version: str, server_url: str | None = None) -> dict[str, Any]:
         "Errors have OpenAI's shape; every answer has an `x-request-id`.",
         version,
         PUBLIC,
-        SCHEMAS,
+        {**SCHEMAS, **MODEL_SCHEMAS},
         {
             "inference": "What models do.",
             "models": "Which models there are.",

@@ -109,6 +109,7 @@ _QWEN: Final = {
     "object": "model",
     "created": 1795219200,
     "owned_by": "roundhouse",
+    "roundhouse": {"card": "Qwen/Qwen3-8B", "type": "chat", "targets": ["engine/qwen"]},
 }
 PUBLIC: Final[Paths] = {
     "/v1/chat/completions": {

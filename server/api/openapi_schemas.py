@@ -298,15 +298,6 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         *("object", "data"),
     ),
-    "Model": thing(
-        {
-            "id": text(examples=["qwen3-8b"]),
-            "object": text(enum=["model"]),
-            "created": whole(),
-            "owned_by": text(),
-        },
-        *("id", "object", "created", "owned_by"),
-    ),
     "ModelList": thing(
         {"object": text(enum=["list"]), "data": many(ref("Model"))}, "object", "data"
     ),

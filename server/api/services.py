@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.access.keys import KeyInfo, Keyring
+from server.api import unknown
 from server.api.intake import BodyBudget
 from server.config.cards import Prices, card_prices
 from server.config.links import ResolvedModel, ResolvedTarget, provider_target, resolve_models
@@ -37,6 +36,7 @@ class State:
     pace: Pace
     #: Of `provider/upstream-id` where a card says so, so that no request looks for its card.
     prices: dict[str, Prices]
+    catalog: Catalog
     #: The model of a request that names none; None: it must.
     default: str | None = None
 
@@ -81,6 +81,7 @@ def build_state(loaded: Loaded, engines: Engines) -> State:
             answer_limit=limits.answer,
         ),
         prices=_prices(config, loaded.catalog),
+        catalog=loaded.catalog,
         default=DEFAULT if DEFAULT in models else None,
     )
 
@@ -206,25 +207,6 @@ class Services:
         ]
 
     def _unknown(self, name: str, key: KeyInfo) -> ModelNotFound:
-        visible = self.visible(key)
-        near = near_matches(name, visible)
-        if near:
-            hint = " Did you mean " + " or ".join(f"`{n}`" for n in near) + "?"
-        elif visible:
-            hint = " GET /v1/models lists the models of this server."
-        else:
-            hint = " This server has no models configured that this key may use."
-        return ModelNotFound(f"The model `{name[:200]}` does not exist.{hint}", param="model")
-
-
-def near_matches(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Names that the client may have meant, best first."""
-    if len(name) > 200:  # no model's, and comparing takes its time
-        return []
-    folded = {k.lower(): k for k in known}
-    wanted = name.lower()
-    near = difflib.get_close_matches(wanted, folded, n=most, cutoff=0.55)
-    inside = [
-        k for k in folded if k not in near and len(wanted) > 2 and (wanted in k or k in wanted)
-    ]
-    return [folded[k] for k in [*near, *inside][:most]]
+        state = self.state
+        text = unknown.text(name, state.models, self.visible(key), state.catalog)
+        return ModelNotFound(text, param="model")

@@ -35,7 +35,7 @@ def check(config: str | None, engines: bool) -> None:
 
 def summary(loaded: Loaded) -> None:
     """Listeners, models and what they stand on."""
-    from server.cli.greeting import rows
+    from server.cli.greeting import catalog, own, rows
     from server.cli.show import show
     from server.config.links import resolve_models
 
@@ -50,8 +50,10 @@ def summary(loaded: Loaded) -> None:
     click.echo(f"Engines     {', '.join(config.engines) or 'none'}")
     click.echo()
     found = resolve_models(config, loaded.catalog)
-    models = [(name, by) for name, by, _ in rows((), found)]
+    models = [(name, by) for name, by, _ in rows((), own(found))]
     show(("MODEL", "SERVED BY"), models, empty="No models.")
+    for line in catalog(found):
+        click.echo(line)
     click.echo()
     for sentence in loaded.advice:
         click.echo(f"Note: {sentence}")

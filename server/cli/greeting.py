@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ def greeting(
     """A table of the models and their states, and the curl line to try."""
     title = f"Roundhouse {version}".rstrip()
     title += f" serves {source}" if source else ""
-    lines = [title, "", *table(("MODEL", "SERVED BY", "STATE"), rows(views, models)), ""]
+    shown = rows(views, own(models))
+    lines = [title, "", *table(("MODEL", "SERVED BY", "STATE"), shown), *catalog(models), ""]
     lines.append(f"  API    {urls.public}/v1")
     if urls.docs:
         lines.append(f"  Docs   {urls.public}/docs")
@@ -52,6 +54,21 @@ def settled(views: Iterable[EngineView]) -> str:
         elif view.state is EngineState.FAILED:
             lines.append(f"{view.name} has failed: {view.error or 'its log says why.'}")
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def own(models: Mapping[str, ResolvedModel]) -> dict[str, ResolvedModel]:
+    """Without those that the catalog adds, which may be hundreds."""
+    return {name: model for name, model in models.items() if not model.offered}
+
+
+def catalog(models: Mapping[str, ResolvedModel]) -> list[str]:
+    """A line on those that the catalog adds; none without any."""
+    offered = [model for model in models.values() if model.offered and model.listed]
+    if not offered:
+        return []
+    by = Counter(model.targets[0].provider for model in offered)
+    each = ", ".join(f"{count} of {provider}" for provider, count in by.items())
+    return [f"  and from the catalog {each}"]
 
 
 def rows(

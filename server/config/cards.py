@@ -26,7 +26,7 @@ SERVED: Final = frozenset(
     }
 )
 _LOCAL: Final = AccessMethod.LOCAL
-_ABILITIES: Final = tuple("streaming tools json_schema vision audio reasoning logprobs".split())
+ABILITIES: Final = tuple("streaming tools json_schema vision audio reasoning logprobs".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ def _with_model(target: Target, name: str, model: Model, catalog: Catalog) -> Ta
 
 def about(card: ModelInfo | None, model: Model | None = None) -> About:
     """What /v1/models says of it."""
-    said = {ability: getattr(card.abilities, ability) for ability in _ABILITIES} if card else {}
+    said = {ability: getattr(card.abilities, ability) for ability in ABILITIES} if card else {}
     specs = card.specs if card else None
     if model is not None:
-        own = {ability: getattr(model.abilities, ability) for ability in _ABILITIES}
+        own = {ability: getattr(model.abilities, ability) for ability in ABILITIES}
         said |= {ability: value for ability, value in own.items() if value is not None}
     return About(
         card=card,

@@ -50,7 +50,8 @@ class ResolvedModel:
     `alias_of` is that name, too. `fallbacks` are models' own names, never aliases.
 
     `defaults` and `ceilings` are parameters of a body, the longest answer always as `max_tokens`;
-    `clamp`: lower what is over a ceiling instead of refusing it. `listed`: /v1/models shows it.
+    `clamp`: lower what is over a ceiling instead of refusing it. `offered`: the catalog adds it;
+    `listed`: /v1/models shows it.
     """
 
     name: str
@@ -61,12 +62,13 @@ class ResolvedModel:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ceilings: Mapping[str, float] = field(default_factory=dict)
     clamp: bool = False
+    offered: bool = False
     listed: bool = True
 
 
 def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, ResolvedModel]:
     """Every name that clients may send: the file's models and aliases in its order, the engines
-    that no model has as a target, then what the catalog adds, then `default`. The config has
+    that no model has as a target, `default`, then what the catalog adds. The config has
     passed `check` with the same catalog (by default the built-in one)."""
     catalog = builtin() if catalog is None else catalog
     found = {
@@ -78,8 +80,9 @@ def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, 
         if name not in found and name not in config.models and not provider_of(config, name):
             found[name] = _offered(config, name, card, found)
     _add_aliases(config, found, catalog)
-    listed = [*config.models, *loose_engines(config)]
-    return {name: found[name] for name in [*listed, *found] if name in found}
+    own = [*config.models, *loose_engines(config)]
+    order = sorted(dict.fromkeys([*own, *found]), key=lambda name: found[name].offered)
+    return {name: found[name] for name in order}
 
 
 def _own(config: Config, name: str, catalog: Catalog) -> ResolvedModel:
@@ -109,13 +112,14 @@ def _offered(
 ) -> ResolvedModel:
     """A card's own model; under an alias, what its id stands for, which may be the config's."""
     if name != card.model_id and (same := found.get(card.model_id)) is not None:
-        return replace(same, alias_of=same.name, listed=False)
+        return replace(same, alias_of=same.name, offered=True, listed=False)
     target = Target(provider=card.provider, model=card.model_id)
     return ResolvedModel(
         name=name,
         targets=(_resolve(config, target, cards.card_prices(card)),),
         about=cards.about(card),
         defaults=cards.defaults_of(card),
+        offered=True,
     )
 
 
@@ -124,7 +128,7 @@ def _add_aliases(config: Config, found: dict[str, ResolvedModel], catalog: Catal
     for name, model in config.models.items():
         if model.alias is not None:
             same = found[own_name(config, name)]
-            found[name] = replace(same, alias_of=same.name, listed=True)
+            found[name] = replace(same, alias_of=same.name, offered=False, listed=True)
     if config.default is None or DEFAULT in found:
         return
     own = own_name(config, config.default)
@@ -132,7 +136,8 @@ def _add_aliases(config: Config, found: dict[str, ResolvedModel], catalog: Catal
         target = provider_target(config, own, catalog)
         assert target is not None
         found[own] = ResolvedModel(own, (target,))
-    found[DEFAULT] = replace(found[own], alias_of=found[own].name, listed=True)
+    same = found[own]
+    found[DEFAULT] = replace(same, alias_of=same.name, offered=False, listed=True)
 
 
 def loose_engines(config: Config) -> tuple[str, ...]:

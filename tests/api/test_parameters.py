@@ -45,7 +45,12 @@ async def serving(
     return await serve(
         {
             "version": 1,
-            "server": {"port": 0, "admin": "127.0.0.1:0", "timeouts": {"drain": "5s"}},
+            "server": {
+                "port": 0,
+                "admin": "127.0.0.1:0",
+                "timeouts": {"drain": "5s"},
+                **more.pop("server", {}),
+            },
             "providers": providers,
             "models": models,
             "cards": ["openai.json", "hub.json"],

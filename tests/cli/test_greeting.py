@@ -107,3 +107,13 @@ def test_settled() -> None:
         "a is ready.\nb has failed: No memory.\nc has failed: its log says why.\n"
     )
     assert greeting.settled([]) == ""
+
+
+def test_what_the_catalog_adds_is_counted() -> None:
+    added = {
+        name: ResolvedModel(name, (P,), offered=True, listed=name != "alias")
+        for name in ("x", "y", "alias")
+    }
+    text = greeting.greeting([], {"big": MODELS["big"], **added}, URLS, False)
+    assert "  big    provider openai  ready\n  and from the catalog 2 of openai\n" in text
+    assert greeting.catalog(MODELS) == []
