@@ -92,6 +92,7 @@ def test_limit() -> None:
         (Constraints(offline=True), {}, "weights"),
         (Constraints(memory_bytes=80 * GIB), {}, "weights"),
         (Constraints(providers=frozenset({"openai"})), {}, "provider"),
+        (Constraints(providers=frozenset({"lab"})), OPEN, "provider"),
         (Constraints(needs=frozenset({"vision"})), {}, "needs vision"),
         (Constraints(needs=frozenset({"logprobs"})), {}, "needs logprobs unknown"),
         (Constraints(modalities=frozenset({"audio"})), {}, "modality audio"),
@@ -156,6 +157,12 @@ def test_weights_that_are_quantised_already_are_taken_as_they_are() -> None:
     cards = catalog({"model_id": "m-8b-FP8", **OPEN})
     (found,) = recommend("chat", Constraints(memory_bytes=24 * GIB), cards)
     assert "fits: 10.0 of 24 GiB as 8-bit" in found.because
+
+
+def test_long_windows_need_more_memory() -> None:
+    cards = catalog({"model_id": "m-8b", **OPEN})
+    (found,) = recommend("chat", Constraints(context=100_000, memory_bytes=24 * GIB), cards)
+    assert found.but == ("the cache of 100,000 tokens needs more memory than that",)
 
 
 def test_a_base_to_train_on_must_fit_without_quantisation() -> None:

@@ -57,9 +57,9 @@ class Recommendation:
 
 
 class Recommendations(list[Recommendation]):
-    """The best first. `candidates`: how many cards do this task at all. `rejected`: how many of
-    them failed each demand (one card may fail several). `advice`: where nothing or little is left,
-    which demand to loosen, and what that would bring."""
+    """The best first. `candidates`: how many cards do this task at all. `left_out`: how many of
+    them failed a demand. `rejected`: how many failed each (one may fail several). `advice`: where
+    nothing is left, which demand to loosen, and what that would bring."""
 
     def __init__(
         self,
@@ -67,12 +67,14 @@ class Recommendations(list[Recommendation]):
         *,
         task: str,
         candidates: int,
+        left_out: int,
         rejected: Mapping[str, int],
         advice: str | None,
     ) -> None:
         super().__init__(found)
         self.task = task
         self.candidates = candidates
+        self.left_out = left_out
         self.rejected = dict(rejected)
         self.advice = advice
 
@@ -116,6 +118,7 @@ def recommend(
         (described(value, card) for value, card in ranked[:limit]),
         task=task,
         candidates=len(good) + len(failed),
+        left_out=len(failed),
         rejected=dict(Counter(reason for why in failed for reason in why).most_common()),
         advice=advise(task, len(good), failed),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from server.registry.cards import Abilities, LicenceKind, ModelInfo, ModelType, Status
+from server.registry.cards import Abilities, AccessMethod, LicenceKind, ModelInfo, ModelType, Status
 from server.registry.recommend.memory import Fit, fit
 
 #: What `licence` may ask for, and what it means.
@@ -27,8 +27,8 @@ class Constraints:
     of three parts input and one part output (see `blended`). `licence`: a key of LICENCES.
     `memory_bytes`: its weights must fit in here, see `memory`; what has no weights cannot.
     `offline`: its weights can be had.
-    `providers`: nobody else is asked. A model that runs here needs no provider's key: leave it
-    None then. `needs`: abilities that it must have. `modalities`: what it must take in.
+    `providers`: one of them answers for it. A model that runs here needs nobody: leave it None
+    then. `needs`: abilities that it must have. `modalities`: what it must take in.
     `languages`: ISO 639 codes that it must know. Retired models never come, deprecated ones only
     with `include_deprecated`.
 
@@ -77,7 +77,9 @@ def failures(card: ModelInfo, demands: Constraints, quantised: bool = True) -> I
     """A short name of every demand that the card fails; ` unknown` at its end where the card does
     not say. `quantised`: as in `memory.fit`."""
     yield from _status(card, demands)
-    if demands.providers is not None and card.provider not in demands.providers:
+    if demands.providers is not None and (
+        card.provider not in demands.providers or card.access_method is AccessMethod.LOCAL
+    ):
         yield "provider"
     yield from _weights(card, demands, quantised)
     if demands.context is not None:

@@ -6,8 +6,7 @@ part measures and where it misleads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from server.registry.cards import CHATTING, ModelType
@@ -57,7 +56,7 @@ class Profile:
     #: Weights must fit as they are, without quantisation.
     unquantised: bool = False
     #: More to say about every answer.
-    caveats: Mapping[str, str] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
 
 
 #: A card that is recommended for nothing of this, but for something, is made for something else:

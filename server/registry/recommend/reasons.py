@@ -13,6 +13,8 @@ from server.registry.recommend.profiles import Profile
 from server.registry.recommend.ranking import by_invitation, preview, specialist
 
 _ABILITY_NAMES: Final = {"json_schema": "structured output"}
+#: Tokens that the allowance for the cache is not meant for.
+_ROOMY: Final = 16_384
 #: The newest of a family that nobody goes on with is no news.
 _RECENT: Final = 0.5
 
@@ -24,7 +26,7 @@ def because(
     if task in card.recommended:
         yield f"made or recommended for {task}"
     elif near := [one for one in profile.related if one in card.recommended]:
-        yield f"recommended for {near[0]}, which is near"
+        yield f"recommended for {near[0]}, which is related"
     if fits is not None:
         yield str(fits)
     yield from _window(card, profile, demands)
@@ -40,7 +42,7 @@ def because(
     if able := [one for one in wanted if getattr(card.abilities, one) is True]:
         yield "has " + ", ".join(_ABILITY_NAMES.get(one, one) for one in able)
     if demands.languages:
-        yield "knows " + ", ".join(sorted(demands.languages))
+        yield "languages: " + ", ".join(sorted(demands.languages))
     if demands.licence != "any" or card.licence.open_source:
         yield _licence(card)
 
@@ -69,7 +71,9 @@ def but(
         yield "its price is not known"
     if fits is not None and fits.format != "bf16":
         yield f"only as {fits.format}: look for quantised weights, or let the engine quantise"
-    yield from profile.caveats.values()
+    if fits is not None and (demands.context or 0) > _ROOMY:
+        yield f"the cache of {demands.context:,} tokens needs more memory than that"
+    yield from profile.caveats
 
 
 def _window(card: ModelInfo, profile: Profile, demands: Constraints) -> Iterator[str]:
