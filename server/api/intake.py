@@ -18,7 +18,7 @@ from server.errors import (
     RequestTimedOut,
     UnsupportedMedia,
 )
-from server.protocol import envelope, functions, text
+from server.protocol import envelope, functions, older, text
 from server.protocol.envelope import Surface
 from server.protocol.text import Pieces
 from server.telemetry.metrics import Metrics
@@ -164,8 +164,10 @@ async def parse_aside(
 def _parse(
     surface: Surface, body: bytes, limits: Limits, default: str | None
 ) -> tuple[Any, dict[str, Raw], bool]:
-    fields = envelope.decode(surface, body)
     members = envelope.members(body)
+    if (no := older.refusal(members, surface)) is not None:  # says more than what it lacks
+        raise no
+    fields = envelope.decode(surface, body)
     if not fields.model:
         if default is None:
             raise InvalidRequest(

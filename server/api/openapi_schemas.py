@@ -32,6 +32,7 @@ MORE_CODES: Final = (
     "no_target_left",
     "over_limit",
     "unsupported_endpoint",
+    "unsupported_parameter",
 )
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from server.config.parts import ModelName, Name, Strict, TargetTimeouts
+from server.protocol import older
+from server.protocol.envelope import Surface
 from server.protocol.parameters import LONGEST
 from server.registry.cards import ModelType
 
@@ -142,6 +144,8 @@ class Model(Strict):
                     f"`{what}`: max_tokens and max_completion_tokens are one and the same; keep "
                     "one of them"
                 )
+            for name in given.keys() & older.NAMES:
+                raise ValueError(f"`{what}`: `{name}`: {older.instead(name, Surface.CHAT)}")
         ceilings = plain(self.ceilings)
         for name, value in plain(self.defaults).items():
             if name in ceilings and isinstance(value, int | float) and value > ceilings[name]:

@@ -259,3 +259,42 @@ async def test_the_cost_is_of_the_target_that_answered_or_unknown(
     answer = await ask(server, model="openai/big", messages=MESSAGES)
     assert answer.headers["x-roundhouse-cost-usd"] == "0.0002"
     assert count(server, "roundhouse_cost_usd_total", model="other", target="openai/*") > 0
+
+
+# --- names of other APIs
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"messages": MESSAGES, "max_new_tokens": 5}, "max_new_tokens"),
+        (CHAT, {"inputs": "hi"}, "inputs"),  # and not: `messages` is missing
+        ("/v1/completions", {"prompt": "a", "parameters": {"do_sample": True}}, "parameters"),
+        ("/v1/embeddings", {"inputs": "a"}, "inputs"),
+    ],
+)
+async def test_older_names_are_told_of(
+    path: str,
+    body: dict[str, Any],
+    param: str,
+    serve: Serve,
+    tmp_path: Path,
+    upstream: ScriptedUpstream,
+) -> None:
+    server = await serving(serve, tmp_path, {"gpt-big": {}}, upstream)
+    answer = await ask(server, path, model="gpt-big", **body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert (error["code"], error["type"]) == ("unsupported_parameter", "invalid_request_error")
+    assert upstream.requests == []
+
+
+async def test_what_vllm_takes_goes_on(
+    serve: Serve, tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    entry = {"targets": [{"provider": "lab", "model": "x"}]}
+    server = await serving(serve, tmp_path, {"m": entry}, upstream)
+    upstream.queue(chat_answer())
+    more: dict[str, Any] = {"top_k": 5, "repetition_penalty": 1.1, "min_p": 0.1, "ignore_eos": True}
+    await ask(server, model="m", messages=MESSAGES, **more)
+    assert upstream.requests[0].json() == {"model": "x", "messages": MESSAGES, **more}

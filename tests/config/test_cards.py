@@ -128,6 +128,8 @@ def test_what_has_no_target(name: str, entry: dict[str, Any], said: str, write: 
             {"defaults": {"max_completion_tokens": 9}, "ceilings": {"max_tokens": 8}},
             "the default of `max_tokens` is above its ceiling",
         ),
+        ({"defaults": {"max_new_tokens": 5}}, "`defaults`: `max_new_tokens`: use `max_tokens`"),
+        ({"ceilings": {"num_ctx": 5}}, "`ceilings`: `num_ctx`: leave it out"),
         ({"ceilings": {"n": True}}, "`n` should be a number"),
         ({"ceilings": {"n": -1}}, "greater than or equal to 0"),
         ({"prices": {"input": -1}}, "greater than or equal to 0"),
