@@ -83,6 +83,13 @@ def weights_card(weights: str, catalog: Catalog) -> ModelInfo | None:
     return catalog.find(weights) if is_hub_id else None
 
 
+def window_of(config: Config, target: Target | None) -> int | None:
+    """The context window that an engine is started with; None: that of its weights."""
+    engine = config.engines.get(target.engine or "") if target else None
+    said = engine.args.get("max-model-len") if engine else None
+    return int(said) if isinstance(said, int | str) and str(said).isdecimal() else None
+
+
 def at_provider(catalog: Catalog, provider: str, upstream: str) -> ModelInfo | None:
     """The card of a provider's own id of a model."""
     for name in (f"{provider}/{upstream}", upstream):
@@ -111,8 +118,9 @@ def _with_model(target: Target, name: str, model: Model, catalog: Catalog) -> Ta
     return target if card is None else target.model_copy(update={"model": card.model_id})
 
 
-def about(card: ModelInfo | None, model: Model | None = None) -> About:
-    """What /v1/models says of it."""
+def about(card: ModelInfo | None, model: Model | None = None, window: int | None = None) -> About:
+    """What /v1/models says of it. `window`: that of the engine which serves it, where it has one
+    of its own."""
     said = {ability: getattr(card.abilities, ability) for ability in ABILITIES} if card else {}
     specs = card.specs if card else None
     if model is not None:
@@ -122,6 +130,7 @@ def about(card: ModelInfo | None, model: Model | None = None) -> About:
         card=card,
         type=(model.type if model else None) or (card.type if card else None),
         context_window=(model.context_window if model else None)
+        or window
         or (specs.context_window if specs else None),
         max_output=(model.max_output if model else None) or (specs.max_output if specs else None),
         abilities={ability: value for ability, value in said.items() if value is not None},

@@ -146,6 +146,9 @@ class Model(Strict):
                 )
             for name in given.keys() & older.NAMES:
                 raise ValueError(f"`{what}`: `{name}`: {older.instead(name, Surface.CHAT)}")
+        for name in self.ceilings.keys() & LONGEST:
+            if self.ceilings[name] < 1 or self.ceilings[name] % 1:
+                raise ValueError(f"`ceilings`: `{name}` should be a whole number, 1 or more")
         ceilings = plain(self.ceilings)
         for name, value in plain(self.defaults).items():
             if name in ceilings and isinstance(value, int | float) and value > ceilings[name]:

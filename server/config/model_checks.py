@@ -170,6 +170,10 @@ def _cycles(edges: Mapping[str, list[tuple[str, Path]]], places: Places) -> Iter
 
 def advice(config: Config, places: Places, catalog: Catalog) -> Iterator[str]:
     """One sentence for each target whose provider stops, or has stopped, to answer for it."""
+    if config.catalog == "auto" and not any(cards.offered(config, catalog)):
+        place = places.of(("catalog",))
+        where = f"{place.source}:{place.line}" if place.line else place.source
+        yield f"{where}: `catalog: auto` adds nothing: there is no key of a provider with cards."
     for name, model in config.models.items():
         if model.alias is not None:
             continue

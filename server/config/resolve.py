@@ -100,7 +100,7 @@ def _own(config: Config, name: str, catalog: Catalog) -> ResolvedModel:
             _resolve(config, target, cards.prices_of(target, model, catalog)) for target in targets
         ),
         fallbacks=tuple(dict.fromkeys(fallbacks)),
-        about=cards.about(card, model),
+        about=cards.about(card, model, cards.window_of(config, targets[0] if targets else None)),
         defaults=cards.defaults_of(card, model),
         ceilings=plain(model.ceilings) if model else {},
         clamp=model is not None and model.over_ceiling == "clamp",

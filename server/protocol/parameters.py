@@ -46,16 +46,19 @@ _NEEDS: Final = {
     "tool_choice": "tools",
     "top_logprobs": "logprobs",
 }
+_NOT_UNDER: Final = {"max_tokens": frozenset({"min_tokens"}), "best_of": frozenset({"n"})}
 _SURFACES: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 _BOUNDED: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
 _NOTHING: Final = (Raw(b"null"), Raw(b"false"))
+_TRUE: Final = Raw(b"true")
 _decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
 class Default:
     """`value` for `name`, unless the body has one of `unless`, or not what it `needs`, or a number
-    that it must not be over or under."""
+    that it must not be over or under. `single`: not for several answers; `whole`: not for streams.
+    """
 
     name: str
     value: Raw
@@ -64,12 +67,18 @@ class Default:
     number: float | None = None
     not_over: frozenset[str] = frozenset()
     not_under: frozenset[str] = frozenset()
+    single: bool = False
+    whole: bool = False
 
     def fits(self, out: Mapping[str, Any]) -> bool:
         for name in self.unless:
             if given(out, name) is not None:
                 return False
         if self.needs is not None and out.get(self.needs, _NOTHING[0]) in _NOTHING:
+            return False
+        if self.whole and out.get("stream") == _TRUE:
+            return False
+        if self.single and "n" in out and (number(out["n"]) or 1) > 1:
             return False
         if self.number is None:
             return True
@@ -91,7 +100,8 @@ class Ceilings:
     @classmethod
     def of(cls, ceilings: Mapping[str, float], *, clamp: bool) -> Ceilings | None:
         """None when there are none. The longest answer may stand under either of its names."""
-        return cls(tuple((_names(name), n) for name, n in ceilings.items()), clamp) or None
+        most = ((_names(name), int(n) if n == int(n) else n) for name, n in ceilings.items())
+        return cls(tuple(most), clamp) or None
 
     def __bool__(self) -> bool:
         return bool(self.most)
@@ -129,7 +139,7 @@ class Fill:
 
     def into(self, out: dict[str, Any], surface: Surface) -> tuple[str, ...]:
         """Lower what is over a ceiling and fill in what is left out. Returns the names lowered."""
-        lowered = ()
+        lowered: tuple[str, ...] = ()
         if self.clamps and surface in _BOUNDED:
             lowered = tuple(self._clamp(out))
         if surface in _SURFACES:
@@ -191,7 +201,10 @@ def _default(name: str, value: Any) -> Default:
         _NEEDS.get(name),
         figure,
         not_over=LONGEST if name == "min_tokens" else frozenset(),
-        not_under=frozenset({"min_tokens"}) if name in LONGEST else frozenset(),
+        not_under=_NOT_UNDER.get("max_tokens" if name in LONGEST else name, frozenset()),
+        # vLLM and others refuse to take the likeliest token twice.
+        single=name == "temperature" and figure == 0,
+        whole=name == "prompt_logprobs",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.registry.catalog import Catalog
 from server.serving import Roundhouse
 from tests.api.conftest import ASK, Serve
 from tests.fakes.catalog import HUB, OPENAI
@@ -298,3 +299,18 @@ async def test_what_vllm_takes_goes_on(
     more: dict[str, Any] = {"top_k": 5, "repetition_penalty": 1.1, "min_p": 0.1, "ignore_eos": True}
     await ask(server, model="m", messages=MESSAGES, **more)
     assert upstream.requests[0].json() == {"model": "x", "messages": MESSAGES, **more}
+
+
+async def test_no_request_looks_for_a_card(
+    serve: Serve, tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serving(serve, tmp_path, {"mine": {"card": "gpt-big"}}, upstream, catalog="auto")
+    upstream.default = chat_answer()
+
+    def find(self: Catalog, name: str) -> None:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(Catalog, "find", find)
+    for name in ("mine", "gpt-big", "big", "openai/big", "openai/any"):
+        answer = await ask(server, model=name, messages=MESSAGES)
+        assert answer.status_code == 200

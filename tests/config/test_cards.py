@@ -130,6 +130,8 @@ def test_what_has_no_target(name: str, entry: dict[str, Any], said: str, write: 
         ),
         ({"defaults": {"max_new_tokens": 5}}, "`defaults`: `max_new_tokens`: use `max_tokens`"),
         ({"ceilings": {"num_ctx": 5}}, "`ceilings`: `num_ctx`: leave it out"),
+        ({"ceilings": {"max_tokens": 0}}, "`max_tokens` should be a whole number, 1 or more"),
+        ({"ceilings": {"max_completion_tokens": 9.5}}, "should be a whole number, 1 or more"),
         ({"ceilings": {"n": True}}, "`n` should be a number"),
         ({"ceilings": {"n": -1}}, "greater than or equal to 0"),
         ({"prices": {"input": -1}}, "greater than or equal to 0"),
@@ -183,6 +185,26 @@ def test_an_engine_without_an_entry_has_its_weights_card(write: Write) -> None:
     assert found.about.context_window == 8192
     assert found.defaults == {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
     assert found.targets[0].prices is None  # a machine of one's own costs what nobody says
+
+
+@pytest.mark.parametrize(
+    ("said", "entry", "window"),
+    [
+        (4096, None, 4096),
+        ("4096", None, 4096),
+        (4096, {"context_window": 5}, 5),
+        ("16k", None, 8192),  # as vLLM reads it, not as we do
+        (None, None, 8192),
+    ],
+)
+def test_an_engines_own_window_is_its_models(
+    said: Any, entry: dict[str, Any] | None, window: int, write: Write
+) -> None:
+    args = {} if said is None else {"max-model-len": said}
+    engines = {"small": {"weights": "acme/Small-1B", "args": args}}
+    tree = {} if entry is None else {"m": {"targets": [{"engine": "small"}], **entry}}
+    found = models(write, engines=engines, models=tree)
+    assert found["small" if entry is None else "m"].about.context_window == window
 
 
 @pytest.mark.parametrize("weights", ["./acme/Small-1B", "/acme/Small-1B", "~/acme/x", "Small-1B"])

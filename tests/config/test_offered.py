@@ -95,6 +95,8 @@ def test_auto_offers_the_cards_of_providers_with_a_key(write: Write) -> None:
 
 def test_a_provider_without_a_key_offers_nothing(write: Write) -> None:
     assert models(write, catalog="auto", providers={"elsewhere": FAR}) == {}
+    (advice,) = loaded(write, catalog="auto", providers={"elsewhere": FAR}).advice
+    assert "`catalog: auto` adds nothing: there is no key of a provider with cards." in advice
 
 
 def test_a_key_in_the_environment_adds_its_provider(write: Write) -> None:

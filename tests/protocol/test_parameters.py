@@ -52,6 +52,11 @@ def filled(
             {"structured_outputs": {}},
         ),
         ({"reasoning": {}}, {"reasoning_effort": "low"}, {"reasoning": {}}),
+        ({"n": 2}, {"temperature": 0}, {"n": 2}),
+        ({"n": 1}, {"temperature": 0}, {"n": 1, "temperature": 0}),
+        ({"n": 2}, {"temperature": 0.1}, {"n": 2, "temperature": 0.1}),
+        ({"stream": True}, {"prompt_logprobs": 1}, {"stream": True}),
+        ({"stream": False}, {"prompt_logprobs": 1}, {"stream": False, "prompt_logprobs": 1}),
         # What means nothing without another, and would be refused.
         ({}, {"tool_choice": "required"}, {}),
         ({"tools": [1]}, {"tool_choice": "auto"}, {"tools": [1], "tool_choice": "auto"}),
@@ -81,6 +86,11 @@ def test_what_other_surfaces_get() -> None:
     }
     for surface in (Surface.EMBEDDINGS, Surface.TOKENIZE, Surface.DETOKENIZE):
         assert filled({}, defaults, {"max_tokens": 5}, surface=surface) == ({}, ())
+
+
+def test_the_best_of_fewer_than_are_asked_for_makes_no_sense() -> None:
+    assert filled({"n": 3}, {"best_of": 2}, surface=COMPLETIONS)[0] == {"n": 3}
+    assert filled({"n": 2}, {"best_of": 2}, surface=COMPLETIONS)[0] == {"n": 2, "best_of": 2}
 
 
 def test_openais_chat_has_its_own_name_for_the_longest_answer() -> None:
@@ -123,6 +133,7 @@ def test_a_target_gets_nothing_that_it_does_not_take() -> None:
         ({}, {"max_tokens": 5}, {"max_tokens": 10}, {"max_tokens": 5}, ()),
         ({"min_tokens": 7}, {"max_tokens": 5}, {"max_tokens": 10}, None, ()),
         ({}, {"max_tokens": 99}, {"max_tokens": 10}, {"max_tokens": 10}, ()),
+        ({"n": 5}, {}, {"n": 2.0}, {"n": 2}, ("n",)),
         ({}, {}, {"n": 2, "top_k": 3}, {}, ()),
     ],
 )
