@@ -31,6 +31,8 @@ _DATE: Final = re.compile(
 )
 #: A month and a day without a year say nothing of age: `0813`.
 _DAY: Final = re.compile(r"(?<![\d.])(?:0[1-9]|1[0-2])[0-3]\d(?![\d.])")
+#: Ways of using or stages of one and the same model: they make no other line.
+_MODES: Final = frozenset({"reasoning", "non", "thinking", "preview", "latest"})
 #: What came out before the first is worth nothing, what came out after the second is new.
 _OLDEST: Final = 2022.0
 _NEWEST: Final = 2026.75
@@ -87,6 +89,7 @@ def parse(model_id: str) -> Name:
     if letters and at:  # series count on their own: `DeepSeek-R1`, `Falcon-H1`
         family = f"{family}-{letters}"
     line = [*kept[:at], *([letters] if letters else []), *kept[last + 1 :]]
+    line = [token for token in line if token not in _MODES]
     return Name(family, "-".join(line), tuple(version), year)
 
 

@@ -11,7 +11,6 @@ from typing import Final
 
 from server.registry.cards import CHATTING, ModelType
 
-_CHATS: Final = CHATTING
 _TEXT: Final = CHATTING | {ModelType.SEQ2SEQ}
 
 
@@ -41,7 +40,7 @@ class Profile:
     """
 
     weights: Weights
-    types: frozenset[ModelType] = _CHATS
+    types: frozenset[ModelType] = CHATTING
     by_advice: bool = False
     related: tuple[str, ...] = ()
     abilities: tuple[str, ...] = ()
@@ -120,8 +119,9 @@ PROFILES: Final[dict[str, Profile]] = {
     ),
     # Thrift: the price leads; new small models are better than old ones at the same price.
     "cost": Profile(
-        Weights(strength=20, recency=30, advised=8, cheap=32, window=6, reach=4),
+        Weights(strength=18, recency=26, advised=8, cheap=42, window=6, reach=4),
         related=("instructions", "classification"),
+        prices=(0.02, 2.0),
         priced=True,
     ),
     # A window is only as good as the model behind it, so strength and age count as much.
@@ -148,7 +148,7 @@ PROFILES: Final[dict[str, Profile]] = {
     ),
     "vision": Profile(
         Weights(strength=30, recency=35, advised=12, cheap=5, window=6, reach=10),
-        types=_CHATS | {ModelType.VISION},
+        types=CHATTING | {ModelType.VISION},
         needs=("vision",),
         inputs=("image",),
         outputs=("text",),
@@ -199,9 +199,7 @@ PROFILES: Final[dict[str, Profile]] = {
         related=("completion",),
         local=True,
         unquantised=True,
-        caveats={
-            "memory": "training needs more memory than that: a LoRA half again, all of it 6 ×"
-        },
+        caveats=("training needs more: a LoRA about half again, all weights about 6 times that",),
     ),
     # Only what is made for it: a general model's knowledge of medicine is not told by a card.
     "biomedical": Profile(

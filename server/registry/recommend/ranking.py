@@ -38,7 +38,7 @@ _REACH: Final = {
 #: Windows that count as none and as all that one could wish.
 _WINDOWS: Final = (4096, 2**20)
 #: Dollars per million tokens, blended, that count as dear and as next to nothing.
-_PRICES: Final = (20.0, 0.05)
+_PRICES: Final = (10.0, 0.1)
 #: `-A3B` in an id: three billion active parameters.
 _ACTIVE: Final = re.compile(r"-A(\d+(?:\.\d+)?)B\b", re.IGNORECASE)
 #: Up to here a model is dense unless its card says otherwise.
