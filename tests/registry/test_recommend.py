@@ -18,6 +18,8 @@ OPEN: dict[str, Any] = {
     "licence": {"id": "Apache-2.0", "kind": "open-source", "commercial_use": True},
     "cost": {"input": None, "output": None},
 }
+#: Three billion parameters, of which one is active.
+SPARSE = {"parameters": 3_000_000_000, "active_parameters": 1_000_000_000}
 
 
 def catalog(*models: dict[str, Any]) -> Catalog:
@@ -260,3 +262,59 @@ def test_a_catalog_may_be_any_mapping() -> None:
     (card,) = cards_of({"model_id": "m"})
     plain: dict[str, ModelInfo] = {"m": card}
     assert ids(recommend("chat", catalog=plain)) == ["m"]
+
+
+def test_invitations_of_providers_and_other_units_of_price() -> None:
+    cards = catalog(
+        {
+            "model_id": "closed",
+            "type": "image",
+            "specs": {"output_modalities": ["image"]},
+            "licence": {"gated": True, "access": "On request"},
+            "cost": {"input": None, "output": None, "other": {"image": 0.04}},
+        }
+    )
+    (found,) = recommend("images", catalog=cards)
+    assert "$0.04 per image" in found.because
+    assert found.but == ("on request",)
+
+
+def test_what_the_name_says_it_is_for() -> None:
+    cards = catalog({"model_id": "alpha-coder"}, {"model_id": "alpha-talker"})
+    talk = recommend("chat", catalog=cards)
+    assert ids(talk) == ["alpha-talker", "alpha-coder"]
+    assert talk[1].but == ("made for code",)
+    assert all(one.but == () for one in recommend("coding", catalog=cards))
+
+
+def test_kinds_are_kept_apart() -> None:
+    sees = {"abilities": {"vision": True}, "specs": {"input_modalities": ["text", "image"]}}
+    cards = catalog(
+        {"model_id": "blind"},
+        {"model_id": "sees", **sees},
+        {"model_id": "vectors", "type": "embedding", "cost": {"input": 0.02, "output": None}},
+        {"model_id": "free", "cost": {"input": None, "output": None}},
+        {"model_id": "large", **OPEN},
+        {"model_id": "little", **OPEN, "specs": SPARSE},
+        {"model_id": "unknown", **OPEN, "specs": {}},
+    )
+    assert ids(recommend("ocr", catalog=cards)) == ["sees"]
+    (vectors,) = recommend("vectors", Constraints(max_price=0.02), cards)
+    assert "$0.02 per million" in vectors.because
+    assert set(ids(recommend("cheap", catalog=cards))) == {"blind", "sees"}
+    (little,) = recommend("cpu", catalog=cards)
+    assert "3 billion parameters, 1 billion active" in little.because
+
+
+def test_active_parameters_in_the_name_and_of_large_models_that_do_not_tell() -> None:
+    def large(model_id: str, **specs: int) -> dict[str, Any]:
+        return {"model_id": model_id, **OPEN, "specs": {"parameters": 200_000_000_000, **specs}}
+
+    cards = catalog(
+        large("dense", active_parameters=200_000_000_000), large("silent"), large("told-A10B")
+    )
+    assert ids(recommend("reasoning", catalog=cards, limit=None)) == [
+        "dense",
+        "silent",
+        "told-A10B",
+    ]

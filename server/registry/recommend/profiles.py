@@ -143,7 +143,7 @@ PROFILES: Final[dict[str, Profile]] = {
         sizes=(1e8, 5e9),
     ),
     "multilingual": Profile(
-        Weights(strength=30, recency=30, advised=30, reach=10),
+        Weights(strength=30, recency=35, advised=15, reach=10),
         related=("translation",),
     ),
     "vision": Profile(
