@@ -40,6 +40,7 @@ _TAIL = """
 | p95 time to first token | `histogram_quantile(0.95, \
 sum by (le, model) (rate(roundhouse_time_to_first_token_seconds_bucket[5m])))` |
 | tokens per second | `sum by (model, kind) (rate(roundhouse_tokens_total[5m]))` |
+| dollars per hour | `sum by (model) (rate(roundhouse_cost_usd_total[1h])) * 3600` |
 | how streams end | `sum by (reason) (rate(roundhouse_stream_end_total[5m]))` |
 | fallbacks and why | `sum by (model, reason) (rate(roundhouse_fallbacks_total[5m]))` |
 | engines that are not ready | `roundhouse_engine_state{state!="ready"} == 1` |
