@@ -22,6 +22,7 @@ from server.config.providers_table import ROWS, key_from
 from server.config.schema import Config
 from server.config.variables import Expander, apply_twins, dot_env
 from server.errors import ConfigError
+from server.registry import overlay
 from server.registry.catalog import Catalog, builtin
 
 FILE_NAME: Final = "roundhouse.yaml"
@@ -228,20 +229,22 @@ def _assemble(
     _add_provider_keys(tree, places, variables)
 
     card_data = _card_files(tree, folder)
-    catalog = card_files.overlay(given.catalog, card_data)
+    synced = overlay.stacked(given.catalog, folder / _home(tree) / overlay.FOLDER)
+    catalog = card_files.overlay(synced.catalog, card_data)
     sources += [str(path) for path, _ in card_data]
     config = _validate(tree, places, faults, catalog)
+    card_data += [(path, _read(path, str(path))) for path in synced.files]
     parts = [data, repr(sorted(beside.items())).encode(), keys_data, *(d for _, d in card_data)]
     watched = (file, env_file if file else None, keys_file, *(path for path, _ in card_data))
     return Loaded(
         config=config,
         path=file,
         folder=folder.absolute(),
-        home=(folder / _home(config)).absolute(),
+        home=(folder / _home(tree)).absolute(),
         digest=hashlib.sha256(b"\0".join(parts)).hexdigest(),
         sources=tuple(sources),
         files=tuple(path for path in watched if path is not None),
-        advice=tuple(links.advice(config, places, catalog)),
+        advice=(*links.advice(config, places, catalog), *map(_left_out, synced.broken)),
         catalog=catalog,
         _again=again,
     )
@@ -373,9 +376,16 @@ def _card_files(tree: dict[str, Any], folder: FilePath) -> list[tuple[FilePath, 
     return [(path, _read(path, str(path))) for path in paths] if isinstance(named, list) else []
 
 
-def _home(config: Config) -> FilePath:
+def _left_out(broken: tuple[FilePath, str]) -> str:
+    path, error = broken
+    return f"{path} is left out: {error}. `roundhouse models sync {path.stem}` writes it anew."
+
+
+def _home(tree: dict[str, Any]) -> FilePath:
+    """Asked before the config is valid: what is no text here is refused a moment later."""
+    named = _section(tree, "server").get("home")
     try:
-        return FilePath(config.server.home or HOME).expanduser()
+        return FilePath(named if isinstance(named, str) and named else HOME).expanduser()
     except RuntimeError:
         raise ConfigError(
             "There is no home folder for engine logs and caches.",

@@ -21,6 +21,8 @@ import msgspec
 from server.registry.cards import CHATTING, ModelInfo, Source, Status
 from server.registry.catalog import CardError, Catalog, parse
 
+#: Where overlays are, in the server's home.
+FOLDER: Final = "catalog"
 #: Groups of facts: a list fills and contradicts their members one by one.
 GROUPS: Final = ("specs", "licence", "cost", "abilities", "origin", "links")
 SINGLE: Final = (
@@ -113,6 +115,36 @@ def read(path: Path) -> Overlay:
     if overlay.cards() != cards:
         raise CardError(strange)
     return overlay
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A catalog with all overlays of a folder laid over it. `files`: those that were read;
+    `broken`: those that were left out, and why."""
+
+    catalog: Catalog
+    differences: list[Difference] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    broken: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def stacked(below: Catalog, folder: Path) -> Stack:
+    """What `roundhouse models sync` has learned, over `below`. A broken file is left out."""
+    cards: list[ModelInfo] = []
+    accepted: list[Accepted] = []
+    stack = Stack(below)
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found = read(path)
+            cards += found.cards()
+            accepted += found.accepted
+            stack.files.append(path)
+        except (CardError, OSError) as error:
+            stack.broken.append((path, str(error)))
+    if not cards:
+        return stack
+    catalog, differences = with_overlay(below, cards, accepted)
+    return replace(stack, catalog=catalog, differences=differences)
 
 
 def with_overlay(

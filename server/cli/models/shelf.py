@@ -11,10 +11,8 @@ from typing import Any
 import click
 
 from server.registry.cards import ModelInfo
-from server.registry.catalog import CardError, Catalog, builtin
-from server.registry.overlay import Accepted, Difference, filled, read, with_overlay
-
-FOLDER = "catalog"
+from server.registry.catalog import Catalog, builtin
+from server.registry.overlay import FOLDER, Difference, filled, stacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +59,16 @@ def home(config: str | None = None) -> Path:
 def shelf(overlay: bool = True, config: str | None = None) -> Shelf:
     """What the commands look into. A broken overlay is left out, and that is told."""
     checked = builtin()
-    paths = sorted((home(config) / FOLDER).glob("*.json")) if overlay else []
-    cards: list[ModelInfo] = []
-    accepted: list[Accepted] = []
-    for path in paths:
-        try:
-            found = read(path)
-            cards += found.cards()
-            accepted += found.accepted
-        except (CardError, OSError) as error:
-            click.echo(
-                f"The overlay {path} is left out: {error}. "
-                f"`roundhouse models sync {path.stem}` writes it anew.",
-                err=True,
-            )
-    if not cards:
+    if not overlay:
         return Shelf(checked, checked)
-    return Shelf(checked, *with_overlay(checked, cards, accepted))
+    stack = stacked(checked, home(config) / FOLDER)
+    for path, error in stack.broken:
+        click.echo(
+            f"The overlay {path} is left out: {error}. "
+            f"`roundhouse models sync {path.stem}` writes it anew.",
+            err=True,
+        )
+    return Shelf(checked, stack.catalog, stack.differences)
 
 
 def overlay_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.models.card import text_of
-from server.cli.models.shelf import FOLDER
 from server.cli.options import json_option
 from server.registry.cards import AccessMethod, Source, Status
 from server.registry.catalog import CardError, Catalog, builtin
-from server.registry.overlay import Difference, Overlay, matches, read, with_overlay
+from server.registry.overlay import FOLDER, Difference, Overlay, matches, read, with_overlay
 
 if TYPE_CHECKING:
     from server.config.load import Loaded
