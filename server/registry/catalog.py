@@ -48,6 +48,9 @@ class Catalog(Mapping[str, ModelInfo]):
     def __len__(self) -> int:
         return len(self._cards)
 
+    def __repr__(self) -> str:
+        return f"<Catalog of {len(self)} models>"
+
     def find(self, name: str) -> ModelInfo | None:
         """By id, alias, `provider/id` or an id's last part where only one has it; in any case."""
         card = self._cards.get(name)
@@ -106,7 +109,7 @@ def read(path: Path, *, unknown_keys: bool = False) -> list[ModelInfo]:
     """The cards of a file. Raises CardError, OSError."""
     try:
         raw = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CardError(f"{path.name}: no JSON: {error}") from None
     return parse(raw, path.name, unknown_keys=unknown_keys)
 
@@ -124,6 +127,8 @@ def parse(raw: Any, where: str, *, unknown_keys: bool = False) -> list[ModelInfo
         sources = msgspec.convert(raw.get("sources", {}), dict[str, Source])
     except msgspec.ValidationError as error:
         raise CardError(f"{where}: sources: {error}") from None
+    if not isinstance(raw.get("defaults", {}), dict):
+        raise CardError(f"{where}: `defaults` must be an object")
     defaults = {"provider": raw["provider"], **raw.get("defaults", {})}
     cards = []
     for model in raw["models"]:
@@ -142,9 +147,12 @@ def _card(
         raise CardError(f"{where}: each of `models` must be an object with a `model_id`")
     at = f"{where}: {model['model_id']}"
     merged = merge(defaults, model)
+    cited = merged.get("sources", {})
+    if not isinstance(cited, dict):
+        raise CardError(f"{at}: `sources` must be an object: a fact, and its source's name")
     merged["sources"] = {
-        fact: [_source(key, sources, at) for key in ([keys] if isinstance(keys, str) else keys)]
-        for fact, keys in merged.get("sources", {}).items()
+        fact: [_source(key, sources, at) for key in (keys if isinstance(keys, list) else [keys])]
+        for fact, keys in cited.items()
     }
     try:
         return msgspec.convert(merged, ModelInfo), merged

@@ -100,8 +100,8 @@ class Overlay:
 def read(path: Path) -> Overlay:
     """Raises CardError, OSError."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raw = msgspec.json.decode(path.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise CardError(f"{path.name}: no JSON") from None
     accepted = raw.pop("accepted", []) if isinstance(raw, dict) else []
     cards = parse(raw, path.name)

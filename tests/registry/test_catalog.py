@@ -63,6 +63,8 @@ def test_no_source_is_none() -> None:
         ({"type": "chatty"}, "m: Invalid enum value 'chatty'"),
         ({"specs": {"context_window": "128k"}}, "context_window"),
         ({"sources": {"cost": "nowhere"}}, "the source 'nowhere' is not under `sources`"),
+        ({"sources": {"cost": 7}}, "the source 7 is not under `sources`"),
+        ({"sources": ["nowhere"]}, "`sources` must be an object"),
         ({"name": None}, "name"),
     ],
 )
@@ -83,6 +85,7 @@ def test_what_is_wrong_with_a_card_is_said(change: dict[str, Any], said: str) ->
         ({"provider": "lab", "models": [{}]}, "with a `model_id`"),
         ({"provider": "lab", "models": ["gpt"]}, "with a `model_id`"),
         ({"provider": "lab", "sources": {"a": {"title": "A"}}, "models": []}, "sources: "),
+        ({"provider": "lab", "defaults": ["api"], "models": [{}]}, "`defaults` must be an object"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(content: Any, said: str) -> None:
@@ -92,7 +95,7 @@ def test_what_is_wrong_with_a_file_is_said(content: Any, said: str) -> None:
 
 
 def test_a_file_that_is_no_json(tmp_path: Path) -> None:
-    for content in (b"{", b"\xff\xfe"):
+    for content in (b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b"[NaN]"):
         path = tmp_path / "lab.json"
         path.write_bytes(content)
         with pytest.raises(CardError, match=r"lab\.json: no JSON"):
@@ -161,6 +164,10 @@ def test_merging_takes_members_of_objects_alone() -> None:
     below: dict[str, Any] = {"a": {"x": 1, "y": [1]}, "b": 1}
     assert merge(below, {"a": {"y": [2]}, "c": 3}) == {"a": {"x": 1, "y": [2]}, "b": 1, "c": 3}
     assert below == {"a": {"x": 1, "y": [1]}, "b": 1}
+
+
+def test_it_tells_its_size() -> None:
+    assert repr(NAMES) == "<Catalog of 5 models>"
 
 
 def test_the_built_in_catalog_is_read_once() -> None:

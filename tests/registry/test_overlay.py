@@ -217,6 +217,8 @@ class TestFiles:
         [
             ("{", "no JSON"),
             ("[" * 100_000, "no JSON"),
+            (f'{{"models": [{"9" * 5000}]}}', "no JSON"),
+            ('{"models": [{"cost": {"input": NaN}}]}', "no JSON"),
             ("[]", "must be an object"),
             ('{"provider": "lab", "sources": {}, "models": []}', "was not written by"),
             ('{"provider": "lab", "models": [], "accepted": [1]}', "was not written by"),
