@@ -60,6 +60,7 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
         (answer_bytes(200, b"models: all"), "answers something that is no JSON"),
         (answer_bytes(200, b"[" * 100_000), "answers something that is no JSON"),
         (answer_bytes(200, b"\xff\xfe"), "answers something that is no JSON"),
+        (answer_bytes(200, b"9" * 5000), "answers something that is no JSON"),
         (answer_json(200, {"object": "list"}), "answers JSON that is no list of models (URL)."),
         (reset_before_head(), "broke the connection in the middle of its answer (URL)."),
         (garbage(), "broke the connection in the middle of its answer (URL)."),
@@ -104,6 +105,26 @@ async def test_a_certificate_of_nobody(run: Run) -> None:
     async with ScriptedUpstream(ssl=make_tls().server) as upstream:
         config(lab=upstream.url)
         assert "has no certificate that can be trusted" in (await sync(run)).stderr
+
+
+async def test_an_answer_that_drips_for_ever(run: Run) -> None:
+    async def dripping(exchange: Any) -> None:
+        await exchange.head(200, {"content-type": "application/json"})
+        while True:  # each piece is in time; until the client leaves
+            await exchange.chunk(b" ")
+
+    async with ScriptedUpstream(dripping) as upstream:
+        config(lab=upstream.url)
+        result = await sync(run, "--timeout", "0.2")
+    assert result.stderr.startswith("Error: lab does not answer within 0.2 s (http://")
+
+
+async def test_too_many(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ask, "MOST_MODELS", 2)
+    async with ScriptedUpstream(answer_json(200, lists.OPENAI)) as upstream:
+        config(lab=upstream.url)
+        assert "Error: lab lists more than 2 models (" in (await sync(run)).stderr
+    assert not small.exists()
 
 
 async def test_too_much(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

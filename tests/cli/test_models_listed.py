@@ -123,6 +123,25 @@ def test_windows(entry: dict[str, Any], window: int | None) -> None:
     assert read([{"id": "m", **entry}])["m"].specs.context_window == window
 
 
+@pytest.mark.parametrize(
+    ("said", "retires"),
+    [
+        ("2026-12-31", "2026-12-31"),
+        ("2026-12-31T12:00:00Z", "2026-12-31"),
+        ("2026-13-45T00:00:00Z", None),
+        ("20261231", None),
+        ("soon", None),
+        (20261231, None),
+    ],
+)
+def test_ends(said: Any, retires: str | None) -> None:
+    entry = {"id": "m", "deprecation": said, "deprecation_replacement_model": "m"}
+    card = read([entry])["m"]
+    assert card.retires == retires
+    assert card.status is (Status.CURRENT if retires is None else Status.DEPRECATED)
+    assert card.replaced_by is None  # it is no successor of itself
+
+
 def test_prices_by_the_token() -> None:
     pricing = {"prompt": "0.00000015", "completion": "0.0000006", "image": "0"}
     card = read({"data": [{"id": "m", "pricing": pricing}]})["m"]

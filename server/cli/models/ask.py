@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +23,9 @@ CONNECT: Final = 5.0
 #: Bytes of one answer, and answers of one list.
 MOST_BYTES: Final = 32 * 2**20
 MOST_PAGES: Final = 50
+#: Models of one list: the router of Hugging Face and OpenRouter have some hundreds. Every command
+#: and the server read the overlay, and would be slow with more.
+MOST_MODELS: Final = 10_000
 #: Of Anthropic's API; a config's header of this name wins.
 _VERSION: Final = "2023-06-01"
 
@@ -80,8 +84,9 @@ def account_of(name: str, provider: Provider) -> Account:
 
 
 def ask(place: Account, timeout: float) -> list[Any]:
-    """All entries of its list, over all pages. Raises NoAnswer."""
+    """All entries of its list, over all pages, within `timeout` seconds. Raises NoAnswer."""
     found: list[Any] = []
+    deadline = time.monotonic() + timeout
     params = dict(place.params)
     with httpx.Client(
         headers=place.headers,
@@ -91,11 +96,13 @@ def ask(place: Account, timeout: float) -> list[Any]:
         trust_env=False,  # as the server: the config says which proxy, and nothing else does
     ) as client:
         for _ in range(MOST_PAGES):
-            answer = _decoded(place, _get(client, place, params, timeout))
+            answer = _decoded(place, _get(client, place, params, timeout, deadline))
             try:
                 found += listed.entries(answer)
             except listed.NoList:
                 raise NoAnswer(f"answers JSON that is no list of models ({place.url}).") from None
+            if len(found) > MOST_MODELS:
+                raise NoAnswer(f"lists more than {MOST_MODELS:,} models ({place.url}).")
             more = listed.next_page(answer)
             if more is None or more.items() <= params.items():
                 return found
@@ -103,7 +110,10 @@ def ask(place: Account, timeout: float) -> list[Any]:
     raise NoAnswer(f"does not come to the end of its list: {MOST_PAGES} pages were read.")
 
 
-def _get(client: httpx.Client, place: Account, params: dict[str, str], timeout: float) -> bytes:
+def _get(
+    client: httpx.Client, place: Account, params: dict[str, str], timeout: float, deadline: float
+) -> bytes:
+    late = NoAnswer(f"does not answer within {timeout:g} s ({place.url}).")
     try:
         with client.stream("GET", place.url, params=params) as response:
             if response.status_code != 200:
@@ -111,11 +121,14 @@ def _get(client: httpx.Client, place: Account, params: dict[str, str], timeout: 
             read = bytearray()
             for chunk in response.iter_bytes():
                 read += chunk
+                # httpx waits so long for each piece; one that drips would hold us for ever.
+                if time.monotonic() > deadline:
+                    raise late
                 if len(read) > MOST_BYTES:
                     raise NoAnswer(f"answers more than {MOST_BYTES >> 20} MiB ({place.url}).")
             return bytes(read)
     except httpx.TimeoutException:
-        raise NoAnswer(f"does not answer within {timeout:g} s ({place.url}).") from None
+        raise late from None
     except httpx.ProxyError:
         raise NoAnswer(
             f"cannot be reached: the proxy of `providers.{place.name}` refuses."
@@ -151,7 +164,7 @@ def _decoded(place: Account, body: bytes) -> Any:
         text = text.replace(secret, "…")  # an upstream that echoes it must not get it printed
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number of thousands of digits
         page = text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
         what = "a web page" if page else "something that is no JSON"
         raise NoAnswer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from datetime import date
 from typing import Any, Final
 
 Card = dict[str, Any]
@@ -35,7 +36,6 @@ _WINDOWS: Final = (
     "max_model_len",  # vLLM
 )
 _MODALITIES: Final = frozenset({"text", "image", "audio", "video", "file"})
-_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class NoList(ValueError):
@@ -99,7 +99,7 @@ def _card(entry: Mapping[str, Any], provider: str, ids: Collection[str]) -> Card
     _put(card, "abilities", _abilities(entry))
     _put(card, "default_temperature", _number(entry.get("default_model_temperature")))
     _put(card, "aliases", list(dict.fromkeys(n for n in names if n != model_id)) or None)
-    card |= _end(entry)
+    card |= _end(entry, model_id)
     card["exceptions"] = {group: _NO_MORE if group in card else _ABSENT for group in _GROUPS}
     _put(card["exceptions"], "type", why)
     return card
@@ -241,11 +241,11 @@ def _live(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 # --- how it ends ------------------------------------------------------------------------------
 
 
-def _end(entry: Mapping[str, Any]) -> dict[str, Any]:
-    day = _text(entry.get("deprecation")) or ""  # Mistral: the day it stops
-    if _DAY.match(day):
-        found: dict[str, Any] = {"status": "deprecated", "retires": day[:10]}
-        _put(found, "replaced_by", _text(entry.get("deprecation_replacement_model")))
+def _end(entry: Mapping[str, Any], model_id: str) -> dict[str, Any]:
+    if (day := _day(entry.get("deprecation"))) is not None:  # Mistral: the day it stops
+        found: dict[str, Any] = {"status": "deprecated", "retires": day}
+        after = _text(entry.get("deprecation_replacement_model"))
+        _put(found, "replaced_by", after if after != model_id else None)
         return found
     return {"status": "deprecated"} if entry.get("is_deprecated") is True else {}  # Cohere
 
@@ -283,6 +283,16 @@ def _text(value: Any, most: int = 200) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= most or value != value.strip():
         return None
     return value if value.isprintable() else None
+
+
+def _day(value: Any) -> str | None:
+    """`YYYY-MM-DD`, of a day or of a moment."""
+    day = (_text(value) or "")[:10]
+    try:
+        # Python would take `20261231`, too, and the first ten signs of something longer than that.
+        return day if date.fromisoformat(day).isoformat() == day else None
+    except ValueError:
+        return None
 
 
 def _count(value: Any) -> int | None:
