@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from server.cli.models.values import FiniteRange
 from server.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -17,15 +18,18 @@ if TYPE_CHECKING:
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([km]?)", re.IGNORECASE)
 _TIMES = {"": 1, "k": 1000, "m": 1_000_000}
+#: Who asks for less has left out the unit.
+_LEAST_MEMORY = 2**20
 
 
 def _tokens(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
-    found = _COUNT.fullmatch(value.strip().replace(",", ""))
-    if found is None or float(found[1]) == 0:
+    found = _COUNT.fullmatch(value.strip().replace(",", "").replace("_", ""))
+    count = 0 if found is None else int(float(found[1]) * _TIMES[found[2].lower()])
+    if count == 0:
         raise click.BadParameter(f"{value!r} is no number of tokens: write 32000, 200k or 1m.")
-    return int(float(found[1]) * _TIMES[found[2].lower()])
+    return count
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -34,9 +38,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
     from server.config.units import size
 
     try:
-        return int(size(int(value) if value.isdigit() else value))
+        found = int(size(int(value) if value.isdigit() else value))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    if found < _LEAST_MEMORY:
+        raise click.BadParameter(f"{value!r} is {found:,} bytes. Write the unit: 24GiB.")
+    return found
 
 
 def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[str]:
@@ -68,14 +75,14 @@ them for); they hold no benchmark results. Take it as a shortlist to try."""
 )
 @click.option(
     "--max-price",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="DOLLARS",
     help="Per million tokens, three of input to one of output.",
 )
 @click.option(
     "--licence",
     "--license",
-    type=click.Choice(["any", "commercial", "open-weights", "open-source"]),
+    type=click.Choice(["any", "commercial", "open-weights", "open-source"], case_sensitive=False),
     default="any",
     show_default=True,
     help="open-source: a licence of the OSI.",
@@ -195,7 +202,9 @@ def _show(found: Recommendations) -> None:
 def _show_one(place: int, one: Recommendation) -> None:
     from server.cli.client import printable
 
-    name = click.style(printable(one.card.model_id), bold=True)
+    name = printable(one.card.model_id)
+    if os.environ.get("TERM") != "dumb":
+        name = click.style(name, bold=True)  # click takes it off again where it is no terminal
     click.echo(f"{place:2}. {name}  {one.card.provider}  {one.score:.0f}")
     for sign, reasons in (("+", one.because), ("-", one.but)):
         if reasons:
@@ -204,7 +213,7 @@ def _show_one(place: int, one: Recommendation) -> None:
 
 
 def _wrapped(text: str, first: str = "", rest: str = "") -> str:
-    width = min(100, max(60, shutil.get_terminal_size((100, 24)).columns))
+    width = min(100, max(30, shutil.get_terminal_size((100, 24)).columns))
     return click.wrap_text(text, width, initial_indent=first, subsequent_indent=rest)
 
 

@@ -113,7 +113,7 @@ def dollars(price: float | None) -> str:
 def _line(row: tuple[str, ...]) -> str:
     """Of a provider's own table, which need not name the provider."""
     shown = [
-        cell.replace("|", "\\|")
+        "".join(sign for sign in cell if sign.isprintable()).replace("|", "\\|")
         for cell, title in zip(row, HEAD, strict=True)
         if title != "PROVIDER"
     ]

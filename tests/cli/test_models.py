@@ -190,6 +190,21 @@ def test_a_model_that_is_none(run: Run) -> None:
     )
 
 
+def test_nothing_that_a_card_says_draws_on_the_terminal(run: Run, small: Path) -> None:
+    wild = "\x1b[31mRed\x1b]0;title\x07\nline \u202e"
+    card = {"model_id": "wild", "name": wild, "type": "chat", "description": wild}
+    overlay(small, {**card, "limitations": [wild], "aliases": [wild]})
+    for command in ("show wild", "list --provider lab", "search wild", "export --format md"):
+        shown = run("models", *command.split()).output
+        assert "wild" in shown
+        assert all(sign.isprintable() or sign == "\n" for sign in shown)
+    broken = {"provider": "lab", "models": [{"model_id": wild}]}
+    (small / "catalog" / "lab.json").write_text(json.dumps(broken))
+    complained = run("models", "list").stderr
+    assert "is left out" in complained
+    assert "\x1b" not in complained
+
+
 def test_a_retired_model_names_its_successor(run: Run) -> None:
     said = run("models", "show", "old").stdout
     assert "\nRetired since 2026-01-31. Its provider advises small instead.\n" in said
@@ -229,6 +244,17 @@ def test_export_to_where_nothing_can_be_written(run: Run, tmp_path: Path) -> Non
 
 
 # --- overlays ---------------------------------------------------------------------------------
+
+
+def test_export_to_no_file(run: Run) -> None:
+    result = run("models", "export", "--out", "")
+    assert result.exit_code == 2
+    assert "say a file, or - for the standard output" in result.stderr
+
+
+def test_words_of_options_in_any_case(run: Run) -> None:
+    assert ids(run("models", "list", "--type", "Embedding", "--status", "Current")) == ["vectors"]
+    assert run("models", "export", "--format", "JSON").exit_code == 0
 
 
 def test_the_overlay_is_read_and_marked(run: Run, small: Path) -> None:

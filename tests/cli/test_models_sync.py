@@ -186,6 +186,14 @@ def test_a_provider_that_is_none(run: Run) -> None:
     assert "'lap' is not under `providers` in roundhouse.yaml. It has lab." in result.stderr
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_timeout_that_is_none(seconds: str, run: Run) -> None:
+    config(lab="http://127.0.0.1:9")
+    result = run("models", "sync", "--timeout", seconds)
+    assert result.exit_code == 2
+    assert "Invalid value for '--timeout'" in result.stderr
+
+
 def test_without_a_config_or_providers(run: Run) -> None:
     result = run("models", "sync")
     assert result.exit_code == 1

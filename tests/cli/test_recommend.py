@@ -55,7 +55,8 @@ def test_json_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"), [("32000", 32_000), ("200k", 200_000), ("1M", 1_000_000), ("0.5m", 500_000)]
+    ("text", "tokens"),
+    [("32000", 32_000), ("200k", 200_000), ("1M", 1_000_000), ("0.5m", 500_000), ("1_000", 1000)],
 )
 def test_context(text: str, tokens: int) -> None:
     for one in models("chat", "--context", text, "--limit", "500"):
@@ -134,7 +135,16 @@ def test_nothing_fits() -> None:
         (["codding"], "Did you mean coding?"),
         (["chat", "--context", "much"], "write 32000, 200k or 1m"),
         (["chat", "--context", "0"], "write 32000, 200k or 1m"),
+        (["chat", "--context", "-5"], "write 32000, 200k or 1m"),
+        (["chat", "--context", "0.0001"], "write 32000, 200k or 1m"),
         (["chat", "--memory", "lots"], "is no size"),
+        (["chat", "--memory", "24"], "'24' is 24 bytes. Write the unit: 24GiB."),
+        (["chat", "--memory", "0"], "Write the unit"),
+        (["chat", "--max-price", "nan"], "is no number to reckon with"),
+        (["chat", "--max-price", "inf"], "is no number to reckon with"),
+        (["chat", "--licence", "free"], "'free' is not one of"),
+        (["chat", "--inputs", "picture"], "nothing that models take: text, image, audio"),
+        (["chat", "--languages", "german"], "no ISO 639 code: write de, ja or zh"),
         (["chat", "--needs", "magic"], "'magic' is no ability"),
         (["chat", "--memory", "8GiB", "--this-machine"], "not both"),
         (["chat", "--keys", "--offline"], "need no key"),
@@ -144,6 +154,24 @@ def test_wrong_usage(arguments: list[str], says: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
+
+
+def test_words_in_any_case() -> None:
+    assert models("chat", "--licence", "Open-Source", "--inputs", "Image", "--languages", "DE")
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "xterm"])
+def test_a_dumb_terminal_gets_no_escapes(terminal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    shown = CliRunner().invoke(recommend, ["chat"], color=True).output
+    assert ("\x1b" in shown) is (terminal != "dumb")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_it_keeps_to_the_width_of_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = [line for line in run("coding").output.splitlines() if line.startswith("    ")]
+    assert max(map(len, lines)) <= columns
 
 
 def test_the_help_names_every_task() -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from server.cli.client import printable
 from server.cli.models.shelf import Shelf, footnote, overlay_options, shelf
 from server.cli.options import json_option
 from server.registry.cards import ModelInfo, Source, Status
@@ -73,7 +74,7 @@ def show(model: str, sources: bool, overlay: bool, config: str | None, as_json: 
         return
     overlaid = known.overlaid(card)
     for line in page(known, card, different, sources):
-        click.echo(line)
+        click.echo(printable(line).replace("\n", " "))
     footnote(bool(overlaid))
 
 

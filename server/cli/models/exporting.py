@@ -20,7 +20,11 @@ Examples:
 The same registry gives the same bytes: there is no time stamp in them."""
 )
 @click.option(
-    "--format", "form", type=click.Choice(list(FORMATS)), default="json", help="Default: json."
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS), case_sensitive=False),
+    default="json",
+    help="Default: json.",
 )
 @click.option("--out", metavar="FILE", help="Default: the standard output.")
 @click.option("--provider", metavar="NAME", help="Of this provider alone.")
@@ -29,6 +33,8 @@ def export(
     form: str, out: str | None, provider: str | None, overlay: bool, config: str | None
 ) -> None:
     """Write every card of the registry as JSON, YAML or tables."""
+    if out is not None and not out.strip():
+        raise click.BadParameter("say a file, or - for the standard output.", param_hint="--out")
     known = shelf(overlay, config)
     cards = dict(known.catalog)
     if provider is not None:

@@ -37,13 +37,16 @@ CONTEXT is tokens, $IN and $OUT are US dollars per million tokens; - is unknown.
 )
 @click.option("--provider", metavar="NAME", help="Of this provider alone.")
 @click.option(
-    "--type", "kind", type=click.Choice([t.value for t in ModelType]), help="Of this type."
+    "--type",
+    "kind",
+    type=click.Choice([t.value for t in ModelType], case_sensitive=False),
+    help="Of this type.",
 )
 @click.option("--local", is_flag=True, help="Whose weights can be run here.")
 @click.option("--free", is_flag=True, help="Open weights, or a provider's free tier.")
 @click.option(
     "--status",
-    type=click.Choice([*(s.value for s in Status), "all"]),
+    type=click.Choice([*(s.value for s in Status), "all"], case_sensitive=False),
     help="Default: current and deprecated.",
 )
 @overlay_options

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from server.cli.client import printable
 from server.registry.cards import ModelInfo
 from server.registry.catalog import Catalog, builtin
 from server.registry.overlay import FOLDER, Difference, filled, stacked
@@ -63,11 +64,11 @@ def shelf(overlay: bool = True, config: str | None = None) -> Shelf:
         return Shelf(checked, checked)
     stack = stacked(checked, home(config) / FOLDER)
     for path, error in stack.broken:
-        click.echo(
+        sentence = (
             f"The overlay {path} is left out: {error}. "
-            f"`roundhouse models sync {path.stem}` writes it anew.",
-            err=True,
+            f"`roundhouse models sync {path.stem}` writes it anew."
         )
+        click.echo(printable(sentence), err=True)
     return Shelf(checked, stack.catalog, stack.differences)
 
 

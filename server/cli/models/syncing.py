@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.models.card import text_of
+from server.cli.models.values import FiniteRange
 from server.cli.options import json_option
 from server.registry.cards import AccessMethod, Source, Status
 from server.registry.catalog import CardError, Catalog, builtin
@@ -64,7 +65,7 @@ remove the file."""
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True, max=3600),
     default=30.0,
     metavar="SECONDS",
     help="Wait so long for each provider [30].",

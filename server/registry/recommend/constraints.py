@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
@@ -17,6 +18,9 @@ LICENCES: Final = {
     "open-source": "weights under a licence of the OSI",
 }
 ABILITIES: Final = tuple(one.name for one in fields(Abilities))
+#: What models take in.
+MODALITIES: Final = ("text", "image", "audio", "video", "file")
+_LANGUAGE: Final = re.compile(r"[a-z]{2,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,12 @@ class Constraints:
         for need in sorted(self.needs):
             if need not in ABILITIES:
                 raise ValueError(f"{need!r} is no ability: {', '.join(ABILITIES)}.")
+        for one in sorted(self.modalities):
+            if one not in MODALITIES:
+                raise ValueError(f"{one!r} is nothing that models take: {', '.join(MODALITIES)}.")
+        for language in sorted(self.languages):
+            if not _LANGUAGE.fullmatch(language):
+                raise ValueError(f"{language!r} is no ISO 639 code: write de, ja or zh.")
 
 
 def blended(card: ModelInfo) -> float | None:
