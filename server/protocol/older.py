@@ -1,16 +1,18 @@
 """Parameters of other APIs: what they are called in OpenAI's, instead of doing nothing in silence.
 
 An upstream passes over what it does not know, so that `max_new_tokens` would not limit anything.
+`null` says nothing, and passes.
 Fields that vLLM takes beside OpenAI's (`top_k`, `min_tokens`, `ignore_eos`, …) are not among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from server.errors import InvalidRequest
 from server.protocol.envelope import Surface
+from server.protocol.parameters import given
 
 #: What to use, by the older name.
 _USE: Final = {
@@ -43,11 +45,13 @@ _INPUT: Final = {
 NAMES: Final = frozenset({*_USE, *_INSTEAD, "inputs", "return_full_text"})
 
 
-def refusal(members: Iterable[str], surface: Surface) -> InvalidRequest | None:
+def refusal(members: Mapping[str, Any], surface: Surface) -> InvalidRequest | None:
     """The error for the first such name of a body; None for nearly every body."""
     if NAMES.isdisjoint(members) or surface not in _INPUT:
         return None
-    name = next(name for name in members if name in NAMES)
+    name = next((n for n in members if n in NAMES and given(members, n) is not None), None)
+    if name is None:
+        return None
     return InvalidRequest(
         f"`{name}` is no parameter of OpenAI's API: {instead(name, surface)}.",
         param=name,

@@ -8,7 +8,7 @@ import pytest
 
 from server.dialects.openai import ENGINE_ONLY
 from server.protocol import older
-from server.protocol.envelope import Surface
+from server.protocol.envelope import Surface, members
 from server.protocol.parameters import LONGEST, NOT_OPENAI
 
 TAKEN = [Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS]
@@ -47,19 +47,27 @@ def test_what_is_said(name: str, surface: Surface, said: str) -> None:
 @pytest.mark.parametrize("surface", TAKEN)
 def test_every_name_has_its_word(surface: Surface) -> None:
     for name in older.NAMES:
-        assert older.refusal([name], surface) is not None
+        assert older.refusal({name: 1}, surface) is not None
+
+
+def test_null_says_nothing() -> None:
+    body = members(b'{"max_length": null, "options": null}')
+    assert older.refusal(body, Surface.CHAT) is None
+    error = older.refusal(members(b'{"options": null, "num_ctx": 0}'), Surface.CHAT)
+    assert error is not None
+    assert error.param == "num_ctx"
 
 
 @pytest.mark.parametrize("surface", Surface)
 def test_what_vllm_takes_passes(surface: Surface) -> None:
     known = ENGINE_ONLY | NOT_OPENAI | LONGEST
     more = {"temperature", "top_p", "n", "stop", "echo", "suffix", "best_of", "seed", "functions"}
-    assert older.refusal(known | more, surface) is None
+    assert older.refusal(dict.fromkeys(known | more, 1), surface) is None
     assert older.refusal({}, surface) is None
 
 
 def test_other_surfaces_are_let_be() -> None:
-    assert older.refusal(older.NAMES, Surface.TOKENIZE) is None
+    assert older.refusal(dict.fromkeys(older.NAMES, 1), Surface.TOKENIZE) is None
 
 
 def test_every_name_is_in_the_docs(repo_root: Path) -> None:
