@@ -6,6 +6,7 @@ Made once for each target, so that a request pays for what its model has, and no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,7 +50,15 @@ _NEEDS: Final = {
 _NOT_UNDER: Final = {"max_tokens": frozenset({"min_tokens"}), "best_of": frozenset({"n"})}
 _SURFACES: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 _BOUNDED: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
-_NOTHING: Final = (Raw(b"null"), Raw(b"false"))
+_NOTHING: Final = (Raw(b"null"), Raw(b"false"), Raw(b"[]"))
+#: Where a number below 0 (of `top_k` 0, too) stands for all that there is. Source: vLLM 0.32.
+_ALL_UNDER: Final = {
+    "top_k": 1,
+    "logprobs": 0,
+    "top_logprobs": 0,
+    "prompt_logprobs": 0,
+    "thinking_token_budget": 0,
+}
 _TRUE: Final = Raw(b"true")
 _decode = msgspec.json.Decoder().decode
 
@@ -115,12 +124,14 @@ class Ceilings:
                 found = given(members, name)
                 if found is None:
                     continue
+                if name == "logprobs" and surface is Surface.CHAT:
+                    continue  # there it is yes or no; `top_logprobs` has the number
                 value = number(found)
                 if value is None:
                     return InvalidRequest(
                         f"`{name}` should be a number.", param=name, code="invalid_type"
                     )
-                if value > most and not self.clamp:
+                if _over(name, value, most) and not self.clamp:
                     return InvalidRequest(
                         f"`{name}` is {value}; the limit of this model is {most}.",
                         param=name,
@@ -151,7 +162,9 @@ class Fill:
     def _clamp(self, out: dict[str, Any]) -> Iterator[str]:
         for names, most, value in self.clamps:
             for name in names:
-                if name in out and (asked := number(out[name])) is not None and asked > most:
+                if name not in out or (asked := number(out[name])) is None:
+                    continue
+                if _over(name, asked, most):
                     out[name] = value
                     yield name
 
@@ -217,6 +230,10 @@ def _suits(name: str, value: Any, *, chat: bool) -> bool:
 def _at_most(value: Any, most: float | None) -> Any:
     figure = isinstance(value, int | float) and not isinstance(value, bool)
     return most if figure and most is not None and value > most else value
+
+
+def _over(name: str, asked: float, most: float) -> bool:
+    return asked > most or asked < _ALL_UNDER.get(name, -math.inf)
 
 
 def _names(name: str) -> tuple[str, ...]:

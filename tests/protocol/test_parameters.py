@@ -135,6 +135,10 @@ def test_a_target_gets_nothing_that_it_does_not_take() -> None:
         ({}, {"max_tokens": 99}, {"max_tokens": 10}, {"max_tokens": 10}, ()),
         ({"n": 5}, {}, {"n": 2.0}, {"n": 2}, ("n",)),
         ({}, {}, {"n": 2, "top_k": 3}, {}, ()),
+        # What stands for all that there is, is over every ceiling.
+        ({"top_k": -1}, {}, {"top_k": 3}, {"top_k": 3}, ("top_k",)),
+        ({"top_k": 0}, {}, {"top_k": 3}, {"top_k": 3}, ("top_k",)),
+        ({"top_logprobs": 0}, {}, {"top_logprobs": 3}, {"top_logprobs": 0}, ()),
     ],
 )
 def test_ceilings_that_clamp(
@@ -161,6 +165,10 @@ def test_ceilings_that_clamp(
         # "5000" would be a number upstream.
         ({"top_k": "5000"}, {"top_k": 50}, True, "top_k"),
         ({"top_k": True}, {"top_k": 50}, True, "top_k"),
+        ({"top_k": -1}, {"top_k": 50}, False, "top_k"),
+        ({"prompt_logprobs": -1}, {"prompt_logprobs": 5}, False, "prompt_logprobs"),
+        ({"prompt_logprobs": 0}, {"prompt_logprobs": 5}, False, None),
+        ({"temperature": -1}, {"temperature": 1}, False, None),
     ],
 )
 def test_what_is_refused(
@@ -176,6 +184,17 @@ def test_what_is_refused(
             assert found.code == "over_limit"
             assert "limit" in found.message
     assert held.refusal(sent, Surface.TOKENIZE) is None
+
+
+def test_logprobs_of_a_chat_are_yes_or_no() -> None:
+    held = Ceilings.of({"logprobs": 5}, clamp=False)
+    assert held is not None
+    assert held.refusal(members(b'{"logprobs": true}'), CHAT) is None
+    assert held.refusal(members(b'{"logprobs": true}'), COMPLETIONS) is not None
+
+
+def test_an_empty_list_of_tools_has_no_choice() -> None:
+    assert filled({"tools": []}, {"tool_choice": "auto"}, {})[0] == {"tools": []}
 
 
 NAMES = st.sampled_from(
