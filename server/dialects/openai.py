@@ -57,6 +57,8 @@ class Usage:
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    #: A count that belongs here is missing or makes no sense, and stands as 0.
+    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,9 @@ def answer_in(payload: bytes) -> Facts:
             _count(said.prompt_tokens),
             _count(said.completion_tokens),
             _count(details.cached_tokens) if details is not None else 0,
+            partly=not _counted(said.prompt_tokens)
+            # An embedding has no completion.
+            or not (_counted(said.completion_tokens) or _is_embedding(answer, said)),
         )
     aborted = False
     if choices := answer.choices:
@@ -180,8 +185,16 @@ def _decoded(payload: bytes) -> _Answer:
 event_in = answer_in
 
 
+def _is_embedding(answer: _Answer, said: _Usage) -> bool:
+    return answer.choices is None and said.completion_tokens is None
+
+
+def _counted(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
 def _count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and 0 < value < _MOST else 0
+    return int(value) if _counted(value) else 0
 
 
 def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamStatus:

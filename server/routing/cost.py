@@ -16,7 +16,9 @@ def dollars(usage: Usage | None, prices: Prices | None) -> float | None:
     Cached tokens are part of the prompt. They cost the cached price, or the input price where the
     provider has no other. What has no tokens needs no price: an embedding has no output.
     """
-    if usage is None or prices is None or not (usage.prompt or usage.completion):
+    if usage is None or usage.partly or prices is None:
+        return None
+    if not (usage.prompt or usage.completion):
         return None
     cached = min(usage.cached, usage.prompt)
     per_cached = prices.input if prices.cached_input is None else prices.cached_input

@@ -135,16 +135,25 @@ def test_which_event_is_usage_only(choices: Any, usage: Any, usage_only: bool) -
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        ({"prompt_tokens": 7.0, "completion_tokens": None}, Usage(7, 0, 0)),
-        ({"prompt_tokens": "7", "completion_tokens": -1}, Usage()),
-        ({"prompt_tokens_details": None}, Usage()),
-        ({"prompt_tokens_details": [1]}, Usage()),
-        ({"prompt_tokens_details": {"cached_tokens": None}}, Usage()),
+        ({"prompt_tokens": 7.0, "completion_tokens": None}, Usage(7, 0, 0, partly=True)),
+        ({"prompt_tokens": 7.0, "completion_tokens": 0}, Usage(7, 0, 0)),
+        ({"prompt_tokens": "7", "completion_tokens": -1}, Usage(partly=True)),
+        ({"prompt_tokens": 1e300, "completion_tokens": 3}, Usage(0, 3, partly=True)),
+        ({"prompt_tokens": 7, "completion_tokens": True}, Usage(7, partly=True)),
+        ({"prompt_tokens_details": None}, Usage(partly=True)),
+        ({"prompt_tokens_details": [1]}, Usage(partly=True)),
+        ({"prompt_tokens_details": {"cached_tokens": None}}, Usage(partly=True)),
         ([], None),
     ],
 )
 def test_usage_in_nonsense_breaks_nothing(usage: Any, expected: Usage | None) -> None:
     assert facts(choices=[{}], usage=usage).usage == expected
+
+
+def test_an_embedding_has_no_completion() -> None:
+    assert facts(data=[], usage={"prompt_tokens": 7}).usage == Usage(7)
+    odd = {"prompt_tokens": 7, "completion_tokens": "many"}
+    assert facts(data=[], usage=odd).usage == Usage(7, partly=True)
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])

@@ -31,6 +31,8 @@ MILLION = 1_000_000
         (Usage(5, 5), Prices(0.0, None, 0.0), 0.0),
         # Nothing was counted, so nothing is known.
         (Usage(), Prices(2.0, None, 8.0), None),
+        # A part of it would be too little.
+        (Usage(0, MILLION, partly=True), Prices(2.0, None, 8.0), None),
         (None, Prices(2.0, None, 8.0), None),
         (Usage(1, 1), None, None),
         (Usage(1, 1), Prices(), None),
