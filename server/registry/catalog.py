@@ -14,9 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from server.registry.cards import ModelInfo, Source
+from server.registry.cards import ModelInfo, Source, Status
+from server.registry.searching import search
 
 DATA: Final = Path(__file__).parent / "data"
+#: More of a name is no help to who reads that it is unknown.
+_LONGEST: Final = 100
 
 
 class CardError(ValueError):
@@ -28,7 +31,8 @@ class UnknownModel(LookupError):
 
     def __init__(self, name: str, near: tuple[str, ...]) -> None:
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        super().__init__(f"The registry has no model {name!r}.{hint}")
+        shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+        super().__init__(f"The registry has no model {shown!r}.{hint}")
         self.name, self.near = name, near
 
 
@@ -52,7 +56,8 @@ class Catalog(Mapping[str, ModelInfo]):
         return f"<Catalog of {len(self)} models>"
 
     def find(self, name: str) -> ModelInfo | None:
-        """By id, alias, `provider/id` or an id's last part where only one has it; in any case."""
+        """By id, alias, either with `provider/` before it, or an id's last part where only one has
+        it; in any case."""
         card = self._cards.get(name)
         return card if card is not None else self._names.get(name.strip().lower())
 
@@ -60,10 +65,18 @@ class Catalog(Mapping[str, ModelInfo]):
         """As `find`. Raises UnknownModel."""
         card = self.find(name)
         if card is None:
-            near = get_close_matches(name.lower(), self._names, n=3, cutoff=0.6)
-            ids = dict.fromkeys(self._names[match].model_id for match in near)
-            raise UnknownModel(name, tuple(ids))
+            raise UnknownModel(name, self._near(name[:_LONGEST]))
         return card
+
+    def _near(self, name: str) -> tuple[str, ...]:
+        """Those that have all of its words, or without any those that are spelt like it."""
+        last = self.find(name.rpartition("/")[2])
+        found = [last] if last is not None else search(self, name, 3, names_only=True)
+        if not found:
+            near = get_close_matches(name.strip().lower(), self._names, n=6, cutoff=0.6)
+            found = [self._names[match] for match in near]
+            found.sort(key=lambda card: card.status is Status.RETIRED)
+        return tuple(dict.fromkeys(card.model_id for card in found))[:3]
 
     def successor(self, card: ModelInfo) -> ModelInfo | None:
         """What its provider advises instead; the end of the chain, if that was replaced, too."""
@@ -87,7 +100,8 @@ def _names(cards: Iterable[ModelInfo]) -> dict[str, ModelInfo]:
         for alias in card.aliases:
             names.setdefault(alias.lower(), card)
     for card in cards:
-        names.setdefault(f"{card.provider}/{card.model_id}".lower(), card)
+        for own in (card.model_id, *card.aliases):
+            names.setdefault(f"{card.provider}/{own}".lower(), card)
     last: dict[str, list[ModelInfo]] = {}
     for card in cards:
         last.setdefault(card.model_id.rpartition("/")[2].lower(), []).append(card)

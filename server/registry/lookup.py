@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from server.registry.cards import ModelInfo, ModelType
-from server.registry.catalog import Catalog, builtin
+from server.registry.catalog import builtin
+from server.registry.searching import search
 
-_WORD: Final = re.compile(r"[a-z]+|\d+(?:\.\d+)*")
+__all__ = [
+    "export_to_dict",
+    "get_free_models",
+    "get_local_models",
+    "get_model_info",
+    "list_models_by_provider",
+    "list_models_by_type",
+    "search",
+    "search_models",
+    "to_dict",
+]
 
 
 def get_model_info(name: str) -> ModelInfo:
@@ -32,9 +42,9 @@ def list_models_by_provider(provider: str) -> list[ModelInfo]:
 
 
 def list_models_by_type(type: ModelType | str) -> list[ModelInfo]:
-    """All cards of a type. Raises ValueError for a type that is none."""
+    """All cards of a type, in any case. Raises ValueError for a type that is none."""
     try:
-        wanted = ModelType(type)
+        wanted = ModelType(type.strip().lower())
     except ValueError:
         known = ", ".join(one.value for one in ModelType)
         raise ValueError(f"{type!r} is no type of model. Types: {known}.") from None
@@ -54,57 +64,10 @@ def get_local_models() -> list[ModelInfo]:
 def search_models(query: str, limit: int | None = None) -> list[ModelInfo]:
     """Cards that have every word of the query, the best first: a word in the id or an alias counts
     more than one in the name, the creator or the type, and those more than one in the
-    description. Numbers must be met whole: `7b` finds no `70b`."""
+    description; so does what follows each other, and a whole name however it is written. A word
+    may stand for a task (`cheap`, `rag`). Numbers must be met whole: `7b` finds no `70b`. Raises
+    ValueError for a `limit` below 0."""
     return search(builtin(), query, limit)
-
-
-def search(catalog: Catalog, query: str, limit: int | None = None) -> list[ModelInfo]:
-    """As `search_models`, in another catalog."""
-    words = _WORD.findall(query.lower())
-    if not words:
-        return []
-    ranked = []
-    for place, card in enumerate(catalog.values()):
-        if score := _score(card, query.strip().lower(), words):
-            ranked.append((-score, place, card))
-    ranked.sort(key=lambda entry: entry[:2])
-    return [card for *_, card in ranked[:limit]]
-
-
-def _score(card: ModelInfo, query: str, words: list[str]) -> float:
-    ids = [name.lower() for name in (card.model_id, *card.aliases)]
-    fields = (
-        (8.0, " ".join(ids)),
-        (5.0, card.name),
-        (4.0, f"{card.provider} {card.origin.creator or ''}"),
-        (3.0, " ".join((card.type.value, *card.recommended, card.specs.architecture or ""))),
-        (1.0, card.description),
-        (1.0, f"{card.licence.id or ''} {card.origin.base or ''}"),
-    )
-    prepared = [(weight, _WORD.findall(text.lower())) for weight, text in fields]
-    score = 0.0
-    for word in words:
-        best = max((weight * _match(word, known) for weight, known in prepared), default=0.0)
-        if best == 0:
-            return 0.0  # every word must be somewhere
-        score += best
-    if query in ids:
-        score += 100
-    elif any(name.rpartition("/")[2] == query for name in ids):
-        score += 50
-    if card.status.value != "current":
-        score *= 0.8
-    # Of two that match alike, the one with less else in its name was meant.
-    return score + 1 / (1 + len(_WORD.findall(ids[0])))
-
-
-def _match(word: str, known: list[str]) -> float:
-    """1 for the word, 0.6 for its beginning, 0 for none."""
-    if word in known:
-        return 1.0
-    if len(word) > 1 and word.isalpha() and any(one.startswith(word) for one in known):
-        return 0.6
-    return 0.0
 
 
 def to_dict(card: ModelInfo) -> dict[str, Any]:

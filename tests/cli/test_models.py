@@ -185,9 +185,8 @@ def test_a_model_that_is_none(run: Run) -> None:
     result = run("models", "show", "smal")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith(
-        "Error: The registry has no model 'smal'. Did you mean small? `roundhouse models search"
-    )
+    assert result.stderr.startswith("Error: The registry has no model 'smal'. Did you mean small")
+    assert "`roundhouse models search WORD…` finds models by words." in result.stderr
 
 
 def test_nothing_that_a_card_says_draws_on_the_terminal(run: Run, small: Path) -> None:

@@ -119,6 +119,7 @@ NAMES = catalog_of(
         (" small ", "org/Small-7B"),
         ("Old/Small", "org/Small-7B"),
         ("lab/org/Small-7B", "org/Small-7B"),
+        ("lab/large-latest", "org/Large-70B"),
         ("Small-7B", "org/Small-7B"),
         ("Large-70B", None),  # two have it
         ("org/large-70b", "org/Large-70B"),

@@ -41,7 +41,7 @@ def test_by_provider() -> None:
 
 @pytest.mark.parametrize("kind", ModelType)
 def test_by_type(kind: ModelType) -> None:
-    found = list_models_by_type(kind.value)
+    found = list_models_by_type(kind.value.upper())
     assert found == list_models_by_type(kind)
     assert {card.type for card in found} == {kind}, f"no model is {kind.value}"
 
@@ -91,7 +91,7 @@ SHELF = catalog_of(
     ("query", "found"),
     [
         ("small 7b", ["org/Small-7B-Instruct", "org/Coder-7B"]),
-        ("7b", ["org/Coder-7B", "org/Small-7B-Instruct"]),
+        ("7b", ["org/Small-7B-Instruct", "org/Coder-7B"]),
         ("70b", ["org/Small-70B-Instruct"]),
         ("org/small-70b-instruct", ["org/Small-70B-Instruct"]),
         ("CODE", ["org/Coder-7B"]),
@@ -118,9 +118,91 @@ def test_the_retired_stand_behind() -> None:
     ("query", "first"),
     [
         ("gpt-4o-mini", "gpt-4o-mini"),
+        ("gpt4o mini", "gpt-4o-mini"),
+        ("GPT-4o Mini", "gpt-4o-mini"),
+        ("gptoss", "openai/gpt-oss-120b"),
         ("llama 2 7b chat", "meta-llama/Llama-2-7b-chat-hf"),
+        ("llama3 8b", "meta-llama/Meta-Llama-3-8B-Instruct"),
+        ("llama 70b", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("mistral 7b", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("phi3", "microsoft/Phi-3-mini-4k-instruct"),
+        ("gemma3 27b", "google/gemma-3-27b-it"),
+        ("qwen3 8b base", "Qwen/Qwen3-8B-Base"),
+        ("deepseek r1", "deepseek-ai/DeepSeek-R1"),
+        ("command r plus", "command-r-plus-04-2024"),
+        ("command r+", "command-r-plus-04-2024"),
+        ("o3", "o3"),
+        ("bge", "BAAI/bge-m3"),
+        ("whisper", "openai/whisper-large-v3"),
+        ("sd xl", "stabilityai/stable-diffusion-xl-base-1.0"),
         ("minilm", "sentence-transformers/all-MiniLM-L6-v2"),
     ],
 )
 def test_what_people_look_for_comes_first(query: str, first: str) -> None:
     assert search_models(query)[0].model_id == first
+
+
+@pytest.mark.parametrize(
+    ("query", "task"),
+    [("text to speech", "text-to-speech"), ("speech to text", "speech-to-text"), ("rag", None)],
+)
+def test_words_that_stand_for_tasks(query: str, task: str | None) -> None:
+    first = search_models(query)[0]
+    assert (task or "retrieval") in first.recommended
+
+
+def test_open_source_is_a_licence() -> None:
+    found = search_models("open source", limit=20)
+    assert len(found) == 20
+    assert all(card.licence.open_source for card in found)
+
+
+def test_of_a_family_the_newest_comes_first() -> None:
+    family = catalog_of(
+        {"model_id": "tale-5", "name": "Tale 5"},
+        {"model_id": "tale-4-20250101", "name": "Tale 4"},
+        {"model_id": "tale-5-5", "name": "Tale 5.5"},
+        {"model_id": "tale-6-lite", "name": "Tale 6 Lite"},
+        {"model_id": "tale-7-base", "name": "Tale 7 Base", "type": "completion"},
+    )
+    ids = [card.model_id for card in search(family, "tale")]
+    assert ids == ["tale-5-5", "tale-5", "tale-4-20250101", "tale-6-lite", "tale-7-base"]
+    assert search(family, "tale base")[0].model_id == "tale-7-base"
+
+
+def test_a_limit_that_is_none() -> None:
+    assert search_models("llama", 0) == []
+    with pytest.raises(ValueError, match="must not be negative: -1"):
+        search_models("llama", -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("gpt4o", "gpt-4o"),
+        ("GPT-4o Mini", "gpt-4o-mini"),
+        ("claude 3.5 sonnet", "claude-3-5-sonnet-20241022"),
+        ("Llama 3.1 8B Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("mistral-7b", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("llama3", "meta-llama/Meta-Llama-3-8B-Instruct"),
+        ("gpt-3.5", "gpt-3.5-turbo"),
+        ("models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("router/openai/gpt-4o", "gpt-4o"),
+        ("claude-sonet", "claude-sonnet-5-5"),
+    ],
+)
+def test_everyday_spellings_are_understood(name: str, near: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        get_model_info(name)
+    assert near in caught.value.near
+    assert len(caught.value.near) <= 3
+    if name != "claude-sonet":
+        assert caught.value.near[0] == near
+
+
+def test_a_long_name_is_not_repeated_whole() -> None:
+    with pytest.raises(UnknownModel) as caught:
+        get_model_info("x" * 5000)
+    assert len(str(caught.value)) < 200
+    assert caught.value.name == "x" * 5000

@@ -84,7 +84,8 @@ Examples:
   roundhouse models search embedding multilingual --limit 5
   roundhouse models search gpt --json
 
-The best come first. Every word must be met; numbers whole, so 7b finds no 70b."""
+The best come first. Every word must be met; numbers whole, so 7b finds no 70b. A word may
+stand for a task: cheap, rag, ocr."""
 )
 @click.argument("query", nargs=-1, required=True)
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="At most so many [20].")

@@ -35,7 +35,8 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "image-generation": ("images", "image", "text-to-image", "draw", "illustration"),
     "safety": ("moderation", "guard", "guardrails", "harmful content", "toxicity"),
 }
-_BY_WORD: Final = {
+#: Every such word → its task.
+BY_WORD: Final = {
     word: task for task, words in WORDS.items() for word in (task, task.replace("-", " "), *words)
 }
 
@@ -44,8 +45,8 @@ def task_of(word: str) -> str:
     """The task of TASKS that a word stands for, in any case. Raises ValueError that lists them."""
     said = re.sub(r"[\s_]+", " ", word.strip().lower())
     for spelling in (said, said.replace("-", " "), said.replace(" ", "-")):
-        if spelling in _BY_WORD:
-            return _BY_WORD[spelling]
-    near = dict.fromkeys(_BY_WORD[one] for one in get_close_matches(said, _BY_WORD, 3, 0.7))
+        if spelling in BY_WORD:
+            return BY_WORD[spelling]
+    near = dict.fromkeys(BY_WORD[one] for one in get_close_matches(said, BY_WORD, 3, 0.7))
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"{word!r} is no task.{hint} Tasks: {', '.join(TASKS)}.")
