@@ -56,11 +56,11 @@ def affinity_key(
     between two. Texts count by their first 4 KiB, as they stand in the body.
     """
     if session:
-        parts = (b"session", _text(session))
+        parts = [b"session", _text(session)]
     elif prompt_cache_key:
-        parts = (b"cache", _text(prompt_cache_key))
+        parts = [b"cache", _text(prompt_cache_key)]
     elif first_system or first_user:
-        parts = (b"text", (first_system or b"")[:_LOOKED_AT], (first_user or b"")[:_LOOKED_AT])
+        parts = [b"text", (first_system or b"")[:_LOOKED_AT], (first_user or b"")[:_LOOKED_AT]]
     else:
         return b""
     digest = hashlib.blake2b(digest_size=16)

@@ -37,8 +37,8 @@ class Policy(enum.StrEnum):
 class Snapshot(NamedTuple):
     """One of the model's own targets at one moment."""
 
-    #: Its place in the caller's list, given back in the answer.
-    index: int
+    #: Its place in the caller's list, given back in the answer. (It hides `tuple.index`.)
+    index: int  # type: ignore[assignment]
     label: str
     weight: float = 1.0
     #: Attempts of ours under way.
@@ -71,7 +71,7 @@ class Facts(NamedTuple):
 class Place(NamedTuple):
     """A target's index and why it stands there, for people."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     reason: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -106,7 +107,9 @@ def test_removing_a_target_moves_only_its_keys(
 
 
 @given(labels_of, st.binary(min_size=16, max_size=16), st.randoms())
-def test_the_order_of_the_config_does_not_matter(labels: list[str], key: bytes, random) -> None:
+def test_the_order_of_the_config_does_not_matter(
+    labels: list[str], key: bytes, random: Random
+) -> None:
     shuffled = list(labels)
     random.shuffle(shuffled)
     assert order(key, *shuffled) == order(key, *labels)
