@@ -6,12 +6,17 @@ the card of the very provider that is asked.
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from server.config.model import NO_DEFAULTS, Model, Target, plain
+from server.config.parts import UPSTREAM
 from server.config.schema import Config
+from server.protocol import older
 from server.registry.cards import AccessMethod, ModelInfo, ModelType, Status
 from server.registry.catalog import Catalog
 
@@ -25,7 +30,12 @@ SERVED: Final = frozenset(
         ModelType.EMBEDDING,
     }
 )
+#: The name that stands for the model under the key `default`. No card has it.
+DEFAULT: Final = "default"
+#: Cohere's own names of parameters, as they stand on its cards.
+_OPENAIS: Final = {"p": "top_p", "k": "top_k"}
 _LOCAL: Final = AccessMethod.LOCAL
+_UPSTREAM: Final = re.compile(UPSTREAM)
 ABILITIES: Final = tuple("streaming tools json_schema vision audio reasoning logprobs".split())
 
 
@@ -107,6 +117,8 @@ def targets_of(config: Config, name: str, model: Model, catalog: Catalog) -> tup
         card = card_of(config, name, model, catalog)
         if card is None or card.provider not in config.providers or card.access_method is _LOCAL:
             return ()
+        if not _UPSTREAM.fullmatch(card.model_id):
+            return ()
         return (Target(provider=card.provider, model=card.model_id),)
     return tuple(_with_model(target, name, model, catalog) for target in model.targets)
 
@@ -155,7 +167,12 @@ def prices_at(catalog: Catalog, provider: str, upstream: str) -> Prices | None:
 
 def card_prices(card: ModelInfo) -> Prices | None:
     cost = card.cost
-    return _known(Prices(cost.input, cost.cached_input, cost.output))
+    return _known(Prices(*map(_price, (cost.input, cost.cached_input, cost.output))))
+
+
+def _price(said: float | None) -> float | None:
+    """Lists of models say -1 where a price depends."""
+    return said if said is not None and math.isfinite(said) and said >= 0 else None
 
 
 def _known(prices: Prices) -> Prices | None:
@@ -167,7 +184,8 @@ def defaults_of(card: ModelInfo | None, model: Model | None = None) -> dict[str,
     in the config takes the card's default away."""
     found: dict[str, Any] = {}
     if card is not None:
-        found |= plain(dict(card.default_parameters))
+        theirs = card.default_parameters.items()
+        found |= plain({_OPENAIS.get(n, n): v for n, v in theirs if n not in older.NAMES})
         found |= {"temperature": card.default_temperature, "max_tokens": card.default_max_tokens}
     if model is not None:
         found |= plain(model.defaults)
@@ -176,7 +194,8 @@ def defaults_of(card: ModelInfo | None, model: Model | None = None) -> dict[str,
 
 def offered(config: Config, catalog: Catalog) -> Iterator[tuple[str, ModelInfo]]:
     """(name, card) of all that `catalog: auto` adds: ids in the order of `providers`, then
-    aliases. A name may come twice; the first one has it."""
+    aliases. A name may come twice; the first one has it. What no body could say is left out, and
+    `default`, which has a meaning of its own."""
     if config.catalog != "auto":
         return
     having_key = [name for name, row in config.providers.items() if row.api_key is not None]
@@ -188,6 +207,10 @@ def offered(config: Config, catalog: Catalog) -> Iterator[tuple[str, ModelInfo]]
         and card.type in SERVED
         and card.access_method is not _LOCAL
         and card.status is not Status.RETIRED
+        and _UPSTREAM.fullmatch(card.model_id)
     ]
-    yield from ((card.model_id, card) for card in cards)
-    yield from ((alias, card) for card in cards for alias in card.aliases)
+    ids = ((card.model_id, card) for card in cards)
+    aliases = ((alias, card) for card in cards for alias in card.aliases)
+    for name, card in itertools.chain(ids, aliases):
+        if name != DEFAULT and _UPSTREAM.fullmatch(name):
+            yield name, card

@@ -39,7 +39,6 @@ _FOREIGN: Final = {
 }
 _OUR_WORDS: Final = (
     ("Value error, ", ""),
-    ("Input should be a valid dictionary or instance of ", "should be a mapping, not "),
     ("Input should be a valid dictionary", "should be a mapping (lines of `key: value`)"),
     ("Input should be a valid tuple", "should be a list"),
     ("Input should be a valid list", "should be a list"),
@@ -113,6 +112,7 @@ def _explain(path: Path, details: list[Any], places: Places) -> Problem:
 
 
 def _sentence(message: str) -> str:
+    message = message.partition(" or instance of ")[0]  # a name of a class says nothing
     for theirs, ours in _OUR_WORDS:
         message = message.replace(theirs, ours)
     return message.rstrip(".") + "."

@@ -30,6 +30,7 @@ HOME: Final = "~/.roundhouse"
 #: What `serve` runs when it is given nothing: the same text as configs/quickstart.yaml.
 QUICKSTART: Final = FilePath(__file__).with_name("quickstart.yaml")
 
+_NO_FILE: Final = "`roundhouse serve` without a file serves the embedded model."
 _SECTIONS: Final = ("server", "log", "runtimes", "providers", "engines", "models")
 
 
@@ -97,7 +98,7 @@ def load(
 
     def read() -> Loaded:
         source = str(path)
-        data = _read(file, source)
+        data = _read(file, source, _NO_FILE)
         tree, places = yamltext.parse(data, source)
         return _assemble(tree, places, data, file.parent, given, file=file, again=read)
 
@@ -144,12 +145,11 @@ def find(environ: Mapping[str, str], cwd: FilePath) -> FilePath | None:
     return here if here.is_file() else None
 
 
-def _read(file: FilePath, source: str) -> bytes:
+def _read(file: FilePath, source: str, missing: str | None = None) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        hint = "`roundhouse serve` without a file serves the embedded model."
-        raise ConfigError("There is no such file.", file=source, hint=hint) from None
+        raise ConfigError("There is no such file.", file=source, hint=missing) from None
     except IsADirectoryError:
         raise ConfigError("This is a folder, not a file.", file=source) from None
     except OSError as error:

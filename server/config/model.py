@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from server.config.parts import ModelName, Name, Strict, TargetTimeouts
+from server.config.parts import UPSTREAM, ModelName, Name, Strict, TargetTimeouts
 from server.protocol import older
 from server.protocol.envelope import Surface
 from server.protocol.parameters import LONGEST
@@ -16,8 +17,15 @@ from server.registry.cards import ModelType
 NO_DEFAULTS: Final = frozenset(
     "model messages prompt input stream stream_options functions function_call n".split()
 )
-Dollars = Annotated[float, Field(ge=0, description="US dollars per million tokens.")]
-Number = Annotated[int | float, Field(ge=0)]
+#: Whose values are numbers: text from a variable is read as one.
+FIGURES: Final = LONGEST | frozenset(
+    "temperature top_p top_k min_p min_tokens presence_penalty frequency_penalty "
+    "repetition_penalty length_penalty seed top_logprobs prompt_logprobs".split()
+)
+Dollars = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="US dollars per million tokens.")
+]
+Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], Field(ge=0)]
 
 
 class Target(Strict):
@@ -25,7 +33,7 @@ class Target(Strict):
 
     engine: Name | None = Field(None, description="A name under `engines`.")
     provider: Name | None = Field(None, description="A name under `providers`.")
-    model: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")] | None = Field(
+    model: Annotated[str, Field(pattern=UPSTREAM)] | None = Field(
         None,
         description="The provider's own id of the model. Default: that of the model's card, if the "
         "card is this provider's.",
@@ -133,6 +141,11 @@ class Model(Strict):
                     raise ValueError(f"`{name}` should be a number")
         return value
 
+    @field_validator("defaults", mode="after")
+    @classmethod
+    def _figures(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {name: _figure(name, v) if name in FIGURES else v for name, v in value.items()}
+
     @model_validator(mode="after")
     def _parameters(self) -> Model:
         for name in self.defaults:
@@ -146,6 +159,8 @@ class Model(Strict):
                 )
             for name in given.keys() & older.NAMES:
                 raise ValueError(f"`{what}`: `{name}`: {older.instead(name, Surface.CHAT)}")
+        for name in self.ceilings.keys() & (NO_DEFAULTS - {"n"}):
+            raise ValueError(f"`ceilings`: `{name}` is no number")
         for name in self.ceilings.keys() & LONGEST:
             if self.ceilings[name] < 1 or self.ceilings[name] % 1:
                 raise ValueError(f"`ceilings`: `{name}` should be a whole number, 1 or more")
@@ -154,6 +169,25 @@ class Model(Strict):
             if name in ceilings and isinstance(value, int | float) and value > ceilings[name]:
                 raise ValueError(f"the default of `{name}` is above its ceiling")
         return self
+
+
+def _figure(name: str, value: Any) -> Any:
+    """The number that a default is, or None."""
+    found = value
+    if isinstance(value, str):
+        try:
+            found = int(value) if value.strip("+-").isdecimal() else float(value)
+        except ValueError:
+            found = None
+        if found is None or not math.isfinite(found):
+            raise ValueError(f"`{name}` should be a number")
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise ValueError(f"`{name}` should be a number")
+    if name in LONGEST and (found < 1 or found % 1):
+        raise ValueError(f"`{name}` should be a whole number, 1 or more")
+    return int(found) if name in LONGEST else found
 
 
 def plain(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def _no_upstream(target: Target, name: str) -> tuple[str, str]:
     )
 
 
-def _no_targets(config: Config, name: str, model: Model, catalog: Catalog) -> tuple[str, str]:
+def _no_targets(
+    config: Config, name: str, model: Model, catalog: Catalog
+) -> tuple[str, str | None]:
     card = cards.card_of(config, name, model, catalog)
     give = "give `targets` (a list of engines or providers) or `alias`."
     if card is None:
@@ -88,6 +90,8 @@ def _no_targets(config: Config, name: str, model: Model, catalog: Catalog) -> tu
             f"has no targets, and no provider has `{card.model_id}`: its card is of weights.",
             f"Serve them: add `{{weights: {card.model_id}}}` under engines, and that as a target.",
         )
+    if card.provider in config.providers:
+        return "has no targets, and its card has an id that nobody can be asked for.", None
     row = ROWS.get(card.provider)
     if row is None:
         return (

@@ -12,6 +12,8 @@ from server.config.units import Duration
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 #: Model names may have slashes and colons (`Qwen/Qwen3-8B`, `llama3:8b`).
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}$"
+#: A provider's own id of a model.
+UPSTREAM = r"^[^\x00-\x1f\x7f]{1,200}$"
 
 Name = Annotated[str, Field(pattern=NAME)]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from server.config import cards
+from server.config.cards import DEFAULT as DEFAULT
 from server.config.cards import About, Prices
 from server.config.model import plain
 from server.config.schema import MODEL_NAME, Config, Target, TargetTimeouts
@@ -20,8 +21,6 @@ from server.registry.cards import ModelInfo
 from server.registry.catalog import Catalog, builtin
 
 _MODEL_NAME: Final = re.compile(MODEL_NAME)
-#: The name that stands for the model under the key `default`.
-DEFAULT: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,13 +51,12 @@ _NOT_UNDER: Final = {"max_tokens": frozenset({"min_tokens"}), "best_of": frozens
 _SURFACES: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 _BOUNDED: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
 _NOTHING: Final = (Raw(b"null"), Raw(b"false"), Raw(b"[]"))
-#: Where a number below 0 (of `top_k` 0, too) stands for all that there is. Source: vLLM 0.32.
+#: Where a number below 0 (of `top_k` 0, too) stands for all that there is. So vLLM has it.
 _ALL_UNDER: Final = {
     "top_k": 1,
     "logprobs": 0,
     "top_logprobs": 0,
     "prompt_logprobs": 0,
-    "thinking_token_budget": 0,
 }
 _TRUE: Final = Raw(b"true")
 _decode = msgspec.json.Decoder().decode

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from server.config import cards
 from server.config.cards import Prices, about, at_provider, card_of, weights_card
 from server.config.load import Loaded, load
 from server.config.resolve import ResolvedModel, resolve_models
@@ -134,6 +137,16 @@ def test_what_has_no_target(name: str, entry: dict[str, Any], said: str, write: 
         ({"ceilings": {"max_completion_tokens": 9.5}}, "should be a whole number, 1 or more"),
         ({"ceilings": {"n": True}}, "`n` should be a number"),
         ({"ceilings": {"n": -1}}, "greater than or equal to 0"),
+        ({"ceilings": {"temperature": "inf"}}, "temperature: should be"),
+        ({"ceilings": {"temperature": "1e400"}}, "temperature: should be"),
+        ({"ceilings": {"messages": 5}}, "`messages` is no number"),
+        ({"defaults": {"temperature": "hot"}}, "`temperature` should be a number"),
+        ({"defaults": {"temperature": "nan"}}, "`temperature` should be a number"),
+        ({"defaults": {"top_p": True}}, "`top_p` should be a number"),
+        ({"defaults": {"top_p": []}}, "`top_p` should be a number"),
+        ({"defaults": {"max_tokens": -5}}, "`max_tokens` should be a whole number, 1 or more"),
+        ({"defaults": {"max_tokens": 1.5}}, "`max_tokens` should be a whole number, 1 or more"),
+        ({"prices": {"input": "inf"}}, "prices.input: should be"),
         ({"prices": {"input": -1}}, "greater than or equal to 0"),
         ({"type": "oracle"}, "should be"),
         ({"over_ceiling": "clam"}, "Did you mean `clamp`?"),
@@ -143,7 +156,42 @@ def test_entries_that_say_what_cannot_be(entry: Any, said: str, write: Write) ->
     assert said in refused(write, providers=OPENAI, models={"gpt-big": entry})
 
 
+def test_numbers_may_come_from_variables(write: Write) -> None:
+    text = yaml.safe_dump(
+        {
+            "version": 1,
+            "providers": {"openai": {"api_key": "k"}},
+            "models": {
+                "gpt-big": {
+                    "defaults": {"temperature": "${T}", "max_tokens": "${N}", "user": "7"},
+                    "ceilings": {"top_p": "${T}"},
+                }
+            },
+        }
+    )
+    found = load(write(text), environ={"T": "0.5", "N": "64"}, catalog=catalog())
+    model = found.config.models["gpt-big"]
+    assert model.defaults == {"temperature": 0.5, "max_tokens": 64, "user": "7"}
+    assert model.ceilings == {"top_p": 0.5}
+
+
 # --- cards
+
+
+def test_a_cards_prices_and_parameters_are_ones_that_can_be() -> None:
+    big = catalog()["gpt-big"]
+    odd = replace(big, cost=replace(big.cost, input=-1.0, output=math.inf, cached_input=math.nan))
+    assert cards.card_prices(odd) is None
+    free = replace(big, cost=replace(big.cost, input=0.0, output=-1.0, cached_input=None))
+    assert cards.card_prices(free) == Prices(input=0.0)
+    own = {"p": 0.75, "k": 5, "seed": 1, "max_new_tokens": 9}
+    assert cards.defaults_of(replace(big, default_parameters=own)) == {
+        "top_p": 0.75,
+        "top_k": 5,
+        "seed": 1,
+        "temperature": 0.9,
+        "max_tokens": 1000,
+    }
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ CASES = {
     "version: 1\nengines: {e: {weights: w, max_model_len: 1}}": "`args: {max-model-len: 4096}`",
     "version: 1\nengines: {e: {weights: w, block_size: 1}}": "`args: {block-size: …}`",
     "version: 1\nengines: {e: {}}": "engines.e.weights: is missing.",
-    "version: 1\nengines: {e: 5}": "engines.e: should be a mapping, not Engine.",
+    "version: 1\nengines: {e: 5}": "engines.e: should be a mapping (lines of `key: value`).",
     "version: 1\nengines: 5": "engines: should be a mapping (lines of `key: value`).",
     "version: 1\nengines: {a b: {weights: w}}": "engines.a b: is no name that can be used here",
     "version: 1\nengines: {e: {weights: no}}": "YAML reads what stands here as true or false. "

@@ -129,6 +129,34 @@ def test_entries_and_engines_come_first(write: Write) -> None:
     assert found["spare"].fallbacks == ("gpt-big-2026-01-01",)
 
 
+@pytest.mark.parametrize("name", ["", "a\r\nb", "x" * 201, "default"])
+def test_names_that_no_card_may_have_are_left_out(name: str, write: Write) -> None:
+    odd = [
+        {**OPENAI["models"][0], "model_id": name, "aliases": []},
+        {**OPENAI["models"][0], "model_id": "fine", "aliases": [name, "good"]},
+    ]
+    found = models(
+        write,
+        cards_of=catalog({**OPENAI, "models": odd}),
+        catalog="auto",
+        providers={"openai": KEY},
+        default="openai/x",
+    )
+    assert list(found) == ["openai/x", "default", "fine", "good"]
+    assert asked(found["default"]) == [("openai", "x")]
+
+
+def test_an_entry_cannot_have_such_a_card_either(write: Write) -> None:
+    odd = {**OPENAI["models"][0], "model_id": "a\nb", "aliases": ["odd"]}
+    with pytest.raises(ConfigError, match="its card has an id that nobody can be asked for"):
+        models(
+            write,
+            cards_of=catalog({**OPENAI, "models": [odd]}),
+            providers={"openai": KEY},
+            models={"m": {"card": "odd"}},
+        )
+
+
 # --- default
 
 
@@ -252,8 +280,9 @@ def test_a_bad_file_of_cards(name: str, text: str, said: str, write: Write) -> N
 
 
 def test_a_file_of_cards_that_is_not_there(write: Write) -> None:
-    with pytest.raises(ConfigError, match="There is no such file"):
+    with pytest.raises(ConfigError, match="There is no such file") as caught:
         loaded(write, cards=["nowhere.json"])
+    assert "embedded model" not in str(caught.value)  # that is about another file
 
 
 async def test_a_changed_file_of_cards_is_a_reload(write: Write) -> None:
