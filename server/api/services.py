@@ -112,11 +112,12 @@ def _fill(model: ResolvedModel, ceilings: Ceilings | None, provider: str | None)
 
 def _prices(config: Config, catalog: Catalog) -> dict[str, Prices]:
     found: dict[str, Prices] = {}
+    aliases: dict[str, Prices] = {}
     for card in catalog.values():
         if card.provider in config.providers and (prices := card_prices(card)) is not None:
-            for name in (card.model_id, *card.aliases):
-                found.setdefault(f"{card.provider}/{name}", prices)
-    return found
+            found[f"{card.provider}/{card.model_id}"] = prices
+            aliases |= dict.fromkeys((f"{card.provider}/{alias}" for alias in card.aliases), prices)
+    return {**aliases, **found}  # an id beats an alias
 
 
 def make_target(
