@@ -20,6 +20,7 @@ _USE: Final = {
     "max_length": "max_tokens",
     "max_tokens_to_sample": "max_tokens",
     "num_predict": "max_tokens",
+    "n_predict": "max_tokens",  # llama.cpp's; there it would win over `max_tokens`
     "min_new_tokens": "min_tokens",
     "min_length": "min_tokens",
     "num_return_sequences": "n",

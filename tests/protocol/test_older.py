@@ -21,6 +21,7 @@ TAKEN = [Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS]
         ("max_length", Surface.COMPLETIONS, "use `max_tokens`."),
         ("max_tokens_to_sample", Surface.CHAT, "use `max_tokens`."),
         ("num_predict", Surface.CHAT, "use `max_tokens`."),
+        ("n_predict", Surface.COMPLETIONS, "use `max_tokens`."),
         ("do_sample", Surface.CHAT, "use `temperature`; 0 always takes the likeliest token."),
         ("num_return_sequences", Surface.CHAT, "use `n`."),
         ("stop_sequences", Surface.CHAT, "use `stop`."),
