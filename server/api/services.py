@@ -200,11 +200,13 @@ class Services:
         return self.metrics.model(name if model is None or model.listed else model.name)
 
     def visible(self, key: KeyInfo) -> list[str]:
-        """Names of the models this key may use, in the config's order."""
+        """Names of the models this key may use, in the config's order; a catalog's alias only if
+        the key may not use what it stands for by its own name."""
         return [
             name
             for name, model in self.state.models.items()
-            if model.listed and (key.allows(name) or key.allows(model.name))
+            if (key.allows(model.name) and model.listed)
+            or (key.allows(name) and (model.listed or not key.allows(model.name)))
         ]
 
     def _unknown(self, name: str, key: KeyInfo) -> ModelNotFound:

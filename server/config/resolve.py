@@ -134,7 +134,8 @@ def _add_aliases(config: Config, found: dict[str, ResolvedModel], catalog: Catal
     if own not in found:  # provider/any-upstream-id
         target = provider_target(config, own, catalog)
         assert target is not None
-        found[own] = ResolvedModel(own, (target,))
+        card = cards.at_provider(catalog, target.provider or "", target.model or "")
+        found[own] = ResolvedModel(own, (target,), about=cards.about(card))
     same = found[own]
     found[DEFAULT] = replace(same, alias_of=same.name, offered=False, listed=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from server.config.cards import About, Prices, about
 from server.config.resolve import ResolvedModel, ResolvedTarget, ResolvedTimeouts
 from tests.api.conftest import KEY, Serve, config_of
 from tests.api.test_parameters import MESSAGES, ask, serving
-from tests.fakes.catalog import catalog
+from tests.fakes.catalog import OPENAI, catalog
 from tests.fakes.upstream import ScriptedUpstream, chat_answer
 
 CATALOG = catalog()
@@ -182,3 +183,59 @@ async def test_a_reload_makes_the_list_anew(
         ["up/upstream-m"],
         ["up/upstream-n"],
     ]
+
+
+# --- keys and names
+
+
+async def test_a_key_for_an_alias_of_the_catalog_sees_that_alias(
+    serve: Serve, tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    keys = [
+        {"name": "dated", "key": KEY, "models": ["gpt-big-2026*"]},
+        {"name": "both", "key": KEY[::-1], "models": ["gpt-big*"]},
+    ]
+    server = await serving(
+        serve, tmp_path, {}, upstream, catalog="auto", server={"keys": keys}, default="openai/x"
+    )
+    upstream.default = chat_answer()
+    listed = {}
+    for key in (KEY, KEY[::-1]):
+        headers = {"authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+            listed[key] = [m["id"] for m in (await client.get("/v1/models")).json()["data"]]
+            by_own = await client.post(
+                "/v1/chat/completions", json={"model": "gpt-big", "messages": MESSAGES}
+            )
+            assert by_own.status_code == (403 if key == KEY else 200)
+    assert listed == {KEY: ["gpt-big-2026-01-01"], KEY[::-1]: ["gpt-big"]}
+
+
+async def test_a_default_at_a_provider_has_its_card(
+    serve: Serve, tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    server = await serving(serve, tmp_path, {}, upstream, default="openai/gpt-big")
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        found = (await client.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in found] == ["openai/gpt-big", "default"]
+    assert [model["roundhouse"]["card"] for model in found] == ["gpt-big", "gpt-big"]
+
+
+async def test_an_id_beats_an_alias_in_what_a_provider_route_costs(
+    serve: Serve, tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    first = {
+        "model_id": "other",
+        "name": "Other",
+        "type": "chat",
+        "aliases": ["gpt-big"],
+        "cost": {"input": 1000.0, "output": 1000.0},
+    }
+    own = {**OPENAI, "models": [first]}
+    (tmp_path / "first.json").write_text(json.dumps(own))
+    server = await serving(
+        serve, tmp_path, {}, upstream, cards=["first.json", "openai.json", "hub.json"]
+    )
+    upstream.default = chat_answer()
+    answer = await ask(server, model="openai/gpt-big", messages=MESSAGES)
+    assert 0 < float(answer.headers["x-roundhouse-cost-usd"]) < 0.001
