@@ -71,7 +71,9 @@ class Catalog(Mapping[str, ModelInfo]):
     def _near(self, name: str) -> tuple[str, ...]:
         """Those that have all of its words, or without any those that are spelt like it."""
         last = self.find(name.rpartition("/")[2])
-        found = [last] if last is not None else search(self, name, 3, names_only=True)
+        found = [last] if last is not None else []
+        if not found and len(name) > 1:  # one letter is a word of many names
+            found = search(self, name, 3, names_only=True)
         if not found:
             near = get_close_matches(name.strip().lower(), self._names, n=6, cutoff=0.6)
             found = [self._names[match] for match in near]
