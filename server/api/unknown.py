@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import heapq
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from server.config.cards import SERVED
@@ -15,6 +17,9 @@ from server.registry.catalog import Catalog
 
 #: Longer names are no model's, and comparing takes its time.
 _LONGEST: Final = 200
+#: Comparing a name takes some 20 µs, and a synced catalog may have thousands.
+_COMPARED: Final = 256
+_PART: Final = re.compile(r"[a-z]+|\d+")
 
 
 def text(
@@ -82,8 +87,16 @@ def near_matches(name: str, known: Iterable[str], most: int = 3) -> list[str]:
         return []
     folded = {k.lower(): k for k in known}
     wanted = name.lower()
-    near = difflib.get_close_matches(wanted, folded, n=most, cutoff=0.55)
+    near = difflib.get_close_matches(wanted, _likeliest(wanted, folded), n=most, cutoff=0.55)
     inside = [
         k for k in folded if k not in near and len(wanted) > 2 and (wanted in k or k in wanted)
     ]
     return [folded[k] for k in [*near, *inside][:most]]
+
+
+def _likeliest(wanted: str, known: Collection[str]) -> Collection[str]:
+    """Those that are worth the comparing: with most parts of the name, if there are too many."""
+    if len(known) <= _COMPARED:
+        return known
+    parts = sorted(set(_PART.findall(wanted)), key=len, reverse=True)[:6]
+    return heapq.nlargest(_COMPARED, known, key=lambda k: sum(part in k for part in parts))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import time
 import tracemalloc
-from typing import cast
+from collections.abc import Collection
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -66,6 +68,24 @@ async def test_a_large_body_holds_up_nobody(
 def test_a_name_of_megabytes_is_like_none() -> None:
     began = time.perf_counter()
     assert unknown.near_matches("ab" * 2**22, ["ab", "m"]) == []
+
+
+def test_of_thousands_of_names_only_the_likeliest_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[int] = []
+    ours = difflib.get_close_matches
+
+    def counted(word: str, known: Collection[str], **how: Any) -> list[str]:
+        compared.append(len(known))
+        return ours(word, known, **how)
+
+    monkeypatch.setattr("difflib.get_close_matches", counted)
+    known = [f"vendor-{n}/model-{n % 7}b-chat" for n in range(9000)]
+    found = unknown.near_matches("qwem/Qwen3-8b", [*known, "Qwen/Qwen3-8B"])
+    assert found[0] == "Qwen/Qwen3-8B"
+    assert unknown.near_matches("gtp", ["gpt", "m"]) == ["gpt"]
+    assert compared == [256, 2]
     assert time.perf_counter() - began < 5
 
 
