@@ -68,6 +68,7 @@ async def test_a_large_body_holds_up_nobody(
 def test_a_name_of_megabytes_is_like_none() -> None:
     began = time.perf_counter()
     assert unknown.near_matches("ab" * 2**22, ["ab", "m"]) == []
+    assert time.perf_counter() - began < 5
 
 
 def test_of_thousands_of_names_only_the_likeliest_are_compared(
@@ -86,7 +87,6 @@ def test_of_thousands_of_names_only_the_likeliest_are_compared(
     assert found[0] == "Qwen/Qwen3-8B"
     assert unknown.near_matches("gtp", ["gpt", "m"]) == ["gpt"]
     assert compared == [256, 2]
-    assert time.perf_counter() - began < 5
 
 
 async def test_counts_of_tokens_beyond_all_bounds(
