@@ -323,6 +323,32 @@ def test_the_home_is_the_configs(run: Run, nowhere: Path, monkeypatch: pytest.Mo
     assert run("models", "list", "--config", "roundhouse.yaml").exit_code == 2
 
 
+CARDS = """
+provider: our
+sources: {us: {title: Notes, url: "https://wiki.example.com", date: "2026-11-21"}}
+models:
+  - {model_id: our-7b, name: Ours, type: chat, access_method: api, description: Ours.}
+  - {model_id: small, name: Mine, type: chat, access_method: api, description: Mine instead.}
+"""
+
+
+def test_the_configs_own_cards_are_there(run: Run, nowhere: Path, small: Path) -> None:
+    overlay(small, {"model_id": "new"})
+    Path("our.yaml").write_text(CARDS, encoding="utf-8")
+    text = "version: 1\ncards: [our.yaml]\nengines: {a: {weights: w}}\n"
+    Path("roundhouse.yaml").write_text(text, encoding="utf-8")
+    listed = run("models", "list").stdout
+    assert {"our-7b", "small", "new*"} <= set(listed.split())  # no overlay brought the first two
+    assert ids(run("models", "list", "--provider", "our")) == ["our-7b", "small"]
+    assert "Mine instead." in run("models", "show", "our/small").stdout
+    assert "our-7b" not in run("models", "list", "--no-overlay").stdout
+    Path("our.yaml").write_text("models: 7\n", encoding="utf-8")
+    result = run("models", "list")
+    assert "our-7b" not in result.stdout
+    assert "new*" in result.stdout  # ROUNDHOUSE_HOME has it
+    assert "The config here has faults, so overlays are read from " in result.stderr
+
+
 # --- the group --------------------------------------------------------------------------------
 
 

@@ -1,9 +1,10 @@
-"""The catalog as the commands see it: what Roundhouse comes with, under the overlays of HOME."""
+"""The catalog as the commands see it, and as the server does: what Roundhouse comes with, under the
+overlays of HOME, under the cards of the config."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,27 +35,37 @@ class Shelf:
         return {card.model_id: found for card in cards if (found := self.overlaid(card))}
 
 
-def home(config: str | None = None) -> Path:
-    """The server's home, as this config or the one here says. Raises ConfigError for `config`;
-    one that is only found and has faults does not count."""
-    if config is None and (named := os.environ.get("ROUNDHOUSE_HOME")):
-        return Path(named).expanduser()
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the config here, or the one named, brings: the server's home, and its files of cards."""
+
+    home: Path
+    cards: Sequence[tuple[Path, bytes]] = ()
+
+
+def own(config: str | None = None) -> Own:
+    """Raises ConfigError for `config`; one that is only found and has faults does not count."""
     from server.cli.models.configured import read_config
     from server.config.load import load_quickstart
     from server.errors import StartError
 
     try:
         found, _ = read_config(config)
-        return (found or load_quickstart()).home
+        if found is None:
+            return Own(load_quickstart().home)
+        files = [found.folder / Path(name).expanduser() for name in found.config.cards]
+        return Own(found.home, [(file, file.read_bytes()) for file in files])
     except (StartError, OSError):
         if config is not None:
             raise
+        named = os.environ.get("ROUNDHOUSE_HOME")
+        where = f"from {named}" if named else "from the default home"
         click.echo(
-            "The config here has faults, so overlays are read from the default home. "
+            f"The config here has faults, so overlays are read {where}, and its cards are not. "
             "`roundhouse check` shows them.",
             err=True,
         )
-        return Path("~/.roundhouse").expanduser()
+        return Own(Path(named or "~/.roundhouse").expanduser())
 
 
 def shelf(overlay: bool = True, config: str | None = None) -> Shelf:
@@ -62,25 +73,29 @@ def shelf(overlay: bool = True, config: str | None = None) -> Shelf:
     checked = builtin()
     if not overlay:
         return Shelf(checked, checked)
-    stack = stacked(checked, home(config) / FOLDER)
+    from server.config.card_files import overlay as laid_over
+
+    mine = own(config)
+    stack = stacked(checked, mine.home / FOLDER)
     for path, error in stack.broken:
         sentence = (
             f"The overlay {path} is left out: {error}. "
             f"`roundhouse models sync {path.stem}` writes it anew."
         )
         click.echo(printable(sentence), err=True)
-    return Shelf(checked, stack.catalog, stack.differences)
+    below, catalog = (laid_over(one, mine.cards) for one in (checked, stack.catalog))
+    return Shelf(below, catalog, stack.differences)
 
 
 def overlay_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Whether and where from overlays are read."""
     command = click.option(
-        "--config", metavar="FILE", help="The config whose home has the overlay of `models sync`."
+        "--config", metavar="FILE", help="The config whose cards and whose home's overlay are read."
     )(command)
     return click.option(
         "--overlay/--no-overlay",
         default=True,
-        help="With what `models sync` has brought (the default), or without.",
+        help="With what `models sync` and the config's `cards` bring (the default), or without.",
     )(command)
 
 
