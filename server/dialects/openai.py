@@ -45,7 +45,7 @@ ENGINE_ONLY: Final = frozenset(
 )
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 #: No answer has so many tokens.
-_MOST: Final = 2**53
+_MOST: Final = 2**32
 _GAVE_UP: Final = ("abort", "error")
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 

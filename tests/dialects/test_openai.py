@@ -139,6 +139,7 @@ def test_which_event_is_usage_only(choices: Any, usage: Any, usage_only: bool) -
         ({"prompt_tokens": 7.0, "completion_tokens": 0}, Usage(7, 0, 0)),
         ({"prompt_tokens": "7", "completion_tokens": -1}, Usage(partly=True)),
         ({"prompt_tokens": 1e300, "completion_tokens": 3}, Usage(0, 3, partly=True)),
+        ({"prompt_tokens": 2**53 - 1, "completion_tokens": 3}, Usage(0, 3, partly=True)),
         ({"prompt_tokens": 7, "completion_tokens": True}, Usage(7, partly=True)),
         ({"prompt_tokens_details": None}, Usage(partly=True)),
         ({"prompt_tokens_details": [1]}, Usage(partly=True)),
