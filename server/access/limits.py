@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-#: A minute's share comes back evenly; rounding must not refuse what its own estimate promised.
-_ROUNDING: Final = 1e-6
+#: A minute's share comes back evenly, and seconds of a machine that is long up are coarse numbers:
+#: rounding must not refuse what `retry_after` promised. A part of a token or request.
+_ROUNDING: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)

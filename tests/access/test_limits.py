@@ -106,6 +106,19 @@ def test_a_lease_ends_once() -> None:
     assert (limiter.in_flight("a"), limiter.settled, limiter.released) == (0, 100, 0)
 
 
+@given(st.floats(0, 1e7), st.integers(1, 10**7), st.integers(1, 10**4), st.integers(0, 10**7))
+def test_who_waits_as_told_is_let_in(now: float, tpm: int, rpm: int, tokens: int) -> None:
+    """On a machine that is up for a year, too, where seconds are coarser than a token's time."""
+    limiter, limits = Limiter(), KeyLimits(rpm=rpm, tpm=tpm)
+    tokens = 1 + tokens % tpm
+    for _ in range(20):
+        answer = limiter.admit("a", limits, tokens, now)
+        if isinstance(answer, Refusal):
+            assert answer.retry_after is not None
+            now += answer.retry_after
+            let_in(limiter.admit("a", limits, tokens, now))
+
+
 def test_more_than_a_minute_holds_never_fits() -> None:
     limiter, limits = Limiter(), KeyLimits(tpm=600)
     refusal = refused(limiter.admit("a", limits, 601, 0.0))
