@@ -155,10 +155,22 @@ def test_weights_are_kept_as_well_as_the_memory_allows(
     assert any(format_ in caveat for caveat in found.but) == (format_ != "bf16")
 
 
-def test_weights_that_are_quantised_already_are_taken_as_they_are() -> None:
-    cards = catalog({"model_id": "m-8b-FP8", **OPEN})
+@pytest.mark.parametrize(
+    ("model_id", "architecture", "fits"),
+    [
+        ("m-8b-FP8", "m", "fits: 10.0 of 24 GiB as 8-bit"),
+        ("m-8b", "deepseek_v3", "fits: 10.0 of 24 GiB as 8-bit"),
+        ("m-8b", "gpt_oss", "fits: 5.9 of 24 GiB as 4-bit"),
+    ],
+)
+def test_weights_that_are_quantised_already_are_taken_as_they_are(
+    model_id: str, architecture: str, fits: str
+) -> None:
+    specs = {**OPEN["specs"], "architecture": architecture}
+    cards = catalog({"model_id": model_id, **OPEN, "specs": specs})
     (found,) = recommend("chat", Constraints(memory_bytes=24 * GIB), cards)
-    assert "fits: 10.0 of 24 GiB as 8-bit" in found.because
+    assert fits in found.because
+    assert found.but == ()  # nobody has to look for other weights
 
 
 def test_long_windows_need_more_memory() -> None:

@@ -25,6 +25,9 @@ STORED: Final = {
     "mxfp4": "4-bit",
     "nvfp4": "4-bit",
 }
+#: Architectures whose makers publish the weights so, and not as bf16: OpenAI gives gpt-oss in MXFP4
+#: (README of openai/gpt-oss), DeepSeek V3 and R1 in FP8 (README_WEIGHTS.md of DeepSeek-V3).
+BORN: Final = {"gpt_oss": "4-bit", "deepseek_v3": "8-bit", "deepseek_v32": "8-bit"}
 #: For the cache of one or two conversations, and what computing needs: a share, and a fixed part.
 ALLOWANCE: Final = 0.15
 FIXED: Final = 1 * GIB
@@ -51,15 +54,20 @@ def need(card: ModelInfo, form: str) -> int | None:
     return int(weights * (1 + ALLOWANCE)) + FIXED
 
 
+def stored(card: ModelInfo) -> str:
+    """The format that its weights come in."""
+    words = card.model_id.lower().replace("_", "-").split("-")
+    born = BORN.get(card.specs.architecture or "", next(iter(FORMATS)))
+    return next((STORED[word] for word in words if word in STORED), born)
+
+
 def fit(card: ModelInfo, available: int, *, quantised: bool = True) -> Fit | None:
     """The best format in which it fits; None when it does in none, or has no weights. Without
     `quantised` only the first format counts."""
     if not card.local:
         return None
     formats = list(FORMATS)
-    words = card.model_id.lower().replace("_", "-").split("-")
-    stored = next((STORED[word] for word in words if word in STORED), formats[0])
-    for form in formats[formats.index(stored) :] if quantised else formats[:1]:
+    for form in formats[formats.index(stored(card)) :] if quantised else formats[:1]:
         needed = need(card, form)
         if needed is not None and needed <= available:
             return Fit(needed, available, form)

@@ -8,7 +8,7 @@ from typing import Final
 from server.registry.cards import AccessMethod, LicenceKind, ModelInfo, Status
 from server.registry.recommend.constraints import Constraints, blended
 from server.registry.recommend.generation import Newest
-from server.registry.recommend.memory import Fit
+from server.registry.recommend.memory import Fit, stored
 from server.registry.recommend.profiles import Profile
 from server.registry.recommend.ranking import by_invitation, preview, specialist
 
@@ -69,7 +69,7 @@ def but(
     yield from _terms(card, here)
     if not card.local and blended(card) is None and not card.cost.other:
         yield "its price is not known"
-    if fits is not None and fits.format != "bf16":
+    if fits is not None and fits.format not in ("bf16", stored(card)):
         yield f"only as {fits.format}: look for quantised weights, or let the engine quantise"
     if fits is not None and (demands.context or 0) > _ROOMY:
         yield f"the cache of {demands.context:,} tokens needs more memory than that"
