@@ -330,3 +330,9 @@ def test_active_parameters_in_the_name_and_of_large_models_that_do_not_tell() ->
         "silent",
         "told-A10B",
     ]
+
+
+def test_what_costs_nothing_is_called_free() -> None:
+    cards = catalog({"model_id": "mini-1", "cost": {"input": 0, "output": 0}})
+    (found,) = recommend("chat", Constraints(max_price=0), cards)
+    assert "free of charge" in found.because

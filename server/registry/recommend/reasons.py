@@ -88,7 +88,9 @@ def _window(card: ModelInfo, profile: Profile, demands: Constraints) -> Iterator
 
 def _price(card: ModelInfo) -> Iterator[str]:
     cost = card.cost
-    if cost.input is not None and cost.output is not None:
+    if cost.input == 0 and not cost.output:
+        yield "free of charge"
+    elif cost.input is not None and cost.output is not None:
         yield f"{dollars(cost.input)} in / {dollars(cost.output)} out per million"
     elif cost.input is not None:
         yield f"{dollars(cost.input)} per million"
