@@ -187,7 +187,7 @@ class Breaker:
         self._serial = 0
         self._under_way = 0
         self._probe: int | None = None
-        #: Tickets below are of attempts begun before the last trip, or before the last rest: what
+        #: Tickets below are of attempts begun before the last probe, or before the last rest: what
         #: became of them is no news.
         self._first = 0
         self._rested = 0
@@ -330,7 +330,6 @@ class Breaker:
         self._level += 1
         self._why = why
         self._open_until = now + length
-        self._first = self._serial + 1
 
     def _recover(self, now: float) -> None:
         self._probe = self._open_until = None

@@ -274,3 +274,7 @@ def test_on_the_ramp_the_rate_counts_from_the_first() -> None:
 def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="contradict"):
         BreakerSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_one_failure_may_be_enough() -> None:
+    assert Scene(replace(DEFAULT, volume=1, rate=1.0)).attempt("reset")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -130,10 +131,22 @@ class Breakers(RuleBasedStateMachine):
         self.end(self.model.under_way[index % len(self.model.under_way)], outcome, after)
 
     @precondition(lambda self: self.model.under_way)
-    @rule(outcome=st.sampled_from(["ok", "reset", "client_gone"]))
+    @rule(outcome=st.sampled_from(["ok", "reset", "http_429", "client_gone"]))
     def all_end(self, outcome: str) -> None:
         for attempt in list(self.model.under_way):
             self.end(attempt, outcome, None)
+
+    @precondition(lambda self: not self.model.tripped and self.now >= self.model.rest_until)
+    @rule(recovers=st.booleans())
+    def it_trips_with_attempts_under_way(self, recovers: bool) -> None:
+        self.attempts_begin(0.0, False, 3)
+        while not self.model.tripped:
+            self.attempts_begin(0.0, False, 1)
+            self.end(self.model.under_way[-1], "reset", None)
+        if recovers:
+            self.now += self.breaker.wait(self.now) + HAIR
+            self.attempts_begin(0.0, False, 1)
+            self.end(self.model.under_way[-1], "ok", None)
 
     @rule()
     def it_heals(self) -> None:
@@ -235,3 +248,4 @@ class Breakers(RuleBasedStateMachine):
 
 
 TestBreakers = Breakers.TestCase
+TestBreakers.settings = settings(max_examples=150, stateful_step_count=60)
