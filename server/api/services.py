@@ -63,7 +63,7 @@ def build_state(loaded: Loaded, engines: Engines) -> State:
         if model.name in seen:
             return []
         seen.add(model.name)
-        found = own(name)
+        found = list(own(name))  # which is shared with the model's aliases
         for fallback in model.fallbacks:
             found += chain(fallback, seen)
         return found
