@@ -8,11 +8,15 @@ from typing import Protocol
 from server.access.keys import KeyInfo, Keyring
 from server.api import unknown
 from server.api.intake import BodyBudget
-from server.config.cards import Prices, card_prices
-from server.config.links import ResolvedModel, ResolvedTarget, provider_target, resolve_models
+from server.config.cards import DEFAULT, Prices, card_prices
 from server.config.load import Loaded
 from server.config.providers_table import account
-from server.config.resolve import DEFAULT
+from server.config.resolve import (
+    ResolvedModel,
+    ResolvedTarget,
+    provider_target,
+    resolve_models,
+)
 from server.config.schema import Config, Timeouts
 from server.dialects.openai import ENGINE_ONLY
 from server.engines.supervisor import Supervisor

@@ -37,7 +37,7 @@ def summary(loaded: Loaded) -> None:
     """Listeners, models and what they stand on."""
     from server.cli.greeting import catalog, own, rows
     from server.cli.show import show
-    from server.config.links import resolve_models
+    from server.config.resolve import resolve_models
 
     config = loaded.config
     server = config.server

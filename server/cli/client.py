@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from server.config import load
-from server.config.links import ResolvedModel, resolve_models
 from server.config.listeners import is_loopback, split
+from server.config.resolve import ResolvedModel, resolve_models
 from server.errors import StartError
 
 PUBLIC: Final = "http://127.0.0.1:8000"

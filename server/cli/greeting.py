@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from server.config.links import ResolvedModel
+from server.config.resolve import ResolvedModel
 from server.engines.state import EngineState, EngineView
 
 

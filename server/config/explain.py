@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from server.config.parts import MODEL_NAME, NAME
 from server.config.places import SECRETS, Path, Places, Problem, dotted
 from server.config.providers_table import LATER
-from server.config.schema import MODEL_NAME, NAME, Config
+from server.config.schema import Config
 
 _PATTERNS: Final = {
     NAME: "may hold letters, digits, '.', '_' and '-', begins with a letter or a digit, and has at "

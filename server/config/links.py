@@ -14,9 +14,6 @@ from server.config.explain import near
 from server.config.model_checks import missing
 from server.config.places import Path, Places, Problem
 from server.config.providers_table import LATER, ROWS
-from server.config.resolve import ResolvedModel as ResolvedModel
-from server.config.resolve import ResolvedTarget as ResolvedTarget
-from server.config.resolve import ResolvedTimeouts as ResolvedTimeouts
 from server.config.resolve import provider_target as provider_target
 from server.config.resolve import resolve_models as resolve_models
 from server.config.schema import Config, Provider
@@ -52,8 +49,7 @@ def advice(config: Config, places: Places, catalog: Catalog) -> list[str]:
         for pattern in key.models:
             route = provider_target(config, pattern) is not None
             if not pattern.endswith("*") and pattern not in known and not route:
-                place = places.of(("server", "keys", at, "models"))
-                where = f"{place.source}:{place.line}" if place.line else place.source
+                where = places.of(("server", "keys", at, "models"))
                 found.append(f"{where}: key `{key.name}`: there is no model `{pattern}`.")
     for name, provider in config.providers.items():
         url = urlsplit(provider.base_url or "")

@@ -228,23 +228,24 @@ def _assemble(
         _add_providers(tree, variables)
     _add_provider_keys(tree, places, variables)
 
+    home = (folder / _home(tree)).absolute()
+    synced = overlay.stacked(given.catalog, home / overlay.FOLDER)
     card_data = _card_files(tree, folder)
-    synced = overlay.stacked(given.catalog, folder / _home(tree) / overlay.FOLDER)
     catalog = card_files.overlay(synced.catalog, card_data)
+    card_data += synced.files
     sources += [str(path) for path, _ in card_data]
     config = _validate(tree, places, faults, catalog)
-    card_data += [(path, _read(path, str(path))) for path in synced.files]
     parts = [data, repr(sorted(beside.items())).encode(), keys_data, *(d for _, d in card_data)]
     watched = (file, env_file if file else None, keys_file, *(path for path, _ in card_data))
     return Loaded(
         config=config,
         path=file,
         folder=folder.absolute(),
-        home=(folder / _home(tree)).absolute(),
+        home=home,
         digest=hashlib.sha256(b"\0".join(parts)).hexdigest(),
         sources=tuple(sources),
         files=tuple(path for path in watched if path is not None),
-        advice=(*links.advice(config, places, catalog), *map(_left_out, synced.broken)),
+        advice=(*links.advice(config, places, catalog), *synced.left_out),
         catalog=catalog,
         _again=again,
     )
@@ -374,11 +375,6 @@ def _card_files(tree: dict[str, Any], folder: FilePath) -> list[tuple[FilePath, 
     named = tree.get("cards")
     paths = [folder / FilePath(one).expanduser() for one in named or () if isinstance(one, str)]
     return [(path, _read(path, str(path))) for path in paths] if isinstance(named, list) else []
-
-
-def _left_out(broken: tuple[FilePath, str]) -> str:
-    path, error = broken
-    return f"{path} is left out: {error}. `roundhouse models sync {path.stem}` writes it anew."
 
 
 def _home(tree: dict[str, Any]) -> FilePath:

@@ -9,10 +9,10 @@ from server.config.explain import near
 from server.config.model import Model, Target
 from server.config.places import Path, Places, Problem
 from server.config.providers_table import ROWS
-from server.config.resolve import DEFAULT, loose_engines, provider_of
+from server.config.resolve import loose_engines, provider_of
 from server.config.schema import Config
 from server.registry.cards import AccessMethod, ModelInfo, Status
-from server.registry.catalog import Catalog, UnknownModel
+from server.registry.catalog import Catalog
 
 
 def check(config: Config, places: Places, catalog: Catalog) -> Iterator[Problem]:
@@ -106,12 +106,8 @@ def _no_targets(
 
 
 def _near_cards(catalog: Catalog, name: str) -> str | None:
-    try:
-        catalog.info(name)
-    except UnknownModel as error:
-        if error.near:
-            return "Did you mean " + " or ".join(f"`{one}`" for one in error.near) + "?"
-    return None
+    near_it = catalog.near(name)
+    return "Did you mean " + " or ".join(f"`{one}`" for one in near_it) + "?" if near_it else None
 
 
 def _no_model(config: Config, name: str, names: list[str]) -> tuple[str, str]:
@@ -128,9 +124,9 @@ def _default(
     config: Config, places: Places, own: list[str], extra: set[str], catalog: Catalog
 ) -> Iterator[Problem]:
     name = config.default
-    if name is None or (name == DEFAULT and DEFAULT in own):
+    if name is None or (name == cards.DEFAULT and cards.DEFAULT in own):
         return
-    if DEFAULT in own:
+    if cards.DEFAULT in own:
         yield places.error(
             ("default",),
             "a model or an engine is named `default`, too.",
@@ -175,8 +171,7 @@ def _cycles(edges: Mapping[str, list[tuple[str, Path]]], places: Places) -> Iter
 def advice(config: Config, places: Places, catalog: Catalog) -> Iterator[str]:
     """One sentence for each target whose provider stops, or has stopped, to answer for it."""
     if config.catalog == "auto" and not any(cards.offered(config, catalog)):
-        place = places.of(("catalog",))
-        where = f"{place.source}:{place.line}" if place.line else place.source
+        where = places.of(("catalog",))
         yield f"{where}: `catalog: auto` adds nothing: there is no key of a provider with cards."
     for name, model in config.models.items():
         if model.alias is not None:
@@ -186,8 +181,7 @@ def advice(config: Config, places: Places, catalog: Catalog) -> Iterator[str]:
                 continue
             card = cards.at_provider(catalog, target.provider, target.model)
             if card is not None and card.status is not Status.CURRENT:
-                place = places.of(("models", name))
-                where = f"{place.source}:{place.line}" if place.line else place.source
+                where = places.of(("models", name))
                 yield f"{where}: model `{name}`: {outlook(card, catalog)}"
 
 

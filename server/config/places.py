@@ -22,6 +22,9 @@ class Place:
     source: str
     line: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
 
 @dataclass(slots=True)
 class Places:

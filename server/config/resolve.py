@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from server.config import cards
-from server.config.cards import DEFAULT as DEFAULT
-from server.config.cards import About, Prices
-from server.config.model import plain
-from server.config.schema import MODEL_NAME, Config, Target, TargetTimeouts
+from server.config.cards import DEFAULT, About, Prices
+from server.config.model import Target, plain
+from server.config.parts import MODEL_NAME, TargetTimeouts
+from server.config.schema import Config
 from server.registry.cards import ModelInfo
 from server.registry.catalog import Catalog, builtin
 

@@ -11,13 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator
 
-from server.config.model import Model as Model
-from server.config.model import Target as Target
-from server.config.parts import MODEL_NAME as MODEL_NAME
-from server.config.parts import NAME as NAME
-from server.config.parts import ModelName, Name, Strict
-from server.config.parts import Scalar as Scalar
-from server.config.parts import TargetTimeouts as TargetTimeouts
+from server.config.model import Model
+from server.config.parts import NAME, ModelName, Name, Scalar, Strict, TargetTimeouts
 from server.config.units import Duration, Size
 
 

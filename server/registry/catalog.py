@@ -65,11 +65,13 @@ class Catalog(Mapping[str, ModelInfo]):
         """As `find`. Raises UnknownModel."""
         card = self.find(name)
         if card is None:
-            raise UnknownModel(name, self._near(name[:_LONGEST]))
+            raise UnknownModel(name, self.near(name))
         return card
 
-    def _near(self, name: str) -> tuple[str, ...]:
-        """Those that have all of its words, or without any those that are spelt like it."""
+    def near(self, name: str) -> tuple[str, ...]:
+        """Ids that an unknown name may have meant, the likeliest first: those that have all of its
+        words, or without any those that are spelt like it."""
+        name = name[:_LONGEST]
         last = self.find(name.rpartition("/")[2])
         found = [last] if last is not None else []
         if not found and len(name) > 1:  # one letter is a word of many names

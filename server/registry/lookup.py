@@ -11,18 +11,6 @@ from server.registry.cards import ModelInfo, ModelType
 from server.registry.catalog import builtin
 from server.registry.searching import search
 
-__all__ = [
-    "export_to_dict",
-    "get_free_models",
-    "get_local_models",
-    "get_model_info",
-    "list_models_by_provider",
-    "list_models_by_type",
-    "search",
-    "search_models",
-    "to_dict",
-]
-
 
 def get_model_info(name: str) -> ModelInfo:
     """The card of a model, by its id, an alias, `provider/id` or the last part of its id, in any

@@ -99,13 +99,18 @@ class Overlay:
 
 def read(path: Path) -> Overlay:
     """Raises CardError, OSError."""
+    return _parsed(path.read_bytes(), path.name)[0]
+
+
+def _parsed(data: bytes, name: str) -> tuple[Overlay, list[ModelInfo]]:
+    """An overlay's file, and its cards. Raises CardError."""
     try:
-        raw = msgspec.json.decode(path.read_bytes())
+        raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CardError(f"{path.name}: no JSON") from None
+        raise CardError(f"{name}: no JSON") from None
     accepted = raw.pop("accepted", []) if isinstance(raw, dict) else []
-    cards = parse(raw, path.name)
-    strange = f"{path.name}: it was not written by `roundhouse models sync`"
+    cards = parse(raw, name)
+    strange = f"{name}: it was not written by `roundhouse models sync`"
     try:
         source = msgspec.convert(raw["sources"]["list"], Source)
         kept = msgspec.convert(accepted, list[Accepted])
@@ -114,18 +119,18 @@ def read(path: Path) -> Overlay:
     overlay = Overlay(raw["provider"], source, raw["models"], kept)
     if overlay.cards() != cards:
         raise CardError(strange)
-    return overlay
+    return overlay, cards
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A catalog with all overlays of a folder laid over it. `files`: those that were read;
-    `broken`: those that were left out, and why."""
+    """A catalog with all overlays of a folder laid over it. `files`: those that were read, and
+    what they held; `left_out`: a sentence for each that is broken."""
 
     catalog: Catalog
     differences: list[Difference] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    broken: list[tuple[Path, str]] = field(default_factory=list)
+    files: list[tuple[Path, bytes]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def stacked(below: Catalog, folder: Path) -> Stack:
@@ -135,12 +140,17 @@ def stacked(below: Catalog, folder: Path) -> Stack:
     stack = Stack(below)
     for path in sorted(folder.glob("*.json")):
         try:
-            found = read(path)
-            cards += found.cards()
-            accepted += found.accepted
-            stack.files.append(path)
+            data = path.read_bytes()
+            found, theirs = _parsed(data, path.name)
         except (CardError, OSError) as error:
-            stack.broken.append((path, str(error)))
+            stack.left_out.append(
+                f"The overlay {path} is left out: {error}. "
+                f"`roundhouse models sync {path.stem}` writes it anew."
+            )
+            continue
+        cards += theirs
+        accepted += found.accepted
+        stack.files.append((path, data))
     if not cards:
         return stack
     catalog, differences = with_overlay(below, cards, accepted)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from server.registry.cards import ModelInfo, ModelType, Status
+from server.registry.words import BY_WORD
 
 _WORD: Final = re.compile(r"[a-z]+|\d+(?:\.\d+)*")
 _PLUS: Final = re.compile(r"(?<=[a-z])\+")
@@ -112,8 +113,6 @@ def _match(word: str, known: Sequence[str]) -> float:
 
 def _meant(word: str, card: ModelInfo) -> float:
     """For a word that stands for a task: `cheap`, `rag`."""
-    from server.registry.recommend.words import BY_WORD
-
     return 2.0 if BY_WORD.get(word) in card.recommended else 0.0
 
 

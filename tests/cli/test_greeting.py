@@ -5,7 +5,7 @@ import shlex
 
 from server.cli import greeting
 from server.cli.greeting import Urls
-from server.config.links import ResolvedModel, ResolvedTarget, ResolvedTimeouts
+from server.config.resolve import ResolvedModel, ResolvedTarget, ResolvedTimeouts
 from server.engines.state import EngineState, EngineView
 
 TIMES = ResolvedTimeouts(1, 1, 1)

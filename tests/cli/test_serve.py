@@ -12,8 +12,8 @@ from click.testing import Result
 from server.cli.options import SETTINGS
 from server.cli.serve import Greeter, serve
 from server.config import load
-from server.config.links import resolve_models
 from server.config.load import Loaded
+from server.config.resolve import resolve_models
 from server.config.variables import BY_PATH
 from server.engines.state import EngineState, EngineView
 from server.errors import BindError

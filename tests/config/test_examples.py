@@ -11,9 +11,9 @@ import yaml
 
 from server.config import reference
 from server.config.explain import model_at
-from server.config.links import resolve_models
 from server.config.load import QUICKSTART, load
 from server.config.providers_table import ROWS
+from server.config.resolve import resolve_models
 from server.config.variables import TWINS
 
 VARIABLES = {

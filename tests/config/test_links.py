@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from server.config.links import (
+from server.config.load import Loaded
+from server.config.providers_table import LATER, ROWS, Account, account
+from server.config.resolve import (
     ResolvedModel,
     ResolvedTarget,
     ResolvedTimeouts,
     provider_target,
     resolve_models,
 )
-from server.config.load import Loaded
-from server.config.providers_table import LATER, ROWS, Account, account
 from server.config.schema import Provider
 
 Good = Callable[..., Loaded]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server.config.links import resolve_models
 from server.config.load import Loaded, find, from_models, load, load_quickstart
 from server.config.places import ConfigErrors, refuse
+from server.config.resolve import resolve_models
 from server.errors import ConfigError
 
 Good = Callable[..., Loaded]

@@ -54,6 +54,7 @@ def test_a_synced_id_is_usable_and_watched(home: Path, loaded: Callable[[], Load
     model = resolve_models(found.config, found.catalog)["gpt-new"]
     assert [(target.provider, target.model) for target in model.targets] == [("openai", "gpt-new")]
     assert file in found.files
+    assert str(file) in found.sources
     assert found.digest != before.digest
 
 

@@ -20,7 +20,7 @@ from server.registry import (
     list_models_by_type,
     search_models,
 )
-from server.registry.lookup import search
+from server.registry.searching import search
 from tests.registry.cards import catalog_of
 
 

@@ -95,11 +95,11 @@ def search(
     query: Sequence[str], limit: int, overlay: bool, config: str | None, as_json: bool
 ) -> None:
     """Search the registry by words: of ids, names, makers, types, tasks and descriptions."""
-    from server.registry import lookup
+    from server.registry import searching
 
     known = shelf(overlay, config)
     words = " ".join(query)
-    found = lookup.search(known.catalog, words, limit)
+    found = searching.search(known.catalog, words, limit)
     if found:
         _print(known, found, as_json, "")
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from server.config.links import ResolvedModel
+    from server.config.resolve import ResolvedModel
 
 
 def show_running(base_url: str | None, api_key: str | None, as_json: bool) -> None:

@@ -77,11 +77,7 @@ def shelf(overlay: bool = True, config: str | None = None) -> Shelf:
 
     mine = own(config)
     stack = stacked(checked, mine.home / FOLDER)
-    for path, error in stack.broken:
-        sentence = (
-            f"The overlay {path} is left out: {error}. "
-            f"`roundhouse models sync {path.stem}` writes it anew."
-        )
+    for sentence in stack.left_out:
         click.echo(printable(sentence), err=True)
     below, catalog = (laid_over(one, mine.cards) for one in (checked, stack.catalog))
     return Shelf(below, catalog, stack.differences)

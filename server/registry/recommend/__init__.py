@@ -30,8 +30,8 @@ from server.registry.recommend.generation import Newest
 from server.registry.recommend.profiles import ENOUGH, PROFILES, VARIETY
 from server.registry.recommend.ranking import candidate, parts, score
 from server.registry.recommend.reasons import because, but
-from server.registry.recommend.words import task_of
 from server.registry.tasks import TASKS
+from server.registry.words import task_of
 
 __all__ = [
     "ABILITIES",
