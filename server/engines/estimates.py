@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
+
+from server.files import write_whole
 
 KEPT = 5
 ENTRIES = 200
@@ -47,15 +48,7 @@ class Estimates:
 
 def write(path: Path, seconds: Mapping[str, list[float]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"version": 1, "starts": dict(seconds)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps({"version": 1, "starts": dict(seconds)}))
 
 
 def _read(path: Path) -> dict[str, list[float]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ import click
 from server.cli.models.card import text_of
 from server.cli.models.values import FiniteRange
 from server.cli.options import json_option
+from server.files import write_whole
 from server.registry.cards import AccessMethod, Source, Status
 from server.registry.catalog import CardError, Catalog, builtin
 from server.registry.overlay import FOLDER, Difference, Overlay, matches, read, with_overlay
@@ -224,14 +223,7 @@ def write(found: Found) -> None:
     home = found.path.parent.parent
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     found.path.parent.mkdir(exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".new", dir=found.path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(found.overlay.text())
-        Path(name).replace(found.path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(found.path, found.overlay.text())
 
 
 # --- telling ----------------------------------------------------------------------------------
