@@ -163,7 +163,7 @@ Examples:
   roundhouse bench guide                              8 at a time, for 30 s
   roundhouse bench guide --concurrency 1,8,64 --requests 200
   roundhouse bench guide --rate 2 --duration 1m --goodput ttft:500ms,tpot:50ms
-  roundhouse bench gpt-4o-mini --base-url https://llm.example.com --prompts mine.jsonl
+  roundhouse bench gpt-6-luna --base-url https://llm.example.com --prompts mine.jsonl
 
 \b
 Exit codes: 0 done, 1 more than 1 % of a step's requests failed, 2 wrong usage,

@@ -33,7 +33,7 @@ Examples:
   roundhouse chat                        the server's first model
   roundhouse chat guide --system "Answer in one sentence."
   echo "What is a fallback?" | roundhouse chat guide
-  roundhouse chat --base-url https://llm.example.com gpt-4o-mini"""
+  roundhouse chat --base-url https://llm.example.com gpt-6-luna"""
 )
 @click.argument("model", required=False)
 @chat_options
