@@ -1,4 +1,5 @@
-"""Small questions to an engine over its Unix socket: is it well, is it moving, its metrics."""
+"""Small questions to an engine, over its Unix socket or to a replica elsewhere: is it well, is it
+moving, its metrics."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import enum
 import errno
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -26,16 +28,28 @@ class Health(enum.Enum):
 
 
 class Control:
-    """HTTP to one engine. Every call has a deadline of its own and raises nothing but OSError."""
+    """HTTP to one engine. Every call has a deadline of its own and raises nothing but OSError.
 
-    def __init__(self, socket: str) -> None:
+    With a socket, `url` is only what the engine is told; without, it is where it listens. `tls` is
+    for https.
+    """
+
+    def __init__(
+        self,
+        socket: str | None,
+        *,
+        url: str = "http://engine",
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext = _NO_TLS,
+    ) -> None:
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
                 uds=socket,
-                verify=_NO_TLS,
+                verify=tls,
                 limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
             ),
-            base_url="http://engine",
+            base_url=url,
+            headers=headers,
             trust_env=False,
         )
 
@@ -96,7 +110,9 @@ def _errno(exc: BaseException | None) -> int | None:
     while exc is not None:
         if isinstance(exc, OSError) and exc.errno is not None:
             return exc.errno
-        exc = exc.__cause__ or exc.__context__
+        # A name with several addresses: each of them failed.
+        first = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else None
+        exc = first or exc.__cause__ or exc.__context__
     return None
 
 

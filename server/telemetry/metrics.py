@@ -100,8 +100,22 @@ class Metrics:
             Counter,
             "roundhouse_shed",
             "Requests refused to protect the server: bodies, connections, engine_queue, "
-            "slow_client, slow_body, draining.",
+            "slow_client, slow_body, draining; server_queue, model_queue, target_queue, "
+            "queue_timeout; by a limit of the key: key_requests, key_tokens, key_in_flight.",
             ("reason",),
+        )
+        self.queue_depth = self._add(
+            Gauge,
+            "roundhouse_queue_depth",
+            "Requests that wait for a free place of the server, a model or a target.",
+            ("kind", "name"),
+        )
+        self.queue_wait = self._add(
+            Histogram,
+            "roundhouse_queue_wait_seconds",
+            "How long requests waited that got a place; 0 without waiting.",
+            ("kind",),
+            buckets=_REQUEST,
         )
         self.engine_state = self._add(
             Gauge,
@@ -134,6 +148,20 @@ class Metrics:
             "roundhouse_engine_waiting_requests",
             "Requests waiting for the engine to be ready.",
             ("engine",),
+        )
+        self.replicas = self._add(
+            Gauge,
+            "roundhouse_replicas",
+            "Replicas of an external engine: well, and so sent requests, or ill, which those are "
+            "too that no check has found well yet.",
+            ("engine", "state"),
+        )
+        self.replica_changes = self._add(
+            Counter,
+            "roundhouse_replica_changes",
+            "Changes of an external engine's replicas: added and removed, by the config or by DNS; "
+            "lost and returned, by their health checks.",
+            ("engine", "change"),
         )
         self.config_reloads = self._add(
             Counter,
