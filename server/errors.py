@@ -14,6 +14,7 @@
     │   ├── ModelNotFound       404  names near matches
     │   ├── RouteNotFound       404
     │   └── MethodNotAllowed    405
+    ├── RateLimited             429  a limit of the client's key: carries x-ratelimit-*
     ├── UnavailableError        503  ours, and temporary: carries Retry-After
     │   ├── EngineNotReady      503  loading, restarting, stopped or failed
     │   ├── Overloaded          503  a queue or a budget of ours is full
@@ -40,6 +41,7 @@ somebody else's exception. Details for operators go into `detail`, which only th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -154,6 +156,30 @@ class MethodNotAllowed(RequestError):
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), "allow": ", ".join(self.allow)}
+
+
+class RateLimited(RoundhouseError):
+    """A limit of the key. `standings` are its x-ratelimit headers. Without `retry_after` waiting is
+    of no use, and the SDKs are told so: they would try a 429 again."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        standings: Mapping[str, str],
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.standings = standings
+
+    def headers(self) -> dict[str, str]:
+        final = {"x-should-retry": "false"} if self.retry_after is None else {}
+        return {**super().headers(), **self.standings, **final}
 
 
 # --- ours, and temporary ----------------------------------------------------------------------

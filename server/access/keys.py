@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from server.access.limits import UNLIMITED, KeyLimits
 from server.config.schema import Config, Key
 from server.errors import NotAuthenticated
 
@@ -43,6 +44,7 @@ class KeyInfo:
     name: str
     models: tuple[str, ...] = ("*",)
     tenant: str | None = None
+    limits: KeyLimits = UNLIMITED
 
     def allows(self, model: str) -> bool:
         """May this key use the model? A trailing `*` of a pattern stands for anything."""

@@ -27,6 +27,10 @@ class KeyLimits:
     max_in_flight: int | None = None
 
 
+#: The same one wherever there are none: asking whether it is costs next to nothing.
+UNLIMITED: Final = KeyLimits()
+
+
 class Reason(enum.StrEnum):
     """Why a key is refused."""
 

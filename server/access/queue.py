@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -52,7 +53,7 @@ class RoomFull(Exception):
 class Ticket:
     """One request's place. Made by `WaitingRoom.enter`; one task may wait on it."""
 
-    __slots__ = ("_future", "_room", "deadline", "entered", "key", "let_in", "place")
+    __slots__ = ("_future", "_room", "deadline", "entered", "key", "let_in", "on_move", "place")
 
     def __init__(self, room: WaitingRoom, key: str, entered: float, deadline: float) -> None:
         self._room = room
@@ -63,6 +64,8 @@ class Ticket:
         #: When it got its slot; None: not yet, or never.
         self.let_in: float | None = None
         self.place = Place.WAITING
+        #: Told in the moment in which the place changes; it may leave other tickets.
+        self.on_move: Callable[[Ticket], None] | None = None
 
     @property
     def waited(self) -> float | None:
@@ -77,13 +80,16 @@ class Ticket:
         return self.place
 
     def leave(self, now: float) -> None:
-        """Give up what it has: its slot goes to the next. Safe at any time, and more than once."""
+        """Give up what it has: its slot goes to the next. Safe at any time, and more than once.
+        Who leaves the line after its deadline has EXPIRED."""
         self._room._leave(self, now)
 
     def _move(self, place: Place) -> None:
         self.place = place
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
+        if self.on_move is not None:
+            self.on_move(self)
 
 
 class WaitingRoom:
@@ -114,6 +120,10 @@ class WaitingRoom:
     @property
     def slots(self) -> int:
         return self._slots
+
+    @property
+    def bound(self) -> int:
+        return self._bound
 
     @property
     def inside(self) -> int:
@@ -178,8 +188,10 @@ class WaitingRoom:
             self._fill(now)
         elif ticket.place is Place.WAITING:
             self._take_out(ticket)
-            self.gave_up += 1
-            ticket._move(Place.LEFT)
+            late = ticket.deadline <= now
+            self.expired += late
+            self.gave_up += not late
+            ticket._move(Place.EXPIRED if late else Place.LEFT)
 
     def _fill(self, now: float) -> None:
         """Let in by turns as long as there are slots."""

@@ -31,6 +31,7 @@ MORE_CODES: Final = (
     "nested_too_deeply",
     "no_target_left",
     "over_limit",
+    "request_too_large",
     "unsupported_endpoint",
     "unsupported_parameter",
 )

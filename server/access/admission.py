@@ -1,0 +1,211 @@
+"""The way in: the limits of the key, then a place of the model, then a place of the server.
+
+The narrow door stands before the wide one: who waits for a busy model holds no place of the server
+meanwhile, so that one slow model cannot keep the others' requests out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from msgspec import Raw
+
+from server.access.keys import KeyInfo
+from server.access.limits import UNLIMITED, Lease, Limiter, Reason, Refusal, duration
+from server.access.queue import Ticket
+from server.access.rooms import Kind, Rooms
+from server.errors import RateLimited, RoundhouseError
+from server.protocol.envelope import Surface
+from server.protocol.parameters import number
+from server.telemetry.metrics import Metrics
+
+#: The server's room needs a name for its gauge.
+_SERVER: Final = "server"
+#: Bytes of a body for one token of its prompt.
+_BYTES: Final = 4
+#: Tokens of an answer whose length nobody has said.
+_ANSWER: Final = 256
+#: Seconds after which a key with too many requests under way is told to come back. A guess: one of
+#: them has to end first.
+_SOON: Final = 1.0
+_REASONS: Final = {
+    Reason.REQUESTS: "key_requests",
+    Reason.TOKENS: "key_tokens",
+    Reason.TOO_LARGE: "key_tokens",
+    Reason.IN_FLIGHT: "key_in_flight",
+}
+
+
+class Admitted:
+    """A request that was let in. `leave` it, whatever comes; `settle` it before, if it was
+    answered."""
+
+    __slots__ = ("_clock", "_lease", "_tickets", "waited")
+
+    def __init__(self, clock: Callable[[], float], lease: Lease | None) -> None:
+        self._clock, self._lease = clock, lease
+        self._tickets: list[Ticket] = []
+        #: Seconds that it waited for places.
+        self.waited = 0.0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`x-ratelimit-*`, as the key stood when this request was let in."""
+        return {} if self._lease is None else self._lease.standings.headers()
+
+    def settle(self, used: int | None) -> None:
+        """It was answered, with so many tokens; None, where the target did not count them: what
+        was reserved counts."""
+        if self._lease is not None:
+            self._lease.settle(self._clock(), used)
+
+    def leave(self, *, uncount: bool = False) -> None:
+        """Give its places back, and its tokens, unless settled. `uncount`: this server turned it
+        away, so it is no request of the key's minute. More than once is once."""
+        now = self._clock()
+        tickets, self._tickets = self._tickets, []
+        for ticket in tickets:
+            ticket.leave(now)
+        if self._lease is not None:
+            self._lease.release(now, uncount=uncount)
+
+
+class Admission:
+    """Who comes in, when. `rooms` has those of targets, too."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics, self._clock = metrics, clock
+        self.limiter = Limiter()
+        self.rooms = Rooms(metrics, clock)
+
+    @staticmethod
+    def open(key: KeyInfo, max_in_flight: int | None, server_slots: int | None) -> bool:
+        """Has nothing to be asked, so that `enter` is not needed?"""
+        return key.limits is UNLIMITED and max_in_flight is None and server_slots is None
+
+    async def enter(
+        self,
+        key: KeyInfo,
+        model: str,
+        max_in_flight: int | None,
+        max_waiting: int,
+        tokens: int,
+        *,
+        server_slots: int | None,
+        server_waiting: int,
+        deadline: float,
+    ) -> Admitted:
+        """Let in, after waiting until `deadline` at most. Does not await where places are free.
+
+        Raises RateLimited for the key's limits, Overloaded where a room is full or the deadline
+        passes. Who is not let in holds nothing, and counts as a request of its key only if it went
+        by itself, by a cancellation.
+        """
+        admitted = Admitted(self._clock, self._lease(key, tokens))
+        try:
+            if max_in_flight is not None:
+                await self._place(
+                    admitted, key, "model", model, max_in_flight, max_waiting, deadline
+                )
+            if server_slots is not None:
+                await self._place(
+                    admitted, key, "server", _SERVER, server_slots, server_waiting, deadline
+                )
+        except RoundhouseError:
+            admitted.leave(uncount=True)
+            raise
+        except BaseException:
+            admitted.leave()
+            raise
+        return admitted
+
+    def retain(self, keys: Collection[str], models: Collection[str], *, server: bool) -> None:
+        """After a reload: the keys that there are, the models with a limit, and whether the server
+        has one. Who waits for a place that has no limit any more is let in."""
+        self.limiter.retain(keys)
+        gone = [room.name for room in self.rooms.all() if room.kind == "model"]
+        self.rooms.forget("model", [name for name in gone if name not in models])
+        if not server:
+            self.rooms.forget("server", [_SERVER])
+
+    def collect(self) -> None:
+        """Bring the gauges up to now: before each scrape."""
+        self.rooms.collect()
+
+    def _lease(self, key: KeyInfo, tokens: int) -> Lease | None:
+        if key.limits is UNLIMITED:
+            return None
+        found = self.limiter.admit(key.name, key.limits, tokens, self._clock())
+        if isinstance(found, Refusal):
+            self._metrics.shed.labels(_REASONS[found.reason]).inc()
+            raise limited(found)
+        return found
+
+    async def _place(
+        self,
+        admitted: Admitted,
+        key: KeyInfo,
+        kind: Kind,
+        name: str,
+        slots: int,
+        bound: int,
+        deadline: float,
+    ) -> None:
+        room = self.rooms.room(kind, name, slots, bound)
+        _, ticket = await self.rooms.first((room,), key.name, deadline)
+        admitted._tickets.append(ticket)
+        admitted.waited += ticket.waited or 0.0
+
+
+def limited(refusal: Refusal) -> RateLimited:
+    """The error that tells a client of it."""
+    limit, after = refusal.limit, refusal.retry_after
+    again = "" if after is None else f" Try again in {duration(after)}."
+    code = None
+    match refusal.reason:
+        case Reason.REQUESTS:
+            text = f"This key may send {limit} requests per minute, and has.{again}"
+        case Reason.TOKENS:
+            text = (
+                f"This key may use {limit} tokens per minute; this request may need "
+                f"{refusal.asked}, estimated, and so many are not left.{again}"
+            )
+        case Reason.IN_FLIGHT:
+            text = f"This key may have {limit} requests in flight, and has."
+            after = _SOON
+        case _:
+            text = (
+                f"This request may need {refusal.asked} tokens, estimated, and this key may use "
+                f"only {limit} per minute."
+            )
+            code = "request_too_large"
+    return RateLimited(text, standings=refusal.standings.headers(), code=code, retry_after=after)
+
+
+def estimate(
+    members: Mapping[str, Raw],
+    surface: Surface,
+    body_size: int,
+    default_max: int | None,
+    tpm: int | None,
+) -> int:
+    """Tokens to reserve: the prompt's, and those of the longest answers it asks for.
+
+    Never more than `tpm`, unless the prompt alone is: a limit on answers that nobody will write
+    refuses nobody. 0 without a `tpm`.
+    """
+    if tpm is None:
+        return 0
+    prompt = body_size // _BYTES + 1
+    if surface not in (Surface.CHAT, Surface.COMPLETIONS):
+        return prompt
+    longest = _number(members, "max_completion_tokens") or _number(members, "max_tokens")
+    answers = (_number(members, "n") or 1) * (longest or default_max or _ANSWER)
+    return max(prompt, min(prompt + answers, tpm))
+
+
+def _number(members: Mapping[str, Raw], name: str) -> int | None:
+    value = number(members[name]) if name in members else None
+    return int(value) if value is not None and value > 0 else None
