@@ -61,13 +61,14 @@ def summary(loaded: Loaded) -> None:
 
 def look_for_engines(loaded: Loaded) -> None:
     """Weights on this disk and the engines' Python. Raises EngineError."""
+    from server.config.resolve import local_engines
     from server.engines import runtimes, weights
 
-    config = loaded.config
-    for name in dict.fromkeys(engine.runtime for engine in config.engines.values()):
+    config, engines = loaded.config, local_engines(loaded.config)
+    for name in dict.fromkeys(engine.runtime for engine in engines.values()):
         python = runtimes.find_python(name, config.runtimes.get(name), base=loaded.folder)
         click.echo(f"Runtime {name}: {python.path}")
-    for name, engine in config.engines.items():
+    for name, engine in engines.items():
         dummy = engine.args.get("load-format") == "dummy"
-        found = weights.resolve(engine.weights, base=loaded.folder, dummy=dummy)
+        found = weights.resolve(engine.local_weights, base=loaded.folder, dummy=dummy)
         click.echo(f"Engine {name}: {found.argument}")

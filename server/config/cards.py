@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from server.config.engine import Engine
 from server.config.model import NO_DEFAULTS, Model, Target, plain
 from server.config.parts import UPSTREAM
 from server.config.schema import Config
@@ -84,7 +85,14 @@ def _card_run(config: Config, target: Target, catalog: Catalog) -> ModelInfo | N
             return None
         return at_provider(catalog, target.provider, target.model) or catalog.find(target.model)
     engine = config.engines.get(target.engine or "")
-    return weights_card(engine.weights, catalog) if engine else None
+    return engine_card(engine, catalog) if engine else None
+
+
+def engine_card(engine: Engine, catalog: Catalog) -> ModelInfo | None:
+    """Of its weights; of replicas elsewhere, the name that they go by, which for vLLM is the hub id
+    unless it is told another."""
+    name = engine.weights or engine.model
+    return weights_card(name, catalog) if name else None
 
 
 def weights_card(weights: str, catalog: Catalog) -> ModelInfo | None:
@@ -133,11 +141,7 @@ def _with_model(target: Target, name: str, model: Model, catalog: Catalog) -> Ta
 def about(card: ModelInfo | None, model: Model | None = None, window: int | None = None) -> About:
     """What /v1/models says of it. `window`: that of the engine which serves it, where it has one
     of its own."""
-    said = {ability: getattr(card.abilities, ability) for ability in ABILITIES} if card else {}
     specs = card.specs if card else None
-    if model is not None:
-        own = {ability: getattr(model.abilities, ability) for ability in ABILITIES}
-        said |= {ability: value for ability, value in own.items() if value is not None}
     return About(
         card=card,
         type=(model.type if model else None) or (card.type if card else None),
@@ -145,8 +149,35 @@ def about(card: ModelInfo | None, model: Model | None = None, window: int | None
         or window
         or (specs.context_window if specs else None),
         max_output=(model.max_output if model else None) or (specs.max_output if specs else None),
-        abilities={ability: value for ability, value in said.items() if value is not None},
+        abilities=_abilities(card, model),
     )
+
+
+def _abilities(card: ModelInfo | None, model: Model | None) -> dict[str, bool]:
+    """The config's word, else the card's; what nobody says is left out."""
+    said = {ability: getattr(card.abilities, ability) for ability in ABILITIES} if card else {}
+    if model is not None:
+        own = {ability: getattr(model.abilities, ability) for ability in ABILITIES}
+        said |= {ability: value for ability, value in own.items() if value is not None}
+    return {ability: value for ability, value in said.items() if value is not None}
+
+
+def abilities_of(
+    config: Config,
+    target: Target,
+    model: Model | None,
+    catalog: Catalog | None,
+    card: ModelInfo | None = None,
+) -> dict[str, bool]:
+    """What one target can do: the config's word, else that of the target's own card, else that of
+    the model's (`card`). With `card: null` the config's word is all there is."""
+    if catalog is None or (model is not None and model.without_card):
+        return _abilities(None, model)
+    if target.provider is not None:
+        own = at_provider(catalog, target.provider, target.model or "")
+    else:
+        own = engine_card(config.engines[target.engine or ""], catalog)
+    return _abilities(own or card, model)
 
 
 def prices_of(target: Target, model: Model | None, catalog: Catalog) -> Prices | None:

@@ -165,7 +165,15 @@ def _unknown(path: Path) -> str | None:
 
 
 def _elsewhere(key: str, here: Path) -> str | None:
-    sections = (("server",), ("log",), ("server", "limits"), ("server", "timeouts"), ())
+    sections = (
+        ("server",),
+        ("log",),
+        ("routing",),
+        ("server", "limits"),
+        ("server", "timeouts"),
+        ("routing", "breaker"),
+        (),
+    )
     for section in sections:
         if section != here and key in fields_at(section):
             return dotted(section) or "the top level of the file"

@@ -31,7 +31,7 @@ HOME: Final = "~/.roundhouse"
 QUICKSTART: Final = FilePath(__file__).with_name("quickstart.yaml")
 
 _NO_FILE: Final = "`roundhouse serve` without a file serves the embedded model."
-_SECTIONS: Final = ("server", "log", "runtimes", "providers", "engines", "models")
+_SECTIONS: Final = ("server", "log", "routing", "runtimes", "providers", "engines", "models")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from server.config.parts import UPSTREAM, ModelName, Name, Strict, TargetTimeouts
+from server.config.parts import MEMBER, UPSTREAM, ModelName, Name, Strict, TargetTimeouts
 from server.protocol import older
 from server.protocol.envelope import Surface
 from server.protocol.parameters import LONGEST
@@ -25,7 +25,11 @@ FIGURES: Final = LONGEST | frozenset(
 Dollars = Annotated[
     float, Field(ge=0, allow_inf_nan=False, description="US dollars per million tokens.")
 ]
+#: Without these there is no request, so that no target can be spared them.
+NEVER_DROPPED: Final = frozenset("model messages prompt input stream".split())
+Member = Annotated[str, Field(pattern=MEMBER)]
 Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], Field(ge=0)]
+Balance = Literal["ordered", "weighted", "least_busy", "lowest_latency", "cheapest", "affinity"]
 
 
 class Target(Strict):
@@ -38,9 +42,37 @@ class Target(Strict):
         description="The provider's own id of the model. Default: that of the model's card, if the "
         "card is this provider's.",
     )
+    weight: float = Field(
+        1,
+        ge=0,
+        allow_inf_nan=False,
+        description="Its share of the requests, with `balance: weighted` or `affinity`.",
+    )
+    drop: tuple[Member, ...] = Field(
+        (),
+        description="Members taken out of a body for this target, which does not know them. A "
+        "header of the answer names them.",
+    )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that a provider is asked at one time for this id, by whatever name "
+        "of ours; over it they wait. Default: no limit. An engine's stands at the engine.",
+    )
+    max_waiting: int = Field(
+        64, ge=0, description="Requests that may wait for one of those places; over it: 503."
+    )
     timeouts: TargetTimeouts = Field(
         TargetTimeouts(), description="Durations for this target alone."
     )
+
+    @field_validator("drop")
+    @classmethod
+    def _not_the_request(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for member in value:
+            if member in NEVER_DROPPED:
+                raise ValueError(f"without `{member}` there is no request")
+        return value
 
     @model_validator(mode="after")
     def _one_of(self) -> Target:
@@ -48,6 +80,12 @@ class Target(Strict):
             raise ValueError("give either `engine` or `provider`")
         if self.engine is not None and self.model:
             raise ValueError("`model` belongs to provider targets only")
+        for name in sorted(self.model_fields_set & {"max_in_flight", "max_waiting"}):
+            if self.engine is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` belongs to provider targets only: that of an engine stands at the "
+                    f"engine, under `engines.{self.engine}`"
+                )
         return self
 
 
@@ -78,11 +116,48 @@ class Model(Strict):
 
     targets: tuple[Target, ...] = Field(
         (),
-        description="Who can answer: engines and providers, in order of preference. Default: the "
-        "provider of the model's card.",
+        description="Who can answer: engines and providers, in order of preference (see "
+        "`balance`). Default: the provider of the model's card.",
     )
     fallbacks: tuple[ModelName, ...] = Field(
         (), description="Other models, tried in order when no target of this one can answer."
+    )
+    context_fallbacks: tuple[ModelName, ...] = Field(
+        (),
+        description="Models with a larger context window, for requests that are too long for this "
+        "one.",
+    )
+    content_fallbacks: tuple[ModelName, ...] = Field(
+        (),
+        description="Models for requests that a provider's content filter refuses. None: its "
+        "refusal is the answer.",
+    )
+    balance: Balance = Field(
+        "ordered",
+        description="Which target comes first. ordered: as they stand here; weighted: by chance, "
+        "in proportion to `weight`; least_busy: the one with the fewest requests; lowest_latency: "
+        "to the first token; cheapest: by their prices; affinity: the same conversation at the "
+        "same target, whose cache knows it.",
+    )
+    bridge: ModelName | None = Field(
+        None,
+        description="A model that answers while this one's engine loads. When that cannot either, "
+        "requests wait for the engine.",
+    )
+    while_loading: Literal["fallback", "wait", "refuse"] = Field(
+        "fallback",
+        description="While this model's engine loads: what other targets and fallbacks can answer "
+        "is answered by them, and else waits; wait: for the engine in any case; refuse: 503 with "
+        "an estimate at once.",
+    )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="Requests for this model at one time, with all its targets; over it they "
+        "wait. Default: no limit.",
+    )
+    max_waiting: int = Field(
+        64, ge=0, description="Requests that may wait for one of those places; over it: 503."
     )
     alias: ModelName | None = Field(
         None, description="This name is another model's; then nothing else stands here."

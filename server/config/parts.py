@@ -14,6 +14,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}$"
 #: A provider's own id of a model.
 UPSTREAM = r"^[^\x00-\x1f\x7f]{1,200}$"
+#: A member of a request's body.
+MEMBER = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME)]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from server.config import cards
 from server.config.cards import DEFAULT, About, Prices
-from server.config.model import Target, plain
+from server.config.engine import Engine
+from server.config.model import Model, Target, plain
 from server.config.parts import MODEL_NAME, TargetTimeouts
-from server.config.schema import Config
+from server.config.schema import Config, Provider
 from server.registry.cards import ModelInfo
 from server.registry.catalog import Catalog, builtin
 
@@ -34,19 +35,31 @@ class ResolvedTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedTarget:
-    """An engine, or a provider with its own id of the model. `prices`: None is unknown."""
+    """An engine, or a provider with its own id of the model. `prices`: None is unknown.
+
+    `max_in_flight` and `max_waiting` are the place's own: an engine's are the same in all models,
+    and so are those of a provider's id of a model. `abilities` has what is known of this very
+    target. `window`: tokens, beyond which it refuses a prompt for certain.
+    """
 
     engine: str | None
     provider: str | None
     model: str | None
     timeouts: ResolvedTimeouts
     prices: Prices | None = None
+    weight: float = 1.0
+    drop: frozenset[str] = frozenset()
+    max_in_flight: int | None = None
+    max_waiting: int = 64
+    abilities: Mapping[str, bool] = field(default_factory=dict, hash=False)
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
     """`name` is the model's own name, also where the table has it under an alias; then
-    `alias_of` is that name, too. `fallbacks` are models' own names, never aliases.
+    `alias_of` is that name, too. `fallbacks`, `context_fallbacks`, `content_fallbacks` and `bridge`
+    are models' own names, never aliases. `balance` and `while_loading` are words of the schema.
 
     `defaults` and `ceilings` are parameters of a body, the longest answer always as `max_tokens`;
     `clamp`: lower what is over a ceiling instead of refusing it. `offered`: the catalog adds it;
@@ -63,6 +76,13 @@ class ResolvedModel:
     clamp: bool = False
     offered: bool = False
     listed: bool = True
+    balance: str = "ordered"
+    context_fallbacks: tuple[str, ...] = ()
+    content_fallbacks: tuple[str, ...] = ()
+    bridge: str | None = None
+    while_loading: str = "fallback"
+    max_in_flight: int | None = None
+    max_waiting: int = 64
 
 
 def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, ResolvedModel]:
@@ -77,9 +97,13 @@ def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, 
     }
     for name, card in cards.offered(config, catalog):
         if name not in found and name not in config.models and not provider_of(config, name):
-            found[name] = _offered(config, name, card, found)
+            found[name] = _offered(config, name, card, found, catalog)
     _add_aliases(config, found, catalog)
     own = [*config.models, *loose_engines(config)]
+    if places := seats(config, catalog):
+        for name, model in found.items():
+            targets = tuple(_seated(target, places) for target in model.targets)
+            found[name] = replace(model, targets=targets)
     order = sorted(dict.fromkeys([*own, *found]), key=lambda name: found[name].offered)
     return {name: found[name] for name in order}
 
@@ -87,27 +111,46 @@ def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, 
 def _own(config: Config, name: str, catalog: Catalog) -> ResolvedModel:
     model = config.models.get(name)
     if model is None:
-        card = cards.weights_card(config.engines[name].weights, catalog)
-        targets: tuple[Target, ...] = (Target(engine=name),)
-    else:
-        card = cards.card_of(config, name, model, catalog)
-        targets = cards.targets_of(config, name, model, catalog)
-    fallbacks = (own_name(config, f) for f in (model.fallbacks if model else ()))
+        engine = config.engines[name]
+        card = cards.engine_card(engine, catalog)
+        target = _resolve(config, Target(engine=name), None, catalog)
+        window = cards.window_of(config, Target(engine=name))
+        return ResolvedModel(
+            name=name,
+            targets=(target,),
+            about=cards.about(card, None, window),
+            defaults=cards.defaults_of(card),
+        )
+    card = cards.card_of(config, name, model, catalog)
+    targets = cards.targets_of(config, name, model, catalog)
     return ResolvedModel(
         name=name,
-        targets=tuple(
-            _resolve(config, target, cards.prices_of(target, model, catalog)) for target in targets
-        ),
-        fallbacks=tuple(dict.fromkeys(fallbacks)),
+        targets=tuple(_resolve(config, target, model, catalog, card) for target in targets),
+        fallbacks=_own_names(config, model.fallbacks),
         about=cards.about(card, model, cards.window_of(config, targets[0] if targets else None)),
         defaults=cards.defaults_of(card, model),
-        ceilings=plain(model.ceilings) if model else {},
-        clamp=model is not None and model.over_ceiling == "clamp",
+        ceilings=plain(model.ceilings),
+        clamp=model.over_ceiling == "clamp",
+        balance=model.balance,
+        context_fallbacks=_own_names(config, model.context_fallbacks),
+        content_fallbacks=_own_names(config, model.content_fallbacks),
+        bridge=None if model.bridge is None else own_name(config, model.bridge),
+        while_loading=model.while_loading,
+        max_in_flight=model.max_in_flight,
+        max_waiting=model.max_waiting,
     )
 
 
+def _own_names(config: Config, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(own_name(config, name) for name in names))
+
+
 def _offered(
-    config: Config, name: str, card: ModelInfo, found: Mapping[str, ResolvedModel]
+    config: Config,
+    name: str,
+    card: ModelInfo,
+    found: Mapping[str, ResolvedModel],
+    catalog: Catalog,
 ) -> ResolvedModel:
     """A card's own model; under an alias, what its id stands for, which may be the config's."""
     if name != card.model_id and (same := found.get(card.model_id)) is not None:
@@ -115,7 +158,7 @@ def _offered(
     target = Target(provider=card.provider, model=card.model_id)
     return ResolvedModel(
         name=name,
-        targets=(_resolve(config, target, cards.card_prices(card)),),
+        targets=(_resolve(config, target, None, catalog, card),),
         about=cards.about(card),
         defaults=cards.defaults_of(card),
         offered=True,
@@ -169,18 +212,72 @@ def provider_target(
     if provider is None:
         return None
     upstream = name.partition("/")[2]
-    prices = None if catalog is None else cards.prices_at(catalog, provider, upstream)
-    return _resolve(config, Target(provider=provider, model=upstream), prices)
+    target = _resolve(config, Target(provider=provider, model=upstream), None, catalog)
+    return _seated(target, seats(config, builtin() if catalog is None else catalog))
 
 
-def _resolve(config: Config, target: Target, prices: Prices | None) -> ResolvedTarget:
-    around = (
-        config.engines[target.engine].timeouts
-        if target.engine is not None
-        else config.providers[target.provider or ""].timeouts
+def local_engines(config: Config) -> dict[str, Engine]:
+    """Those that this server starts and watches itself."""
+    return {name: engine for name, engine in config.engines.items() if not engine.external}
+
+
+def external_engines(config: Config) -> dict[str, Engine]:
+    """Those whose replicas somebody else runs."""
+    return {name: engine for name, engine in config.engines.items() if engine.external}
+
+
+def _resolve(
+    config: Config,
+    target: Target,
+    model: Model | None,
+    catalog: Catalog | None,
+    card: ModelInfo | None = None,
+) -> ResolvedTarget:
+    """`card` is the model's, for what no card of the target itself says."""
+    around: Engine | Provider
+    if target.engine is not None:
+        around = engine = config.engines[target.engine]
+        most, waiting = engine.max_in_flight, engine.max_waiting
+    else:
+        around = config.providers[target.provider or ""]
+        most, waiting = target.max_in_flight, target.max_waiting
+    return ResolvedTarget(
+        target.engine,
+        target.provider,
+        target.model,
+        _times(config, target.timeouts, around.timeouts),
+        None if catalog is None else cards.prices_of(target, model, catalog),
+        weight=target.weight,
+        drop=frozenset(target.drop),
+        max_in_flight=most,
+        max_waiting=waiting,
+        abilities=cards.abilities_of(config, target, model, catalog, card),
+        window=cards.window_of(config, target),
     )
-    times = _times(config, target.timeouts, around)
-    return ResolvedTarget(target.engine, target.provider, target.model, times, prices)
+
+
+def seats(config: Config, catalog: Catalog) -> dict[tuple[str, str], Target]:
+    """(provider, its id) → the first target that says how many requests may be there. A place has
+    so many seats, by whichever name one comes in."""
+    found: dict[tuple[str, str], Target] = {}
+    for name, model in config.models.items():
+        if any(limited(target) for target in model.targets):
+            for target in cards.targets_of(config, name, model, catalog):
+                if target.provider is not None and target.model is not None and limited(target):
+                    found.setdefault((target.provider, target.model), target)
+    return found
+
+
+def _seated(target: ResolvedTarget, places: Mapping[tuple[str, str], Target]) -> ResolvedTarget:
+    said = places.get((target.provider or "", target.model or ""))
+    if said is None:
+        return target
+    return replace(target, max_in_flight=said.max_in_flight, max_waiting=said.max_waiting)
+
+
+def limited(target: Target) -> bool:
+    """Does it say how many it takes?"""
+    return not target.model_fields_set.isdisjoint({"max_in_flight", "max_waiting"})
 
 
 def _times(config: Config, *nearest_first: TargetTimeouts) -> ResolvedTimeouts:

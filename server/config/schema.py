@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator
 
+from server.config.engine import Engine, Runtime
 from server.config.model import Model
-from server.config.parts import NAME, ModelName, Name, Scalar, Strict, TargetTimeouts
+from server.config.parts import ModelName, Name, Strict, TargetTimeouts
+from server.config.routing import Routing
 from server.config.units import Duration, Size
 
 
@@ -27,6 +29,17 @@ class Key(Strict):
     models: tuple[str, ...] = Field(
         ("*",), description="Model names this key may use; `*` and trailing `*` are patterns."
     )
+    rpm: int | None = Field(
+        None, ge=1, description="Requests a minute; over it: 429. Default: no limit."
+    )
+    tpm: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens a minute, of prompts and answers; over it: 429. Default: no limit.",
+    )
+    max_in_flight: int | None = Field(
+        None, ge=1, description="Requests under way at one time; over it: 429. Default: no limit."
+    )
 
     @field_validator("models")
     @classmethod
@@ -38,7 +51,8 @@ class Key(Strict):
 
 
 class Limits(Strict):
-    """Caps on what a client may send. Over a cap: 400 or 413 with the parameter's name."""
+    """Caps on what a client may send, over which it gets 400 or 413 with the parameter's name; and
+    on what all clients may ask at one time."""
 
     body: Size = Field(32 * 2**20, description="Bytes of one request body.")
     all_bodies: Size = Field(
@@ -58,6 +72,12 @@ class Limits(Strict):
     connections: int = Field(
         4096, ge=1, description="Open client connections; over it new ones get 503."
     )
+    in_flight: int | None = Field(
+        None, ge=1, description="Requests served at one time; over it they wait. Default: no limit."
+    )
+    waiting: int = Field(
+        256, ge=0, description="Requests that wait for a place of the server; over it: 503."
+    )
 
 
 class Timeouts(Strict):
@@ -73,6 +93,11 @@ class Timeouts(Strict):
     drain: Duration = Field(25, description="On shutdown: time that open requests have to finish.")
     waiting: Duration = Field(
         10, description="A stream that waits longer for an engine gets 200 and comments."
+    )
+    queue: Duration = Field(
+        30,
+        description="A request waits so long for a free place, of the server, a model or a target; "
+        "then 503.",
     )
     total: Duration = Field(
         600,
@@ -109,7 +134,9 @@ class Server(Strict):
     home: str | None = Field(
         None, description="Engine logs, caches and learned estimates. Default ~/.roundhouse."
     )
-    limits: Limits = Field(Limits(), description="Caps on what a client may send.")
+    limits: Limits = Field(
+        Limits(), description="Caps on what a client may send, and on all at one time."
+    )
     timeouts: Timeouts = Field(Timeouts(), description="Durations, for clients and for attempts.")
 
     @field_validator("admin")
@@ -167,103 +194,6 @@ class Provider(Strict):
         return value.rstrip("/") if value else value
 
 
-class Engine(Strict):
-    """Local weights and how to serve them."""
-
-    runtime: Name = Field("vllm", description="A name under `runtimes`; `vllm` is built in.")
-    weights: str = Field(
-        description="`embedded:guide`, a folder (relative to the config file), or a hub id."
-    )
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$", description="auto, cpu, cuda, cuda:0,1"
-    )
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="Numbers that the weights are held in; auto: as the weights say."
-    )
-    quantization: str | None = Field(
-        None, pattern=NAME, description="As vLLM names it, e.g. fp8; default: as the weights say."
-    )
-    kv_cache: Size | None = Field(
-        None, description="Bytes for the KV cache. CPU default 1 GiB; GPU: vLLM decides."
-    )
-    args: dict[str, Scalar | list[Scalar] | None] = Field(
-        default_factory=dict,
-        description="vLLM flags without dashes; true for a bare flag, false for its --no- twin.",
-    )
-    env: dict[str, str] = Field(
-        default_factory=dict, description="Variables for the engine's process."
-    )
-    load: Literal["startup", "request"] = Field(
-        "startup", description="Load when the server starts, or when the first request comes."
-    )
-    max_waiting: int = Field(
-        64, ge=0, description="Requests that may wait while it loads; over it: 503."
-    )
-    wait: Duration = Field(
-        300,
-        description="How long a request waits for it to be ready; 0: 503 with an estimate at once.",
-    )
-    start_timeout: Duration = Field(
-        900, description="Ready within this, or it is killed and reported."
-    )
-    stop_timeout: Duration = Field(15, description="Drain time before its process group is killed.")
-    health_interval: Duration = Field(2, description="Between two health checks.")
-    health_misses: int = Field(3, ge=1, description="Missed checks before it is killed.")
-    trust_remote_code: bool = Field(
-        False, description="Let the weights' repository run its own Python. An operator's choice."
-    )
-    timeouts: TargetTimeouts = Field(
-        TargetTimeouts(), description="Durations for this engine alone."
-    )
-
-    @field_validator("args")
-    @classmethod
-    def _ours(cls, value: dict[str, object]) -> dict[str, object]:
-        for flag in value:
-            bare = flag.lstrip("-").replace("_", "-")
-            if bare != flag:
-                raise ValueError(f"write {bare!r}, not {flag!r}: flags stand without dashes")
-            if bare in MANAGED_FLAGS:
-                raise ValueError(f"{bare!r} is set by Roundhouse: {MANAGED_FLAGS[bare]}")
-        return value
-
-
-#: Flags that an operator must not set under `args`, and what to use instead.
-MANAGED_FLAGS = {
-    "host": "engines listen on a private Unix socket",
-    "port": "engines listen on a private Unix socket",
-    "uds": "engines listen on a private Unix socket",
-    "api-key": "keys are checked before a request reaches an engine; use server.keys",
-    "model": "use the engine's `weights`",
-    "served-model-name": "the engine's name is used; give models names under `models`",
-    "revision": "use the engine's `revision`",
-    "dtype": "use the engine's `dtype`",
-    "quantization": "use the engine's `quantization`",
-    "kv-cache-memory-bytes": "use the engine's `kv_cache`",
-    "trust-remote-code": "use the engine's `trust_remote_code`",
-    "ssl-keyfile": "engines listen on a private Unix socket; TLS belongs to a proxy in front",
-    "ssl-certfile": "engines listen on a private Unix socket; TLS belongs to a proxy in front",
-    "root-path": "engines answer at fixed paths",
-    "headless": "Roundhouse starts one server process per engine",
-    "api-server-count": "Roundhouse starts one server process per engine",
-    "config": "write the flags here",
-}
-
-
-class Runtime(Strict):
-    """How engines of one kind are started."""
-
-    python: str | None = Field(
-        None,
-        description="The Python that has vLLM, relative to the config file. Default: .venv-engine "
-        "beside the server's environment or in the working directory.",
-    )
-    env: dict[str, str] = Field(
-        default_factory=dict, description="Variables for all engines of this runtime."
-    )
-
-
 def _off(value: Any) -> Any:
     return "off" if value is False else value
 
@@ -282,6 +212,9 @@ class Config(Strict):
     version: Literal[1] = Field(description="Of the config's form: 1.")
     server: Server = Field(Server(), description="Listeners, keys, limits, durations.")
     log: Log = Field(Log(), description="What is logged, and how.")
+    routing: Routing = Field(
+        Routing(), description="How often a request is tried, and what is left alone meanwhile."
+    )
     runtimes: dict[Name, Runtime] = Field(
         default_factory=dict, description="Pythons that have vLLM, by name. `vllm` is built in."
     )
@@ -292,8 +225,8 @@ class Config(Strict):
     )
     engines: dict[Name, Engine] = Field(
         default_factory=dict,
-        description="Local weights to serve, by name. One that is no model's target is a model of "
-        "its own name.",
+        description="Weights to serve here, or replicas that somebody else runs, by name. One that "
+        "is no model's target is a model of its own name.",
     )
     models: dict[ModelName, Model] = Field(
         default_factory=dict, description="The names that clients may put in `model`."

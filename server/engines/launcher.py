@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from server.config.schema import Engine, Runtime
+from server.config.engine import Engine, Runtime
 from server.engines import devices, runtimes, weights
 from server.engines.devices import Devices
 from server.engines.runtimes import EnginePython, Launch, Placement
@@ -108,7 +108,7 @@ def examine(
             terminal=True,
         )
     dummy = engine.args.get("load-format") == "dummy"
-    found = weights.resolve(engine.weights, base=base, dummy=dummy)
+    found = weights.resolve(engine.local_weights, base=base, dummy=dummy)
     runtimes.flags(engine.args)
     python = runtimes.find_python(engine.runtime, runtime, base=base)
     return python, runtimes.place(name, engine, python, machine), found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.config.parts import Scalar
-from server.config.schema import Engine, Runtime
+from server.config.engine import Engine, Runtime
 from server.engines.devices import GIB, Devices
 from server.engines.weights import Weights
 from server.errors import EngineError

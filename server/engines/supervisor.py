@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from server.config.schema import Engine, Runtime
+from server.config.engine import Engine, Runtime
 from server.engines import backoff, rundir
 from server.engines.estimates import Estimates
 from server.engines.launcher import Launcher, VllmLauncher

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from server.config.schema import Engine, Runtime
+from server.config.engine import EXTERNAL_KEYS, Engine, Runtime
 from server.engines import backoff, rundir
 from server.engines.estimates import Estimates, fingerprint
 from server.engines.launcher import Launcher, named
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 #: Config that takes effect without a new process.
 SOFT = {
     "load", "max_waiting", "start_timeout", "stop_timeout", "health_interval", "health_misses",
-    "timeouts", "wait",
+    "timeouts", "wait", "max_in_flight", *EXTERNAL_KEYS,
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from server.config.schema import Engine
+from server.config.engine import Engine
 from server.engines.control import Health, Motion
 from server.engines.process import EngineProcess
 from server.errors import EngineError

@@ -48,7 +48,7 @@ def cuda_argv(folder: Path) -> tuple[str, ...]:
     engine = load_config(str(path)).config.engines[stack.ENGINE]
     return runtimes.argv(
         stack.ENGINE, engine, python=EnginePython("/p", "vllm", "0.25.1"),
-        weights=weights.resolve(engine.weights, base=folder, dummy=True),
+        weights=weights.resolve(engine.local_weights, base=folder, dummy=True),
         placement=Placement("cuda", (0,)), socket="/run/s",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from server.config.schema import Engine, Runtime
+from server.config.engine import Engine, Runtime
 from server.engines.backoff import Policy
 from server.engines.control import Control
 from server.engines.runtimes import Launch

@@ -23,7 +23,7 @@ from tests.engines.conftest import FAKE, alive, gone
 SERVER = """
 import asyncio, json, sys
 from pathlib import Path
-from server.config.schema import Engine
+from server.config.engine import Engine
 from server.engines.supervisor import Supervisor
 from server.telemetry.metrics import Metrics
 from tests.engines.conftest import FakeLauncher

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.config.schema import Engine, Runtime
+from server.config.engine import Engine, Runtime
 from server.engines import devices, launcher
 from server.engines.devices import GIB, Devices
 from server.engines.launcher import VllmLauncher, check_static

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.config.schema import MANAGED_FLAGS, Engine, Runtime
+from server.config.engine import MANAGED_FLAGS, Engine, Runtime
 from server.engines import runtimes
 from server.engines.devices import GIB, Devices
 from server.engines.runtimes import EnginePython, Placement

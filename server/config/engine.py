@@ -1,0 +1,186 @@
+"""One entry under `engines`: weights that are served here, or replicas that somebody else runs; and
+one under `runtimes`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
+
+from server.config.parts import NAME, UPSTREAM, Name, Scalar, Strict, TargetTimeouts
+from server.config.units import Duration, Size
+
+#: The runtime of an engine that somebody else runs.
+EXTERNAL: Final = "external"
+#: Keys that mean nothing without a process of ours.
+LOCAL_KEYS: Final = frozenset(
+    "weights revision device dtype quantization kv_cache args env load start_timeout stop_timeout "
+    "trust_remote_code".split()
+)
+#: Keys that mean nothing with one.
+EXTERNAL_KEYS: Final = frozenset("urls discover refresh model api_key".split())
+
+_DISCOVER: Final = re.compile(r"dns://([A-Za-z0-9._-]+):([0-9]{1,5})|dns\+srv://([A-Za-z0-9._-]+)")
+
+
+def _replica(url: str) -> str:
+    """Without /v1: vLLM has its health and its metrics beside that."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("start with http:// or https://, as in http://10.0.0.3:8000")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _names(value: str) -> str:
+    found = _DISCOVER.fullmatch(value)
+    if found is None or not 0 < int(found[2] or 1) < 65536:
+        raise ValueError("write dns://host:port or dns+srv://name")
+    return value
+
+
+class Engine(Strict):
+    """Weights and how to serve them; or, with `runtime: external`, where replicas are."""
+
+    model_config = ConfigDict(
+        # For editors; `engine_checks` says the same in words.
+        json_schema_extra={"anyOf": [{"required": [k]} for k in ("weights", "urls", "discover")]}
+    )
+
+    runtime: Name = Field(
+        "vllm",
+        description="A name under `runtimes`; `vllm` is built in. `external`: replicas that "
+        "somebody else runs, at `urls` or behind `discover`.",
+    )
+    weights: str | None = Field(
+        None,
+        description="`embedded:guide`, a folder (relative to the config file), or a hub id. "
+        "Needed, unless the runtime is `external`.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$", description="auto, cpu, cuda, cuda:0,1"
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Numbers that the weights are held in; auto: as the weights say."
+    )
+    quantization: str | None = Field(
+        None, pattern=NAME, description="As vLLM names it, e.g. fp8; default: as the weights say."
+    )
+    kv_cache: Size | None = Field(
+        None, description="Bytes for the KV cache. CPU default 1 GiB; GPU: vLLM decides."
+    )
+    args: dict[str, Scalar | list[Scalar] | None] = Field(
+        default_factory=dict,
+        description="vLLM flags without dashes; true for a bare flag, false for its --no- twin.",
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Variables for the engine's process."
+    )
+    load: Literal["startup", "request"] = Field(
+        "startup", description="Load when the server starts, or when the first request comes."
+    )
+    urls: tuple[Annotated[str, AfterValidator(_replica)], ...] = Field(
+        (), description="External: the replicas' addresses, with or without `/v1`."
+    )
+    discover: Annotated[str, AfterValidator(_names)] | None = Field(
+        None,
+        description="External, instead of `urls`: `dns://host:port`, where each address of the "
+        "name is a replica, or `dns+srv://name`.",
+    )
+    refresh: Duration = Field(
+        5, ge=0.1, description="External: between two look-ups of what `discover` names."
+    )
+    model: Annotated[str, Field(pattern=UPSTREAM)] | None = Field(
+        None,
+        description="External: the replicas' own name of the model. Default: the first that they "
+        "list.",
+    )
+    api_key: SecretStr | None = Field(None, description="External: sent to the replicas.")
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that it answers at one time, an external one with each replica; over "
+        "it they wait. Default: no limit.",
+    )
+    max_waiting: int = Field(
+        64,
+        ge=0,
+        description="Requests that may wait while it loads or while all its places are taken; over "
+        "it: 503.",
+    )
+    wait: Duration = Field(
+        300,
+        description="How long a request waits for it to be ready; 0: 503 with an estimate at once.",
+    )
+    start_timeout: Duration = Field(
+        900, description="Ready within this, or it is killed and reported."
+    )
+    stop_timeout: Duration = Field(15, description="Drain time before its process group is killed.")
+    health_interval: Duration = Field(2, description="Between two health checks.")
+    health_misses: int = Field(
+        3, ge=1, description="Missed checks before it is killed; an external replica is left out."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Let the weights' repository run its own Python. An operator's choice."
+    )
+    timeouts: TargetTimeouts = Field(
+        TargetTimeouts(), description="Durations for this engine alone."
+    )
+
+    @field_validator("args")
+    @classmethod
+    def _ours(cls, value: dict[str, object]) -> dict[str, object]:
+        for flag in value:
+            bare = flag.lstrip("-").replace("_", "-")
+            if bare != flag:
+                raise ValueError(f"write {bare!r}, not {flag!r}: flags stand without dashes")
+            if bare in MANAGED_FLAGS:
+                raise ValueError(f"{bare!r} is set by Roundhouse: {MANAGED_FLAGS[bare]}")
+        return value
+
+    @property
+    def external(self) -> bool:
+        """Does somebody else run it?"""
+        return self.runtime == EXTERNAL
+
+    @property
+    def local_weights(self) -> str:
+        """The weights of an engine that is run here; the checks see to it that it has some."""
+        if self.weights is None:
+            raise ValueError("an external engine has no weights here")
+        return self.weights
+
+
+#: Flags that an operator must not set under `args`, and what to use instead.
+MANAGED_FLAGS: Final = {
+    "host": "engines listen on a private Unix socket",
+    "port": "engines listen on a private Unix socket",
+    "uds": "engines listen on a private Unix socket",
+    "api-key": "keys are checked before a request reaches an engine; use server.keys",
+    "model": "use the engine's `weights`",
+    "served-model-name": "the engine's name is used; give models names under `models`",
+    "revision": "use the engine's `revision`",
+    "dtype": "use the engine's `dtype`",
+    "quantization": "use the engine's `quantization`",
+    "kv-cache-memory-bytes": "use the engine's `kv_cache`",
+    "trust-remote-code": "use the engine's `trust_remote_code`",
+    "ssl-keyfile": "engines listen on a private Unix socket; TLS belongs to a proxy in front",
+    "ssl-certfile": "engines listen on a private Unix socket; TLS belongs to a proxy in front",
+    "root-path": "engines answer at fixed paths",
+    "headless": "Roundhouse starts one server process per engine",
+    "api-server-count": "Roundhouse starts one server process per engine",
+    "config": "write the flags here",
+}
+
+
+class Runtime(Strict):
+    """How engines of one kind are started."""
+
+    python: str | None = Field(
+        None,
+        description="The Python that has vLLM, relative to the config file. Default: .venv-engine "
+        "beside the server's environment or in the working directory.",
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Variables for all engines of this runtime."
+    )
