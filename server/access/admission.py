@@ -27,6 +27,16 @@ _SERVER: Final = "server"
 _BYTES: Final = 4
 #: Tokens of an answer whose length nobody has said.
 _ANSWER: Final = 256
+#: Bytes of a body that may hold more than text.
+_LARGE: Final = 4096
+#: What stands before a picture (a data URL) or a sound (`input_audio`) in the body, and whether its
+#: string begins after that. In a text, the second would have its quotes escaped.
+_INLINE: Final = ((b";base64,", False), (b'"data":', True))
+#: Tokens of such a piece: about a picture's of a megapixel.
+_PIECE: Final = 1024
+#: More tokens than any model writes.
+_MOST: Final = 10**9
+_UNREAD: Final = frozenset({Surface.TOKENIZE, Surface.DETOKENIZE})
 #: Seconds after which a key with too many requests under way is told to come back. A guess: one of
 #: them has to end first.
 _SOON: Final = 1.0
@@ -121,14 +131,22 @@ class Admission:
             raise
         return admitted
 
-    def retain(self, keys: Collection[str], models: Collection[str], *, server: bool) -> None:
-        """After a reload: the keys that there are, the models with a limit, and whether the server
-        has one. Who waits for a place that has no limit any more is let in."""
+    def apply(
+        self,
+        keys: Collection[str],
+        *,
+        server: tuple[int, int] | None,
+        models: Mapping[str, tuple[int, int]],
+        targets: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """After a reload: the keys that there are, and (slots, bound) of what has a limit.
+
+        It counts at once for who waits; who waits where no limit is any more is let in.
+        """
         self.limiter.retain(keys)
-        gone = [room.name for room in self.rooms.all() if room.kind == "model"]
-        self.rooms.forget("model", [name for name in gone if name not in models])
-        if not server:
-            self.rooms.forget("server", [_SERVER])
+        self.rooms.apply("server", {} if server is None else {_SERVER: server})
+        self.rooms.apply("model", models)
+        self.rooms.apply("target", targets)
 
     def collect(self) -> None:
         """Bring the gauges up to now: before each scrape."""
@@ -193,19 +211,38 @@ def estimate(
 ) -> int:
     """Tokens to reserve: the prompt's, and those of the longest answers it asks for.
 
-    Never more than `tpm`, unless the prompt alone is: a limit on answers that nobody will write
-    refuses nobody. 0 without a `tpm`.
+    Never more than `tpm`, unless the prompt alone is: a ceiling of answers that nobody will write
+    refuses nobody. 0 without a `tpm`, and for what no model reads.
     """
-    if tpm is None:
+    if tpm is None or surface in _UNREAD:
         return 0
-    prompt = body_size // _BYTES + 1
-    if surface not in (Surface.CHAT, Surface.COMPLETIONS):
+    prompt = _prompt(members, body_size)
+    if surface is Surface.EMBEDDINGS:
         return prompt
     longest = _number(members, "max_completion_tokens") or _number(members, "max_tokens")
     answers = (_number(members, "n") or 1) * (longest or default_max or _ANSWER)
     return max(prompt, min(prompt + answers, tpm))
 
 
+def _prompt(members: Mapping[str, Raw], body_size: int) -> int:
+    """By the body's size. Pictures and sounds in it are not read as text."""
+    if body_size < _LARGE or "messages" not in members:
+        return body_size // _BYTES + 1
+    text, inline, pieces = bytes(members["messages"]), 0, 0
+    for mark, quotes in _INLINE:
+        end = 0
+        while (start := text.find(mark, end)) >= 0:
+            start += len(mark)
+            if quotes:
+                start = text.find(b'"', start) + 1
+            end = max(start, text.find(b'"', start))
+            if end - start >= _LARGE:
+                inline += end - start
+                pieces += 1
+    return (body_size - inline) // _BYTES + 1 + pieces * _PIECE
+
+
 def _number(members: Mapping[str, Raw], name: str) -> int | None:
+    """None for what is none, and for what is no number of tokens."""
     value = number(members[name]) if name in members else None
-    return int(value) if value is not None and value > 0 else None
+    return int(value) if value is not None and 1 <= value <= _MOST else None

@@ -39,7 +39,7 @@ _ALL: Final = ("*",)
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
     """Whom a request is from. `tenant` separates prefix caches and cannot be turned back into the
-    key; None for everybody, when there are no keys."""
+    key; None for everybody, when there are no keys. `limits` is UNLIMITED itself without any."""
 
     name: str
     models: tuple[str, ...] = ("*",)
@@ -69,7 +69,7 @@ class Keyring:
         self._keys: dict[bytes, KeyInfo] = {}
         for key in keys:
             digest = _digest(key.key.get_secret_value())
-            self._keys[digest] = KeyInfo(key.name, key.models, _tenant(digest))
+            self._keys[digest] = KeyInfo(key.name, key.models, _tenant(digest), _limits(key))
         self._admin = None if admin_key is None else _digest(admin_key)
 
     @classmethod
@@ -115,6 +115,11 @@ def _digest(secret: str) -> bytes:
     if secret.startswith(_DIGEST):
         return bytes.fromhex(secret.removeprefix(_DIGEST))
     return hashlib.sha256(secret.encode()).digest()
+
+
+def _limits(key: Key) -> KeyLimits:
+    limits = KeyLimits(key.rpm, key.tpm, key.max_in_flight)
+    return UNLIMITED if limits == UNLIMITED else limits
 
 
 def _tenant(digest: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from server.access.queue import Place, RoomFull, Ticket, WaitingRoom
@@ -54,6 +54,15 @@ class Rooms:
     def all(self) -> Iterable[Room]:
         return self._rooms.values()
 
+    def apply(self, kind: Kind, limits: Mapping[str, tuple[int, int]]) -> None:
+        """After a reload: the (slots, bound) of those of this kind that have any. It counts at once
+        for who waits there; the others are forgotten."""
+        names = [room.name for room in self._rooms.values() if room.kind == kind]
+        for name in names:
+            if name in limits:
+                self.room(kind, name, *limits[name])
+        self.forget(kind, [name for name in names if name not in limits])
+
     def forget(self, kind: Kind, names: Iterable[str]) -> None:
         """These have no limit any more, or are gone. Who waits there is let in."""
         for name in names:
@@ -68,8 +77,8 @@ class Rooms:
             self._metrics.queue_depth.labels(room.kind, room.name).set(room.depth)
 
     async def first(self, rooms: Sequence[Room], key: str, deadline: float) -> tuple[int, Ticket]:
-        """A place in whichever of the rooms is free first, of several free ones in the earliest of
-        the sequence: its index, and the ticket, which is INSIDE until the caller leaves it.
+        """A place in whichever of the rooms (at least one) is free first; of several free ones, in
+        the earliest: its index, and the ticket, which is INSIDE until the caller leaves it.
 
         Does not await when a place is free. Raises Overloaded, with an estimate when there is one,
         if all are full, or the deadline passes, or others have to have the room. Whatever it
@@ -114,6 +123,7 @@ class _Line:
         self._tickets: list[tuple[int, Ticket]] = []
         self._moved: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether the deadline passed before its turn came.
         self.late = False
 
     def enter(self, index: int, room: Room, key: str, now: float) -> None:
@@ -138,12 +148,14 @@ class _Line:
                 self._timer.cancel()
 
     def found(self) -> tuple[int, Ticket] | None:
+        """The one that is INSIDE."""
+        found = None
         for index, ticket in self._tickets:
             ticket.on_move = None
             if ticket.place is Place.INSIDE:
-                return index, ticket
+                found = index, ticket
             self.late = self.late or ticket.place is Place.EXPIRED
-        return None
+        return found
 
     def leave(self) -> None:
         for _, ticket in self._tickets:

@@ -57,8 +57,10 @@ ERRORS: Final[dict[str, tuple[str, str, errors.RoundhouseError]]] = {
     ),
     "429": (
         "RateLimited",
-        "The target is out of quota; see `retry-after`.",
-        errors.UpstreamStatus(429, message="Slow down."),
+        "A limit of the key is reached, or the target is out of quota; see `retry-after`.",
+        errors.RateLimited(
+            "This key may send 600 requests per minute, and has. Try again in 90ms.", standings={}
+        ),
     ),
     "500": (
         "Internal",
