@@ -90,6 +90,15 @@ def data_of(event: bytes) -> bytes | None:
     return b"\n".join(found) if found else None
 
 
+def is_silent(event: bytes) -> bool:
+    """Is an event without data a proper one: comments, or fields that say nothing by themselves?
+    What is neither is no SSE, though clients pass over it: something was lost there."""
+    return all(not line or line.startswith(_SILENT) for line in _LINES.split(event))
+
+
+_SILENT = (b":", b"event", b"id", b"retry")
+
+
 def event(payload: bytes) -> bytes:
     """One event with this payload, which must be free of line ends (as JSON is)."""
     return b"data: " + payload + b"\n\n"

@@ -132,7 +132,8 @@ def _plain(block: bytes) -> int:
         end -= len(sse.DONE)
     lines = block.count(b"\ndata:", 0, end) + block.startswith(b"data:", 0, end)
     objects = block.count(b"\ndata: {", 0, end) + block.startswith(b"data: {", 0, end)
-    if lines != objects or lines == 0:
+    blank = b"\r\n\r\n" if b"\r" in block else b"\n\n"
+    if not lines == objects == block.count(blank, 0, end) or lines == 0:
         return 0
     first = end
     for sign in (b'"error"', b'"abort"'):
@@ -291,6 +292,9 @@ class StreamRelay:
             payload = sse.data_of(event)
             if payload is None:
                 # A comment or an empty event: for a client that already reads, a sign of life.
+                if not sse.is_silent(event):
+                    self.pending = b"".join(out)
+                    raise UpstreamProtocol("The upstream sent something that is no event.")
                 if self._sink.started or self._has_data:
                     out.append(event)
                 continue
