@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from server.config import listeners, model_checks
+from server.config import engine_checks, listeners, model_checks, values
 from server.config.explain import near
-from server.config.model_checks import missing
 from server.config.places import Path, Places, Problem
 from server.config.providers_table import LATER, ROWS
 from server.config.resolve import provider_target as provider_target
@@ -23,8 +22,6 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Headers that frame a request: a second value could make two requests of one.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-#: Built in; may be refined under `runtimes`.
-RUNTIMES: Final = frozenset({"vllm"})
 
 
 def check(config: Config, places: Places, catalog: Catalog) -> list[Problem]:
@@ -34,7 +31,8 @@ def check(config: Config, places: Places, catalog: Catalog) -> list[Problem]:
         *listeners.same_port(config, places),
         *_keys(config, places),
         *_providers(config, places),
-        *_engines(config, places),
+        *engine_checks.check(config, places),
+        *_twins(config, places),
         *model_checks.check(config, places, catalog),
     ]
 
@@ -56,6 +54,7 @@ def advice(config: Config, places: Places, catalog: Catalog) -> list[str]:
         host = url.hostname or ""
         if url.scheme == "http" and provider.api_key and not listeners.is_loopback(host):
             found.append(f"Provider `{name}`: its key travels to {host} without TLS.")
+    found += engine_checks.advice(config)
     return [*found, *model_checks.advice(config, places, catalog)]
 
 
@@ -100,16 +99,7 @@ def _secret(path: Path, secret: str, places: Places) -> Iterator[Problem]:
             'Make them with: printf %s "$KEY" | sha256sum',
         )
     else:
-        yield from _header_value(path, secret, places)
-
-
-def _header_value(path: Path, secret: str, places: Places) -> Iterator[Problem]:
-    if not secret.isascii() or not secret.isprintable() or secret != secret.strip():
-        yield places.error(
-            path,
-            "holds a line break, a space at an end, or a sign that cannot stand in a header.",
-            "Did the variable or the file end with a line break?",
-        )
+        yield from values.header_value(path, secret, places)
 
 
 def _providers(config: Config, places: Places) -> Iterator[Problem]:
@@ -134,7 +124,11 @@ def _providers(config: Config, places: Places) -> Iterator[Problem]:
         if provider.proxy is not None:
             proxy = provider.proxy.get_secret_value()
             yield from _proxy((*path, "proxy"), proxy, base_url, config, places)
-        if base_url is not None and _readable(base_url) and listeners.is_own(base_url, config):
+        if (
+            base_url is not None
+            and values.readable(base_url)
+            and listeners.is_own(base_url, config)
+        ):
             yield places.error(
                 (*path, "base_url"),
                 f"{base_url} is this server itself, so requests would go round in circles.",
@@ -156,37 +150,24 @@ def _unknown_provider(name: str) -> tuple[str, str]:
     )
 
 
-def _readable(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
-
-
 def _account(path: Path, provider: Provider, places: Places) -> Iterator[Problem]:
     url = provider.base_url
     here = (*path, "base_url")
     if url is not None:
-        if not _readable(url) or any(sign in url for sign in " \\\n\t"):
-            yield places.error(here, "is no URL.", "For example: http://127.0.0.1:8080/v1")
-        elif "@" in urlsplit(url).netloc or urlsplit(url).query or urlsplit(url).fragment:
-            yield places.error(
-                here, "must not hold a password, a query or a fragment.", "Use `api_key`."
-            )
-        elif url.endswith(("/chat/completions", "/completions", "/models", "/embeddings")):
+        wrong = list(values.plain_url(here, url, places))
+        yield from wrong
+        if not wrong and url.endswith(
+            ("/chat/completions", "/completions", "/models", "/embeddings")
+        ):
             yield places.error(here, "goes too far.", "Stop at the part that ends in /v1.")
     if provider.api_key is not None:
-        secret = provider.api_key.get_secret_value()
-        if not secret:
-            yield places.error((*path, "api_key"), "is empty.", "Remove it where none is needed.")
-        yield from _header_value((*path, "api_key"), secret, places)
+        yield from values.api_key((*path, "api_key"), provider.api_key.get_secret_value(), places)
     for header, value in provider.headers.items():
         if not _HEADER_NAME.fullmatch(header):
             yield places.error((*path, "headers", header), "is no name of a header.")
         elif header.lower() in _OURS:
             yield places.error((*path, "headers", header), "is Roundhouse's own to say.")
-        yield from _header_value((*path, "headers", header), value.get_secret_value(), places)
+        yield from values.header_value((*path, "headers", header), value.get_secret_value(), places)
 
 
 def _proxy(
@@ -199,7 +180,12 @@ def _proxy(
         yield places.error(
             path, "should start with http://.", "TLS to the provider goes through it all the same."
         )
-    elif not _readable(url) or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
+    elif (
+        not values.readable(url)
+        or not url.isascii()
+        or not url.isprintable()
+        or set(url) & set(" \\")
+    ):
         hint = "For example: http://proxy.internal:3128; in a password write %40 for @, and so on."
         yield places.error(path, "is no URL.", hint)
     elif urlsplit(url).path not in ("", "/") or urlsplit(url).query or urlsplit(url).fragment:
@@ -215,16 +201,11 @@ def _proxy(
 
 
 def _on_this_machine(url: str) -> bool:
-    return _readable(url) and listeners.is_loopback(urlsplit(url).hostname or "")
+    return values.readable(url) and listeners.is_loopback(urlsplit(url).hostname or "")
 
 
-def _engines(config: Config, places: Places) -> Iterator[Problem]:
-    known = {*RUNTIMES, *config.runtimes}
-    for name, engine in config.engines.items():
-        if engine.runtime not in known:
-            yield places.error(
-                ("engines", name, "runtime"), *missing("runtime", engine.runtime, known)
-            )
+def _twins(config: Config, places: Places) -> Iterator[Problem]:
+    """Names that a file system or a reader may take for one."""
     for section in ("engines", "providers"):
         folded: dict[str, str] = {}
         for name in getattr(config, section):

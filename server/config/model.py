@@ -43,7 +43,7 @@ class Target(Strict):
         "card is this provider's.",
     )
     weight: float = Field(
-        1,
+        1.0,
         ge=0,
         allow_inf_nan=False,
         description="Its share of the requests, with `balance: weighted` or `affinity`.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from server.config import cards
+from server.config import cards, routing_checks
 from server.config.explain import near
 from server.config.model import Model, Target
 from server.config.places import Path, Places, Problem
@@ -14,23 +14,30 @@ from server.config.schema import Config
 from server.registry.cards import AccessMethod, ModelInfo, Status
 from server.registry.catalog import Catalog
 
+#: Name → the others that it leads to, each with its place in the file.
+Edges = dict[str, list[tuple[str, Path]]]
+
 
 def check(config: Config, places: Places, catalog: Catalog) -> Iterator[Problem]:
     """All that keeps a name from being answered for."""
     own = [*config.models, *loose_engines(config)]
-    extra = {name for name, _ in cards.offered(config, catalog) if not provider_of(config, name)}
-    edges: dict[str, list[tuple[str, Path]]] = {}
+    extra: dict[str, ModelInfo] = {}
+    for name, card in cards.offered(config, catalog):
+        if not provider_of(config, name):
+            extra.setdefault(name, card)
+    edges: dict[str, Edges] = {field: {} for field in (*routing_checks.LISTS, "bridge")}
     for name, model in config.models.items():
-        path: Path = ("models", name)
         yield from _targets(config, name, model, places, catalog)
-        others = [(f, (*path, "fallbacks", at)) for at, f in enumerate(model.fallbacks)]
-        if model.alias is not None:
-            others = [(model.alias, (*path, "alias"))]
-        for other, here in others:
+        for field, other, here in routing_checks.references(name, model):
             if other not in own and other not in extra:
                 yield places.error(here, *_no_model(config, other, own))
-        edges[name] = [(other, here) for other, here in others if other in own]
-    yield from _cycles(edges, places)
+            elif other in own:
+                for kind in edges if field == "alias" else (field,):
+                    edges[kind].setdefault(name, []).append((other, here))
+    # Each kind is followed by itself: a bridge to a model that falls back to this one is no circle.
+    circles = {problem.path: problem for one in edges.values() for problem in _cycles(one, places)}
+    yield from circles.values()
+    yield from routing_checks.check(config, places, catalog, extra)
     yield from _default(config, places, own, extra, catalog)
 
 
@@ -121,7 +128,7 @@ def _no_model(config: Config, name: str, names: list[str]) -> tuple[str, str]:
 
 
 def _default(
-    config: Config, places: Places, own: list[str], extra: set[str], catalog: Catalog
+    config: Config, places: Places, own: list[str], extra: Mapping[str, ModelInfo], catalog: Catalog
 ) -> Iterator[Problem]:
     name = config.default
     if name is None or (name == cards.DEFAULT and cards.DEFAULT in own):
@@ -150,8 +157,9 @@ def _known(config: Config, card: ModelInfo) -> str:
     return f"It is {card.provider}'s: configure that provider and add it under models."
 
 
-def _cycles(edges: Mapping[str, list[tuple[str, Path]]], places: Places) -> Iterator[Problem]:
-    """One problem for each edge that closes a circle of aliases and fallbacks."""
+def _cycles(edges: Edges, places: Places) -> Iterator[Problem]:
+    """One problem for each edge that closes a circle of aliases and of one kind of other
+    models."""
     done: set[str] = set()
 
     def walk(name: str, way: tuple[str, ...]) -> Iterator[Problem]:
@@ -183,6 +191,7 @@ def advice(config: Config, places: Places, catalog: Catalog) -> Iterator[str]:
             if card is not None and card.status is not Status.CURRENT:
                 where = places.of(("models", name))
                 yield f"{where}: model `{name}`: {outlook(card, catalog)}"
+    yield from routing_checks.advice(config, places, catalog)
 
 
 def outlook(card: ModelInfo, catalog: Catalog) -> str:

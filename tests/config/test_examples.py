@@ -21,6 +21,7 @@ VARIABLES = {
     "ROUNDHOUSE_ADMIN_KEY": "sk-rh-2",
     "OPENAI_API_KEY": "sk-3",
     "LAB_API_KEY": "sk-4",
+    "CLUSTER_API_KEY": "sk-5",
 }
 
 
@@ -49,8 +50,9 @@ def test_the_example_is_good_and_shows_the_defaults(repo_root: Path) -> None:
     file = repo_root / "configs" / "example.yaml"
     loaded = load(file, environ=VARIABLES)
     assert loaded.advice == ()
-    assert list(resolve_models(loaded.config)) == ["guide", "gpt-6-luna", "fast", "default"]
-    for path in (("server", "limits"), ("server", "timeouts"), ("log",)):
+    models = list(resolve_models(loaded.config))
+    assert models == ["guide", "qwen3-8b", "gpt-6-luna", "fast", "default"]
+    for path in (("server", "limits"), ("server", "timeouts"), ("log",), ("routing",)):
         at: Any = loaded.config
         for part in path:
             at = getattr(at, part)

@@ -83,7 +83,8 @@ def test_a_removed_keys_error_names_its_successor(
 
 
 def test_the_known_keys_of_a_place() -> None:
-    assert explain.fields_at(("server", "keys", 0)) == ("name", "key", "models")
+    known = ("name", "key", "models", "rpm", "tpm", "max_in_flight")
+    assert explain.fields_at(("server", "keys", 0)) == known
     assert "engine" in explain.fields_at(("models", "m", "targets", 3))
     assert explain.fields_at(("engines",)) == ()
     assert explain.fields_at(("engines", "e", "args")) == ()
