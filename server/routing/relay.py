@@ -282,6 +282,14 @@ class StreamRelay:
         self._has_data |= before.startswith(b"data:") or b"\ndata:" in before
         return self._look_into(block[plain:], before)
 
+    def _without_data(self, event: bytes, out: list[bytes]) -> None:
+        """A comment or an empty event: for a client that already reads, a sign of life."""
+        if not sse.is_silent(event):
+            self.pending = b"".join(out)
+            raise UpstreamProtocol("The upstream sent something that is no event.")
+        if self._sink.started or self._has_data:
+            out.append(event)
+
     def _look_into(self, block: bytes, before: bytes) -> bytes:
         """`before`: what of the same read is for the client already."""
         out = [before]
@@ -291,12 +299,7 @@ class StreamRelay:
                 raise UpstreamProtocol(_NO_TEXT)
             payload = sse.data_of(event)
             if payload is None:
-                # A comment or an empty event: for a client that already reads, a sign of life.
-                if not sse.is_silent(event):
-                    self.pending = b"".join(out)
-                    raise UpstreamProtocol("The upstream sent something that is no event.")
-                if self._sink.started or self._has_data:
-                    out.append(event)
+                self._without_data(event, out)
                 continue
             if payload.strip() == b"[DONE]":
                 if not (self._sink.committed or self._has_data):
