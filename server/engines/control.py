@@ -49,7 +49,8 @@ class Control:
                 limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
             ),
             base_url=url,
-            headers=headers,
+            # Bodies are taken as they come.
+            headers={"accept-encoding": "identity", **(headers or {})},
             trust_env=False,
         )
 
@@ -99,7 +100,7 @@ class Control:
         except ConnectionRefusedError:
             return Health.DEAD
         except OSError as exc:
-            return Health.UNKNOWN if exc.errno in _OURS else Health.MISSED
+            return Health.UNKNOWN if exc.errno in OURS else Health.MISSED
         if status == 503:
             return Health.DEAD
         return Health.WELL if status == 200 else Health.MISSED
@@ -117,7 +118,7 @@ def _errno(exc: BaseException | None) -> int | None:
 
 
 #: Faults of this process, not of the engine that was to be asked.
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _RUNNING = re.compile(rb"^vllm:num_requests_running(?:\{[^}]*\})? ([0-9.eE+]+)", re.MULTILINE)
 _STEPS = re.compile(rb"^vllm:iteration_tokens_total_count(?:\{[^}]*\})? ([0-9.eE+]+)", re.MULTILINE)

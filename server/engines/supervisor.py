@@ -7,8 +7,7 @@ import itertools
 import os
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -16,6 +15,7 @@ import structlog
 from server.config.engine import Engine, Runtime
 from server.engines import backoff, rundir
 from server.engines.estimates import Estimates
+from server.engines.feed import Feed
 from server.engines.launcher import Launcher, VllmLauncher
 from server.engines.state import EngineState, EngineView
 from server.engines.unit import EngineUnit, Shop, Spec
@@ -29,45 +29,6 @@ log = structlog.get_logger(__name__)
 #: back.
 UNKNOWN_START = 30.0
 NOT_COMING = 60.0
-FEED = 256
-
-
-class Feed:
-    """Changes of engines as they happen, beginning with all as they are.
-
-    Bounded: a slow reader loses the oldest. Use as a context manager; iteration ends when the
-    supervisor closes.
-    """
-
-    def __init__(self, first: Iterable[EngineView], leave: Callable[[Feed], None]) -> None:
-        self._views = deque(first, maxlen=FEED)
-        self._news = asyncio.Event()
-        self._leave, self._ended = leave, False
-
-    def put(self, view: EngineView) -> None:
-        self._views.append(view)
-        self._news.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._news.set()
-
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leave(self)
-
-    def __aiter__(self) -> Feed:
-        return self
-
-    async def __anext__(self) -> EngineView:
-        while not self._views:
-            if self._ended:
-                raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
-        return self._views.popleft()
 
 
 class Supervisor:
