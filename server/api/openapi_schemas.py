@@ -30,6 +30,7 @@ MORE_CODES: Final = (
     "missing_required_parameter",
     "nested_too_deeply",
     "no_target_left",
+    "out_of_descriptors",
     "over_limit",
     "request_too_large",
     "unsupported_endpoint",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from server.errors import ConnectFailed, UpstreamTimeout, UpstreamTruncated
+from server.transport import descriptors
 from server.transport.answer import Stage
 from server.transport.head import Address, address, request_head
 from server.transport.pool import Pool
@@ -111,7 +112,8 @@ class Transport:
     ) -> Response:
         """Send one request and wait for the answer's head. `deadline`: `time.monotonic()` seconds.
 
-        Raises ConnectFailed (nothing was sent), UpstreamReset, UpstreamTimeout, UpstreamProtocol.
+        Raises ConnectFailed (nothing was sent), UpstreamReset, UpstreamTimeout, UpstreamProtocol;
+        Overloaded (`out_of_descriptors`) when there are too few of ours for another connection.
         Cancelling closes the connection.
         """
         now = time.monotonic()
@@ -136,9 +138,7 @@ class Transport:
             pool = self._pools.get(place)
             if pool is None:  # not `or`: a pool without a connection has learnt something
                 pool = self._pool(place)
-            wire = pool.take() or await pool.connect(
-                max(0.0, min(timeouts.connect, due - time.monotonic()))
-            )
+            wire = pool.take() or await self._connect(pool, min(timeouts.connect, due - now))
             wire.start(head, body, due)
             await wire.head()
             return WireResponse(wire)
@@ -151,6 +151,17 @@ class Transport:
             if late and error.outcome == "connect_timeout":
                 raise past_deadline() from None
             raise
+
+    async def _connect(self, pool: Pool, seconds: float) -> Wire:
+        if not descriptors.spare():
+            dropped = sum(each.drop_idle() for each in self._pools.values())
+            for _ in range(_TURNS if dropped else 0):
+                await asyncio.sleep(0)
+                if descriptors.spare():
+                    break
+            else:
+                raise descriptors.out_of()
+        return await pool.connect(seconds)
 
     def _by_library(self) -> LibraryTransport:
         if self._closed:

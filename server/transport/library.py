@@ -31,6 +31,7 @@ from server.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from server.transport import descriptors
 from server.transport.pool import IDLE, tls_context
 from server.transport.seam import AttemptTimeouts, Endpoint, Response
 from server.transport.wire import READ_AHEAD
@@ -207,6 +208,8 @@ class LibraryTransport:
                 "The upstream did not answer in time.", outcome="first_byte_timeout"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and descriptors.lacking(error):
+                raise descriptors.out_of() from None
             raise translate(error) from None  # aiohttp's own holds the proxy's login
         if response.status == 407:  # of our account at the proxy, and not the upstream's to say
             response.close()

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Final
 
 from server.errors import ConnectFailed, UpstreamError
+from server.transport import descriptors
 from server.transport.answer import Stage
 from server.transport.head import Address, no_answer
 from server.transport.wire import Wire
@@ -55,7 +56,7 @@ class Pool:
         return None
 
     async def connect(self, seconds: float) -> Wire:
-        """A new connection. Raises ConnectFailed."""
+        """A new connection. Raises ConnectFailed, Overloaded for want of a descriptor."""
         self._opening += 1
         try:
             wire = await self._connect(seconds)
@@ -75,11 +76,13 @@ class Pool:
         except TimeoutError as error:
             detail = str(error) or f"no connection within {seconds:g} s"
             raise _failed("connect_timeout", detail) from None
-        except socket.gaierror as error:
-            raise _failed("dns", f"{type(error).__name__}: {error}") from error
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise _failed("tls", f"{type(error).__name__}: {error}") from error
         except (OSError, EOFError) as error:
+            if isinstance(error, OSError) and descriptors.lacking(error):
+                raise descriptors.out_of() from error
+            if isinstance(error, socket.gaierror):
+                raise _failed("dns", f"{type(error).__name__}: {error}") from error
             # A peer that hangs up in mid-handshake speaks no TLS.
             hung_up = isinstance(error, (ConnectionError, EOFError))
             refused = isinstance(error, ConnectionRefusedError) or not hung_up
@@ -150,6 +153,13 @@ class Pool:
         if self._free:
             wait = self._free[0].idle_since + self._keep - now
             self._sweep = self._loop.call_later(max(wait, 0.05), self._retire)
+
+    def drop_idle(self) -> int:
+        """Close the free connections; their number."""
+        dropped = len(self._free)
+        while self._free:
+            self._free.popleft().abort()
+        return dropped
 
     def close(self) -> None:
         """Close every connection, also those with an answer under way."""
