@@ -15,7 +15,7 @@ from msgspec import Raw
 from server.access.keys import KeyInfo
 from server.access.limits import UNLIMITED, Lease, Limiter, Reason, Refusal, duration
 from server.access.queue import Ticket
-from server.access.rooms import Kind, Rooms
+from server.access.rooms import Rooms
 from server.errors import RateLimited, RoundhouseError
 from server.protocol.envelope import Surface
 from server.protocol.parameters import number
@@ -114,15 +114,17 @@ class Admission:
         by itself, by a cancellation.
         """
         admitted = Admitted(self._clock, self._lease(key, tokens))
+        # Both before any waiting, so that a reload meanwhile counts for both.
+        room, ways = self.rooms.room, []
+        if max_in_flight is not None:
+            ways.append(room("model", model, max_in_flight, max_waiting))
+        if server_slots is not None:
+            ways.append(room("server", _SERVER, server_slots, server_waiting))
         try:
-            if max_in_flight is not None:
-                await self._place(
-                    admitted, key, "model", model, max_in_flight, max_waiting, deadline
-                )
-            if server_slots is not None:
-                await self._place(
-                    admitted, key, "server", _SERVER, server_slots, server_waiting, deadline
-                )
+            for way in ways:
+                _, ticket = await self.rooms.first((way,), key.name, deadline)
+                admitted._tickets.append(ticket)
+                admitted.waited += ticket.waited or 0.0
         except RoundhouseError:
             admitted.leave(uncount=True)
             raise
@@ -160,21 +162,6 @@ class Admission:
             self._metrics.shed.labels(_REASONS[found.reason]).inc()
             raise limited(found)
         return found
-
-    async def _place(
-        self,
-        admitted: Admitted,
-        key: KeyInfo,
-        kind: Kind,
-        name: str,
-        slots: int,
-        bound: int,
-        deadline: float,
-    ) -> None:
-        room = self.rooms.room(kind, name, slots, bound)
-        _, ticket = await self.rooms.first((room,), key.name, deadline)
-        admitted._tickets.append(ticket)
-        admitted.waited += ticket.waited or 0.0
 
 
 def limited(refusal: Refusal) -> RateLimited:
