@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from server.config.parts import MODEL_NAME, NAME
+from server.config.parts import MEMBER, MODEL_NAME, NAME, UPSTREAM
 from server.config.places import SECRETS, Path, Places, Problem, dotted
 from server.config.providers_table import LATER
 from server.config.schema import Config
@@ -20,6 +20,8 @@ _PATTERNS: Final = {
     "most 64 of them.",
     MODEL_NAME: "may hold letters, digits and . _ : @ / + -, begins with a letter or a digit, and "
     "has at most 200 of them.",
+    MEMBER: "must be the name of a member of a request's body, such as logit_bias.",
+    UPSTREAM: "must have 1 to 200 characters, and no line breaks among them.",
     r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$": "must be auto, cpu, cuda, or GPUs by number: cuda:0, "
     "cuda:0,1.",
 }

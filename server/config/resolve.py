@@ -206,8 +206,8 @@ def provider_of(config: Config, name: str) -> str | None:
 def provider_target(
     config: Config, name: str, catalog: Catalog | None = None
 ) -> ResolvedTarget | None:
-    """`provider/any-upstream-id`, for a provider of the config; None for other names. Its prices
-    are looked up where there is a catalog."""
+    """`provider/any-upstream-id`, for a provider of the config; None for other names. What its card
+    says is known where there is a catalog."""
     provider = provider_of(config, name)
     if provider is None:
         return None
