@@ -16,6 +16,8 @@ LOOK_UP: Final = 30.0
 _NOTHING: Final = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 #: Look-ups of SRV targets under way at one time.
 _AT_A_TIME: Final = 16
+#: Bytes of an answer over UDP that no network cuts up; for more there is TCP.
+_PACKET: Final = 1232
 _PORTS: Final = {"http": 80, "https": 443}
 
 #: (IP address, port) of every replica that the `discover` of a config names; empty: there is none.
@@ -91,11 +93,11 @@ async def addresses(host: str, port: int) -> list[tuple[str, int]]:
 class Srv:
     """SRV records: one replica for each target and port, whatever their priority and weight.
 
-    Asks the name servers of the machine, or those given.
+    Asks the name servers of the machine, or those given. `lifetime`: seconds for one question.
     """
 
-    def __init__(self, servers: Iterable[str] = (), port: int = 53) -> None:
-        self._servers, self._port = list(servers), port
+    def __init__(self, servers: Iterable[str] = (), port: int = 53, lifetime: float = 5.0) -> None:
+        self._servers, self._port, self._lifetime = list(servers), port, lifetime
 
     async def look_up(self, name: str) -> list[tuple[str, int]]:
         """Raises LookUpFailed, also when a target's address cannot be had: half an answer would
@@ -122,6 +124,8 @@ class Srv:
             resolver = Resolver(configure=not self._servers)
             if self._servers:
                 resolver.nameservers, resolver.port = self._servers, self._port
+            resolver.lifetime = self._lifetime
+            resolver.use_edns(0, 0, _PACKET)
             try:
                 answer = await resolver.resolve(name, SRV, search=True)
             except (NXDOMAIN, NoAnswer):
