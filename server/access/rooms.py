@@ -89,6 +89,8 @@ class Rooms:
             if room.inside < room.slots:
                 self._metrics.queue_wait.labels(room.kind).observe(0.0)
                 return index, room.enter(key, now, deadline)
+        if deadline <= now:
+            raise self._refused(rooms, late=True)
         line = _Line(self._clock, deadline)
         try:
             for index, room in enumerate(rooms):

@@ -151,6 +151,14 @@ def test_the_deadline(house: House) -> None:
     assert (house.shed("target_queue"), house.shed("queue_timeout")) == (0, 1)
 
 
+def test_a_deadline_that_has_passed_gets_a_free_place_but_waits_for_none(house: House) -> None:
+    house.loop.now = 5.0
+    assert isinstance(house.first(0, deadline=5.0).exception(), Overloaded)
+    assert house.shed("queue_timeout") == 1
+    house.leave(0, 5.0)
+    assert house.first(0, deadline=5.0).result()[0] == 0
+
+
 def test_a_timer_that_is_early_waits_on(house: House) -> None:
     clock = [0.0]
     rooms = Rooms(house.metrics, lambda: clock[0])
