@@ -30,7 +30,9 @@ def spare() -> bool:
 def lacking(error: OSError) -> bool:
     """Is this failure to connect ours, for want of a descriptor? A look-up that got none to read
     its files by says that there is no such name."""
-    return error.errno in _NONE_LEFT or (isinstance(error, socket.gaierror) and not spare())
+    if isinstance(error, socket.gaierror):  # whose numbers are of another kind
+        return not spare()
+    return error.errno in _NONE_LEFT
 
 
 def out_of() -> Overloaded:

@@ -58,7 +58,7 @@ def kinds(top: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("code", sorted(errno.errorcode))
+@pytest.mark.parametrize("code", sorted({*errno.errorcode} - {errno.EMFILE, errno.ENFILE}))
 async def test_every_number_of_the_system_has_an_outcome(code: int, tls: bool) -> None:
     error = OSError(code, os.strerror(code))
     outcome = await outcome_of(error, tls=tls)
