@@ -15,7 +15,9 @@ CONFIG = """\
 version: 1
 server: {keys: [{name: a, key: k, models: [nobody]}], admin: null}
 providers: {lab: {dialect: openai, base_url: "http://127.0.0.1:9/v1"}}
-engines: {e: {weights: w, args: {load-format: dummy}}}
+engines:
+  e: {weights: w, args: {load-format: dummy}}
+  far: {runtime: external, urls: ["http://127.0.0.1:10"]}
 models: {m: {targets: [{engine: e}]}}
 """
 
@@ -32,10 +34,11 @@ API         127.0.0.1:8000
 Admin API   off
 Keys        a
 Providers   lab
-Engines     e
+Engines     e, far
 
 MODEL  SERVED BY
 m      engine e
+far    engine far
 
 Note: roundhouse.yaml:2: key `a`: there is no model `nobody`.
 The config is good.

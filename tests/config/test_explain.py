@@ -25,6 +25,7 @@ CASES = {
     'Write "no".',
     "version: 1\nengines: {e: {weights: 8}}": 'as a number. Write "8".',
     "version: 1\nengines: {e: {weights: }}": "has no value. Give it one, or remove the line.",
+    "version: 1\nserver: {host: }": "has no value. Give it one, or remove the line.",
     "version: 1\nserver: {keys: [{name: a, key: 12345678}]}": 'as a number. Write "…".',
     "version: 1\nserver: {keys: [{name: -a, key: b}]}": "may hold letters, digits",
     "version: 1\nserver: {keys: [{name: a, key: b, models: ['a*b']}]}": "only stand at the end",
@@ -46,6 +47,7 @@ CASES = {
     "version: 1\nproviders: {p: {base_url: ftp://x}}": "start with http:// or https://",
     "version: 1\nmodels: {m: {}}": "Give `targets` (a list of engines or providers) or `alias`.",
     "version: 1\nmodels: {m: {targets: [{engine: e, model: x}]}}": "belongs to provider targets",
+    "version: 1\nmodels: {m: {targets: [{weight: 1}]}}": "give either `engine` or `provider`.",
     "version: 1\nmodels: {m: {targets: {engine: e}}}": "models.m.targets: should be a list.",
     "version: two": "version: must be 1",
 }

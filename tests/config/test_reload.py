@@ -284,5 +284,13 @@ def test_differences_name_what_came_and_went(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"{ONE}models: {{x: {{targets: [{{engine: a}}]}}}}\nlog: {{level: info}}")
     old = load(file, environ={})
-    file.write_text("version: 1\nengines: {a: {weights: v}}\nlog: {level: debug}")
-    assert differences(old, load(file, environ={})) == ["log.level", "engines.a", "models.x"]
+    file.write_text(
+        "version: 1\nengines: {a: {weights: v}}\nlog: {level: debug}\n"
+        "routing: {breaker: {failures: 2}}"
+    )
+    assert differences(old, load(file, environ={})) == [
+        "log.level",
+        "routing.breaker",
+        "engines.a",
+        "models.x",
+    ]
