@@ -37,7 +37,8 @@ DEFAULT: Final = "default"
 _OPENAIS: Final = {"p": "top_p", "k": "top_k"}
 _LOCAL: Final = AccessMethod.LOCAL
 _UPSTREAM: Final = re.compile(UPSTREAM)
-ABILITIES: Final = tuple("streaming tools json_schema vision audio reasoning logprobs".split())
+#: Those of a card, and one that only the config tells.
+ABILITIES: Final = tuple("streaming tools json_schema vision audio reasoning logprobs n".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ def about(card: ModelInfo | None, model: Model | None = None, window: int | None
 
 def _abilities(card: ModelInfo | None, model: Model | None) -> dict[str, bool]:
     """The config's word, else the card's; what nobody says is left out."""
-    said = {ability: getattr(card.abilities, ability) for ability in ABILITIES} if card else {}
+    theirs = card.abilities if card else None
+    said = {ability: getattr(theirs, ability, None) for ability in ABILITIES}
     if model is not None:
         own = {ability: getattr(model.abilities, ability) for ability in ABILITIES}
         said |= {ability: value for ability, value in own.items() if value is not None}

@@ -99,6 +99,7 @@ class ModelAbilities(Strict):
     audio: bool | None = Field(None, description="Takes sound.")
     reasoning: bool | None = Field(None, description="Thinks before it answers.")
     logprobs: bool | None = Field(None, description="Gives the tokens' probabilities.")
+    n: bool | None = Field(None, description="Gives several choices for one request.")
 
 
 class ModelPrices(Strict):

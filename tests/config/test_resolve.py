@@ -152,7 +152,10 @@ def test_a_places_limits_hold_under_all_its_names(write: Write) -> None:
             {"targets": [{"engine": "small"}], "abilities": {"vision": True, "audio": False}},
             {"tools": True, "vision": True, "audio": False},
         ),
-        ({"targets": [UP], "abilities": {"tools": False}}, {"tools": False}),
+        (
+            {"targets": [UP], "abilities": {"tools": False, "n": False}},
+            {"tools": False, "n": False},
+        ),
         # What has no card of its own is as the model.
         ({"card": "gpt-big", "targets": [UP]}, {"tools": True, "audio": False}),
         ({"card": "gpt-big", "targets": [{"engine": "folder"}]}, {"tools": True, "audio": False}),

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from server.config.cards import ABILITIES
 from server.config.load import Loaded
-from server.config.model import NEVER_DROPPED, Model
+from server.config.model import NEVER_DROPPED, Model, ModelAbilities
 from server.config.routing import Breakers, Routing
 from server.routing import abilities
 from server.routing.breaker import BreakerSettings
@@ -39,6 +40,11 @@ def test_the_policies_are_those_that_there_are() -> None:
 
 def test_what_cannot_be_dropped_is_what_routing_keeps() -> None:
     assert NEVER_DROPPED == abilities.KEPT
+
+
+def test_every_ability_that_routing_looks_for_can_be_told() -> None:
+    assert set(abilities.PARAMETERS) <= set(ModelAbilities.model_fields)
+    assert set(ABILITIES) == set(ModelAbilities.model_fields)
 
 
 def test_a_section_that_says_something(good: Good) -> None:
