@@ -19,6 +19,9 @@ from server.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+#: Seconds that a replica always has for an answer, however short the interval: it is far away, and
+#: this loop may be busy.
+LEAST = 1.0
 #: Seconds between two checks of one replica, however many requests say that it fails.
 _GAP: Final = 0.1
 #: Seconds until the next try after a fault of ours.
@@ -36,7 +39,7 @@ class Settings:
     #: The replicas' own name of the model; None: what each lists first.
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    #: Between two checks of a replica, and the deadline of each question to it.
+    #: Between two checks of a replica.
     interval: float = 2.0
     misses: int = 3
     max_waiting: int = 64
@@ -54,6 +57,11 @@ class Settings:
             misses=engine.health_misses,
             max_waiting=engine.max_waiting,
         )
+
+    @property
+    def deadline(self) -> float:
+        """Of each question to a replica, in seconds."""
+        return max(self.interval, LEAST)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -268,11 +276,11 @@ class External:
         """One check, and, when it is well, one scrape."""
         settings, address = self.settings, member.place.address
         try:
-            self._judge(member, await member.check.look(settings.interval, settings.model))
+            self._judge(member, await member.check.look(settings.deadline, settings.model))
             if not member.standing.well:
                 return
             load, ours = await member.check.load(
-                settings.interval, lambda: self.means.in_flight(f"engine/{self.name}@{address}")
+                settings.deadline, lambda: self.means.in_flight(f"engine/{self.name}@{address}")
             )
             before = member.standing
             member.standing = replace(before, load=load, load_ours=ours)

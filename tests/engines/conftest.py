@@ -22,6 +22,7 @@ from server.engines.supervisor import Supervisor
 from server.engines.watch import Timing
 from server.errors import EngineError
 from server.telemetry.metrics import Metrics
+from tests.engines.replica_house import Fleets
 
 FAKE = Path(__file__).parents[1] / "fakes" / "engine.py"
 QUICK = Policy(first=0.01, cap=0.05, jitter=0.0)
@@ -111,6 +112,16 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     yield made
     for supervisor in made.made:
         await supervisor.close(drain=False)
+
+
+@pytest.fixture
+async def fleets() -> AsyncIterator[Fleets]:
+    made = Fleets()
+    yield made
+    for fleet in made.made:
+        await fleet.close()
+    left = [task for task in asyncio.all_tasks() if "server/engines" in str(task.get_coro())]
+    assert not left
 
 
 @pytest.fixture(autouse=True)

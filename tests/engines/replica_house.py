@@ -10,7 +10,7 @@ from server.engines.external import Settings
 from server.engines.fleet import Fleet
 from server.engines.state import EngineState, EngineView
 from server.telemetry.metrics import Metrics
-from tests.fakes.upstream import ScriptedUpstream, answer_bytes, answer_json, models_answer
+from tests.fakes.upstream import Gate, ScriptedUpstream, answer_bytes, answer_json, models_answer
 
 METRICS = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -50,12 +50,12 @@ def address(upstream: ScriptedUpstream) -> str:
 
 
 class Names:
-    """What DNS says; a `Resolver`. `fault` is raised; `gate` is waited for."""
+    """What DNS says; a `Resolver`. `fault` is raised; with a `gate` each look-up takes a ticket."""
 
     def __init__(self) -> None:
         self.hosts: list[tuple[str, int]] = []
         self.fault: Exception | None = None
-        self.gate: asyncio.Event | None = None
+        self.gate: Gate | None = None
         self.asked: asyncio.Queue[str] = asyncio.Queue()
 
     def say(self, *upstreams: ScriptedUpstream) -> None:
@@ -64,17 +64,21 @@ class Names:
     async def __call__(self, discover: str) -> Iterable[tuple[str, int]]:
         self.asked.put_nowait(discover)
         if self.gate is not None:
-            await self.gate.wait()
+            await self.gate.pass_one()
         if self.fault is not None:
             raise self.fault
         return list(self.hosts)
 
-    async def looked_up(self, times: int) -> None:
-        """Until so many look-ups that began after now are over."""
+    async def next_asked(self) -> str:
+        """Until a look-up begins."""
         while not self.asked.empty():
             self.asked.get_nowait()
-        for _ in range(times + 1):
-            await self.asked.get()
+        return await self.asked.get()
+
+    async def looked_up(self, times: int) -> None:
+        """Until so many look-ups that began after now are over."""
+        for _ in range(times + 1):  # one begins when the one before is over
+            await self.next_asked()
 
 
 class Fleets:
