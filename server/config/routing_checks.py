@@ -69,7 +69,7 @@ def _windows(
         yield places.error(
             path,
             f"the context window of `{name}` is not known, so nobody can tell which is larger.",
-            f"Write `context_window: …` (tokens) under models.{name}.",
+            _say_window(config, name),
         )
         return
     for at, other in enumerate(model.context_fallbacks):
@@ -80,7 +80,7 @@ def _windows(
             yield places.error(
                 (*path, at),
                 f"the context window of `{other}` is not known.",
-                f"Write `context_window: …` (tokens) under models.{_own_name(config, other)}.",
+                _say_window(config, _own_name(config, other)),
             )
         elif window <= own:
             yield places.error(
@@ -89,6 +89,13 @@ def _windows(
                 f"`{name}`.",
                 "Name a model with a larger one, or correct it with `context_window: …`.",
             )
+
+
+def _say_window(config: Config, name: str) -> str:
+    if name in config.models:
+        return f"Write `context_window: …` (tokens) under models.{name}."
+    targets = f"targets: [{{engine: {name}}}], " if name in config.engines else ""
+    return f"Give it an entry under models: `{name}: {{{targets}context_window: …}}` (tokens)."
 
 
 def _known(config: Config, name: str, offered: Mapping[str, ModelInfo]) -> bool:

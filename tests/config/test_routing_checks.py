@@ -191,6 +191,21 @@ def test_windows_that_are(entry: Entries, other: Entries, write: Write) -> None:
     assert found == ("real" if "alias" in other else "big",)
 
 
+@pytest.mark.parametrize(
+    ("other", "entry"),
+    [
+        ("e", "`e: {targets: [{engine: e}], context_window: …}`"),
+        ("gpt-mid", "`gpt-mid: {context_window: …}`"),
+    ],
+)
+def test_what_has_no_entry_gets_one_for_its_window(other: str, entry: str, write: Write) -> None:
+    model = {**AT_LAB, "context_window": 1, "context_fallbacks": [other]}
+    (said,) = refused(write, {"m": model}, catalog="auto")
+    assert said.endswith(
+        f"of `{other}` is not known. Give it an entry under models: {entry} (tokens)."
+    )
+
+
 def test_an_engine_and_a_card_have_windows_too(write: Write) -> None:
     entry = {**windowed(8191), "context_fallbacks": ["small", "gpt-big"]}
     found = resolve_models(loaded(write, {"m": entry}, catalog="auto").config, CATALOG)
