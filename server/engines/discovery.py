@@ -38,13 +38,12 @@ class Place:
 
 
 def fixed(urls: Iterable[str]) -> tuple[Place, ...]:
-    """The places of the config's URLs, in its order, each once. No URL has a trailing slash."""
+    """The places of the config's URLs, in its order, each once. A URL ends with its port."""
     places: dict[str, Place] = {}
     for url in urls:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
-        # Several may stand behind one proxy, by path.
-        address = _joined(host, port) + parts.path
+        address = _joined(host, port)
         places.setdefault(address, Place(address, url))
     return tuple(places.values())
 

@@ -165,9 +165,11 @@ class External:
             if discover is not None and self._look_up is None and now >= self._look_up_due:
                 self._look_up = self._spawn(self._find(discover))
                 self._look_up.add_done_callback(self._found)
-            for member in self._members.values():
+            for at, member in enumerate(self._members.values(), 1):
                 if member.probe is None and now >= member.due:
-                    self._begin_probe(member, now)
+                    # They are found together; from the second on, checks are spread over time.
+                    part = 1.0 if member.standing.looked else at / len(self._members)
+                    self._begin_probe(member, now, self.settings.interval * part)
             try:
                 async with asyncio.timeout(self._pause()):
                     await self._changed.wait()
@@ -262,8 +264,8 @@ class External:
 
     # --- how they are -------------------------------------------------------------------------
 
-    def _begin_probe(self, member: Member, now: float) -> None:
-        member.began, member.due = now, now + self.settings.interval
+    def _begin_probe(self, member: Member, now: float, pause: float) -> None:
+        member.began, member.due = now, now + pause
         member.probe = self._spawn(self._probe(member))
 
         def probed(_: asyncio.Task[None]) -> None:

@@ -161,6 +161,14 @@ async def test_a_slow_scrape_takes_no_replica_out(
         assert fleet.replicas(NAME)[0].load is None
 
 
+async def test_checks_are_spread_over_the_interval(fleets: Fleets) -> None:
+    async with a_replica() as one, a_replica() as two, a_replica() as three:
+        fleet = await fleets.fixed(one, two, three, interval=3000.0)
+        await these(fleet, one, two, three)
+        members = list(fleet._engines[NAME]._members.values())
+        assert [round(member.due - member.began) for member in members] == [1000, 2000, 3000]
+
+
 async def test_garbage_is_a_miss_and_no_list_is_no_model(fleets: Fleets) -> None:
     async with a_replica() as one, a_replica() as two:
         one.routes["/health"] = garbage()
