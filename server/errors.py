@@ -280,6 +280,8 @@ class UpstreamStatus(UpstreamError):
     target may be tried, and the client is told 502, since its own key is fine.
     """
 
+    #: What a refusal is about, where another model may not refuse; see `dialects.trouble`.
+    trouble: str | None = None
     CLIENT_OWN: ClassVar[frozenset[int]] = frozenset({400, 404, 405, 409, 413, 415, 422})
     ACCOUNT: ClassVar[frozenset[int]] = frozenset({401, 402, 403})
 
@@ -297,8 +299,7 @@ class UpstreamStatus(UpstreamError):
         super().__init__(message, param=param, code=code, retry_after=retry_after, detail=detail)
         self.upstream_status = upstream_status
         if upstream_status in self.CLIENT_OWN:
-            self.status, self.retryable = upstream_status, False
-            self.outcome = "http_4xx"
+            self.status, self.retryable, self.outcome = upstream_status, False, "http_4xx"
         elif upstream_status in self.ACCOUNT:
             self.status, self.code = 502, "upstream_refused_credentials"
             self.outcome = "http_auth"

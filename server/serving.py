@@ -12,25 +12,30 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Final
 
 import structlog
 import uvloop
 
+from server.access.admission import Admission
 from server.api.intake import BodyBudget
 from server.api.listener import Bounds, Listener, bind, listener
 from server.api.services import Services, State, build_state
 from server.app import admin_app, public_app
 from server.config.load import Loaded
 from server.config.reload import ReloadReport, Watcher
+from server.config.resolve import local_engines
 from server.config.schema import Server as ServerConfig
+from server.engines.fleet import Fleet, settings_of
 from server.engines.launcher import check_static
 from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import EngineError
+from server.routing.chain import Route
 from server.routing.dispatch import Dispatcher
+from server.routing.settings import Settings
 from server.telemetry import logs, pulse
 from server.telemetry.metrics import Metrics
 from server.transport import Transport
@@ -62,9 +67,8 @@ class Roundhouse:
         config = self._loaded.config
         self.metrics = metrics = Metrics()
         metrics.build_info.labels(version()).set(1)
-        await asyncio.to_thread(
-            check_static, config.engines, config.runtimes, base=self._loaded.folder
-        )
+        local = local_engines(config)
+        await asyncio.to_thread(check_static, local, config.runtimes, base=self._loaded.folder)
         server = config.server
         sockets = [bind(server.host, server.port)]
         try:
@@ -72,21 +76,32 @@ class Roundhouse:
                 host, _, port = server.admin.rpartition(":")
                 sockets.append(bind(host.strip("[]"), int(port), what="The admin listener"))
             self.supervisor = Supervisor(
-                config.engines,
+                local,
                 config.runtimes,
                 home=self._loaded.home,
                 base=self._loaded.folder,
                 metrics=metrics,
                 in_flight=lambda name: self.services.dispatcher.in_flight(f"engine/{name}"),
             )
+            self.fleet = Fleet(
+                settings_of(config.engines),
+                metrics=metrics,
+                in_flight=lambda key: self.services.dispatcher.in_flight(key),
+            )
             transport = Transport()
-            state = build_state(self._loaded, self.supervisor)
+            admission = Admission(metrics)
+            dispatcher = Dispatcher(
+                transport, metrics, rooms=admission.rooms, settings=Settings.of(config)
+            )
+            state = self._state(self._loaded, dispatcher)
             self.services = Services(
                 state=state,
                 metrics=metrics,
                 transport=transport,
                 supervisor=self.supervisor,
-                dispatcher=Dispatcher(transport, metrics),
+                fleet=self.fleet,
+                admission=admission,
+                dispatcher=dispatcher,
                 budget=BodyBudget(server.limits.all_bodies, metrics),
                 version=version(),
             )
@@ -95,9 +110,11 @@ class Roundhouse:
             self._listeners = self._listen(sockets)
             await self.supervisor.start()
             try:
+                await self.fleet.start()
                 for one in self._listeners:
                     await one.start()
             except BaseException:
+                await self.fleet.close()
                 await self.supervisor.close(drain=False)
                 raise
         except BaseException:
@@ -111,6 +128,11 @@ class Roundhouse:
         ]
         metrics.config_loaded.set(time.time())
         return self
+
+    def _state(self, loaded: Loaded, dispatcher: Dispatcher) -> State:
+        return build_state(
+            loaded, self.supervisor, self.fleet, dispatcher.standings, dispatcher.forget
+        )
 
     def _listen(self, sockets: list[socket.socket]) -> list[Listener]:
         apps = [
@@ -142,13 +164,31 @@ class Roundhouse:
     async def _apply(self, loaded: Loaded) -> None:
         """Swap in a config that passed every check. Requests in flight keep what they have."""
         config = loaded.config
+        local = local_engines(config)
         await asyncio.to_thread(
-            check_static, config.engines, config.runtimes, base=loaded.folder, memory=False
+            check_static, local, config.runtimes, base=loaded.folder, memory=False
         )
-        before, state = self.services.state, build_state(loaded, self.supervisor)
-        await self.supervisor.apply(config.engines, config.runtimes)
-        self.services.state = state
-        self.services.budget.limit = config.server.limits.all_bodies
+        services = self.services
+        before, state = services.state, self._state(loaded, services.dispatcher)
+        await self.supervisor.apply(local, config.runtimes)
+        await self.fleet.apply(settings_of(config.engines))
+        services.state = state
+        services.dispatcher.configure(Settings.of(config))
+        services.dispatcher.standings.retain(state.builder.keys(state.chains.values()))
+        limits = config.server.limits
+        services.admission.apply(
+            {key.name for key in config.server.keys},
+            server=None if limits.in_flight is None else (limits.in_flight, limits.waiting),
+            models={
+                m.name: (m.max_in_flight, m.max_waiting)
+                for m in state.models.values()
+                if m.max_in_flight is not None
+            },
+            targets={
+                r.standing.key: (r.slots, r.bound) for r in _routes(state) if r.slots is not None
+            },
+        )
+        services.budget.limit = config.server.limits.all_bodies
         for one in self._listeners:
             one.limit(_bounds(config.server))
         logs.configure(config.log.level, config.log.format, access=config.log.access)
@@ -222,7 +262,7 @@ class Roundhouse:
             async for view in changes:
                 if view.state is EngineState.READY:
                     break
-                targets = [r.target for c in self.services.state.routes.values() for r in c]
+                targets = [route.target for route in _routes(self.services.state)]
                 if any(target.ready or target.may_become_ready for target in targets):
                     continue
                 if (error := self.supervisor.first_error()) is not None:
@@ -247,6 +287,7 @@ class Roundhouse:
             for one in self._listeners:
                 group.create_task(one.stopped())
             group.create_task(self._close_engines())
+            group.create_task(self.fleet.close())
         await self.services.transport.close()
         await asyncio.gather(*self._background, return_exceptions=True)
 
@@ -289,7 +330,14 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
 
 
 def _labels(state: State) -> set[str]:
-    return {route.target.label for chain in state.routes.values() for route in chain}
+    return {route.target.label for route in _routes(state)}
+
+
+def _routes(state: State) -> Iterator[Route]:
+    """Every route of every model, as they are now; of those that share one each."""
+    for chain in state.chains.values():
+        for group in chain.groups():
+            yield from group.routes()
 
 
 def serve(loaded: Loaded, greet: Callable[[Roundhouse], None]) -> int:

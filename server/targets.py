@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from server.dialects import openai
+from server.engines.replicas import Replica
 from server.engines.state import EngineState, EngineView
 from server.errors import EngineNotReady, InvalidRequest
 from server.protocol.envelope import Surface
@@ -31,6 +32,8 @@ class Engines(Protocol):
 
     def report_failure(self, name: str, generation: int) -> None: ...
 
+    def eta(self, name: str) -> float | None: ...
+
 
 class Target(Protocol):
     """One place that can answer. `label` is its metric label and response header."""
@@ -46,6 +49,9 @@ class Target(Protocol):
     @property
     def may_become_ready(self) -> bool:
         """Is waiting for it of use?"""
+
+    def eta(self) -> float | None:
+        """Seconds until it is ready, estimated; None: nobody knows."""
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or None."""
@@ -78,8 +84,9 @@ class EngineTarget:
     label: str = ""
     #: Work done twice on an engine of ours costs nothing but time.
     retry_ambiguous: bool = True
-    #: What its bodies get beyond what the client sent.
+    #: What its bodies get beyond what the client sent, and what they go without.
     fill: Fill | None = None
+    drop: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.label = self.label or f"engine/{self.engine}"
@@ -94,6 +101,9 @@ class EngineTarget:
         view = self.engines.view(self.engine)
         return view is not None and view.state not in (EngineState.FAILED, EngineState.DRAINING)
 
+    def eta(self) -> float | None:
+        return self.engines.eta(self.engine)
+
     def refuses(self, request: Request) -> InvalidRequest | None:
         return None
 
@@ -104,15 +114,13 @@ class EngineTarget:
         view = self.engines.view(self.engine)
         if view is None or view.state is not EngineState.READY or view.socket is None:
             raise EngineNotReady(f"The engine of `{request.model}` is not ready.")
-        surface = request.surface
-        path = f"/{surface}" if surface in _ENGINE_ONLY_SURFACES else "/v1" + openai.PATHS[surface]
         return await transport.send(
             Endpoint("http://engine", view.socket),
             "POST",
-            path,
+            _engine_path(request.surface),
             headers={**_JSON, "x-request-id": request.id},
             body=openai.request_out(
-                request, model=self.engine, tenant=request.tenant, fill=self.fill
+                request, model=self.engine, tenant=request.tenant, fill=self.fill, drop=self.drop
             ),
             timeouts=self.timeouts,
             deadline=request.deadline,
@@ -129,6 +137,123 @@ class EngineTarget:
         self.engines.report_failure(self.engine, mark)
 
 
+class Replicas(Protocol):
+    """What the data path needs of the fleet of external engines."""
+
+    def view(self, name: str) -> EngineView | None: ...
+
+    async def wait_ready(self, name: str, timeout: float) -> EngineView: ...
+
+    def report_failure(self, name: str, address: str) -> None: ...
+
+
+@dataclass(slots=True)
+class ExternalTarget:
+    """An external engine without a replica that is well: nothing to send to, but to wait for."""
+
+    engine: str
+    fleet: Replicas
+    timeouts: AttemptTimeouts
+    max_wait: float = 300.0
+    label: str = ""
+    retry_ambiguous: bool = True
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"engine/{self.engine}"
+
+    @property
+    def ready(self) -> bool:
+        return False
+
+    @property
+    def may_become_ready(self) -> bool:
+        return self.fleet.view(self.engine) is not None
+
+    def eta(self) -> float | None:
+        return None
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        return None
+
+    async def wait(self, timeout: float) -> None:
+        await self.fleet.wait_ready(self.engine, min(timeout, self.max_wait))
+
+    async def send(self, request: Request, transport: Transport) -> Response:
+        raise EngineNotReady(f"No replica of `{request.model}` is well.", code="no_replica")
+
+    def mark(self) -> int:
+        return 0
+
+    def want(self) -> None:
+        return
+
+    def failed(self, mark: int) -> None:
+        return
+
+
+@dataclass(slots=True)
+class ReplicaTarget:
+    """One replica of an external engine, while it is well. Its label is the engine's."""
+
+    engine: str
+    replica: Replica
+    fleet: Replicas
+    timeouts: AttemptTimeouts
+    label: str = ""
+    #: Somebody else's vLLM is as free as our own.
+    retry_ambiguous: bool = True
+    fill: Fill | None = None
+    drop: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"engine/{self.engine}"
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def may_become_ready(self) -> bool:
+        return True
+
+    def eta(self) -> float | None:
+        return 0.0
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        return None
+
+    async def wait(self, timeout: float) -> None:
+        return
+
+    async def send(self, request: Request, transport: Transport) -> Response:
+        replica = self.replica
+        return await transport.send(
+            Endpoint(replica.base_url),
+            "POST",
+            _engine_path(request.surface),
+            headers={**_JSON, **replica.headers, "x-request-id": request.id},
+            body=openai.request_out(
+                request, model=replica.model, tenant=request.tenant, fill=self.fill, drop=self.drop
+            ),
+            timeouts=self.timeouts,
+            deadline=request.deadline,
+        )
+
+    def mark(self) -> int:
+        return 0
+
+    def want(self) -> None:
+        return
+
+    def failed(self, mark: int) -> None:
+        self.fleet.report_failure(self.engine, self.replica.address)
+
+
+def _engine_path(surface: Surface) -> str:
+    """Tokenising stands beside vLLM's /v1."""
+    return f"/{surface}" if surface in _ENGINE_ONLY_SURFACES else "/v1" + openai.PATHS[surface]
+
+
 @dataclass(slots=True)
 class ProviderTarget:
     """A model at a provider of the OpenAI dialect."""
@@ -143,6 +268,7 @@ class ProviderTarget:
     label: str = ""
     proxy: str | None = field(default=None, repr=False)
     fill: Fill | None = None
+    drop: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.label = self.label or f"{self.provider}/{self.model}"
@@ -154,6 +280,9 @@ class ProviderTarget:
     @property
     def may_become_ready(self) -> bool:
         return True
+
+    def eta(self) -> float | None:
+        return 0.0
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         if request.surface in _ENGINE_ONLY_SURFACES:
@@ -174,7 +303,9 @@ class ProviderTarget:
             "POST",
             openai.PATHS[request.surface],
             headers={**_JSON, **self.headers},
-            body=openai.request_out(request, model=self.model, tenant=None, fill=self.fill),
+            body=openai.request_out(
+                request, model=self.model, tenant=None, fill=self.fill, drop=self.drop
+            ),
             timeouts=self.timeouts,
             deadline=request.deadline,
         )

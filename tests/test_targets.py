@@ -50,6 +50,9 @@ class FakeEngines:
     def report_failure(self, name: str, generation: int) -> None:
         self.calls.append(("failed", name, generation))
 
+    def eta(self, name: str) -> float | None:
+        return 12.0
+
 
 def engine(
     state: EngineState | None, socket: str | None = None
@@ -144,7 +147,7 @@ async def test_a_provider(transport: Transport) -> None:
         sent = await upstream.next_request()
         assert (sent.path, sent.json()["model"]) == ("/v1/chat/completions", "gpt")
         assert "cache_salt" not in sent.json()
-        assert request.dropped == ["cache_salt"]
+        assert request.dropped == ("cache_salt",)
         assert (sent.header("authorization"), sent.header("x-extra")) == ("Bearer up", "1")
         assert sent.header("x-request-id") is None
         await target.wait(0)

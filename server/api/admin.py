@@ -30,6 +30,8 @@ class AdminEndpoints:
     async def metrics(self, request: HttpRequest) -> Response:
         """Roundhouse's own metrics."""
         self._services.metrics.tasks.set(len(asyncio.all_tasks()))
+        self._services.admission.collect()
+        self._services.dispatcher.collect()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = encode(self._services.metrics.registry)
         return Response(body, headers={"content-type": content_type})
@@ -103,8 +105,8 @@ class AdminEndpoints:
         label = f"engine/{view.name}"
         models = [
             name
-            for name, routes in services.state.routes.items()
-            if any(r.model == name and r.target.label == label for r in routes)
+            for name, chain in services.state.chains.items()
+            if any(r.model == name and r.target.label == label for r in chain.own.routes())
         ]
         return {
             "name": view.name,

@@ -6,27 +6,31 @@ import asyncio
 import functools
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Final
 from urllib.parse import quote
 
 import structlog
+from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
+from server.access.admission import Admission, Admitted, estimate
 from server.access.keys import KeyInfo
-from server.api import intake, render
+from server.api import intake, render, wishes
 from server.api.cycle import Cycle
 from server.api.services import Services
 from server.api.sink import ClientSink
-from server.errors import ClientGone, Draining, RoundhouseError
+from server.config.resolve import ResolvedModel
+from server.errors import ClientGone, Draining, Overloaded, RoundhouseError
 from server.protocol.envelope import Envelope, Surface
 from server.protocol.request import Request
+from server.routing.attempt import error_event
 from server.routing.cost import shown
-from server.routing.dispatch import error_event
 from server.routing.record import Record
 from server.routing.relay import SlowClient
 from server.telemetry.access import RequestLog
 
+_WISHES: Final = frozenset({wishes.FALLBACKS, wishes.TIMEOUT, wishes.SESSION})
 #: Seconds that a client has to take an error.
 _LAST_WORDS: Final = 5.0
 
@@ -77,6 +81,10 @@ class Exchange:
         self.request: Request | None = None
         self.model: str | None = None
         self.label = services.metrics.model(None)
+        #: When the request was all in, and what it was let in with, if anything limits it.
+        self.complete = self.arrived
+        self.admitted: Admitted | None = None
+        self._turned_away = False
         self._held = 0
         self._task: asyncio.Task[None] | None = None
         self._stopping = self._gone = False
@@ -114,6 +122,7 @@ class Exchange:
             self.cycle.on_gone = None
             self.services.open.discard(self)
             self.services.budget.give_back(self._held)
+            self._leave()
             self._settle()
             self.sink.forget()
             self._task = None
@@ -152,12 +161,18 @@ class Exchange:
         fields, members, legacy = parsed
         del body
         self.model = fields.model
-        routes = services.find(fields.model, self.key)
+        chain = services.find(fields.model, self.key)
         self.label = services.label(fields.model)
-        if (ceilings := routes[0].ceilings) is not None:
+        if (ceilings := chain.own.ceilings) is not None:
             over = ceilings.refusal(members, self.surface)
             if over is not None:
                 raise over
+        if _WISHES.isdisjoint(self.headers) and wishes.MEMBER not in members:
+            patience, session = state.timeouts.total, None
+        else:
+            chain = wishes.chain_of(services, self.key, chain, members, self.headers)
+            patience = wishes.patience_of(self.headers, state.timeouts.total)
+            session = wishes.session_of(self.headers)
         streaming = isinstance(fields, Envelope)
         self.request = Request(
             id=self.id,
@@ -171,21 +186,52 @@ class Exchange:
             legacy_functions=legacy,
             tenant=self.key.tenant,
             arrived=self.arrived,
-            deadline=self.arrived + state.timeouts.total,
+            deadline=self.arrived + patience,
+            key=self.key.name,
+            session=session,
         )
+        self.complete = time.monotonic()
+        model = state.models.get(fields.model)
+        slots = state.config.server.limits.in_flight
+        if not Admission.open(self.key, model.max_in_flight if model else None, slots):
+            await self._admit(model, members)
         in_flight = services.metrics.in_flight.labels(self.surface, self.label)
         in_flight.inc()
         try:
             await services.dispatcher.run(
                 self.request,
-                routes,
+                chain,
                 self.sink,
                 self.record,
                 model_label=self.label,
                 pace=state.pace,
+                who_can=self._who_can,
             )
         finally:
             in_flight.dec()
+
+    async def _admit(self, model: ResolvedModel | None, members: Mapping[str, Raw]) -> None:
+        """Past the limits of the key, the model and the server, or raise what they say."""
+        services, key, request = self.services, self.key, self.request
+        assert key is not None
+        assert request is not None
+        limits, times = services.state.config.server.limits, services.state.timeouts
+        longest = model.defaults.get("max_tokens") if model else None
+        self.admitted = await services.admission.enter(
+            key,
+            model.name if model else "",
+            model.max_in_flight if model else None,
+            model.max_waiting if model else 0,
+            estimate(members, self.surface, self._held, longest, key.limits.tpm),
+            server_slots=limits.in_flight,
+            server_waiting=limits.waiting,
+            deadline=min(request.deadline, time.monotonic() + times.queue),
+        )
+        self.record.waited += self.admitted.waited
+
+    def _who_can(self, ability: str) -> list[str]:
+        assert self.key is not None
+        return self.services.who_can(ability, self.key)
 
     async def _fail(self, error: RoundhouseError) -> None:
         """Tell the client, in the form that what was sent so far allows."""
@@ -193,8 +239,7 @@ class Exchange:
         self.cycle.on_gone = None  # from here on nothing is lost by a going
         record.error = error.code
         record.detail = error.detail or record.detail
-        if error.code == "out_of_descriptors":
-            self.services.metrics.shed.labels("fd").inc()
+        self._turned_away = isinstance(error, Overloaded)
         if isinstance(error, ClientGone):
             record.end = "client_gone"
             record.status = error.status
@@ -230,6 +275,13 @@ class Exchange:
                 (b"x-roundhouse-attempts", str(record.attempts).encode()),
                 (b"openai-processing-ms", str(elapsed).encode()),
             ]
+        if self.admitted is not None:
+            found += [(n.encode(), v.encode()) for n, v in self.admitted.headers.items()]
+        if record.waited >= 0.001:
+            waited = int(record.waited * 1000)
+            found.append((b"x-roundhouse-waited-ms", str(waited).encode()))
+        if record.bridge is not None:
+            found.append((b"x-roundhouse-bridge", _visible(record.bridge)))
         if record.fallback_from is not None:
             found.append((b"x-roundhouse-fallback-from", _visible(record.fallback_from)))
         if self.request is not None and self.request.dropped:
@@ -244,6 +296,17 @@ class Exchange:
         said = self.headers.get(b"x-request-id")
         return None if said is None else said.decode("latin-1")
 
+    def _leave(self) -> None:
+        """Give back what this request was let in with; its tokens count if it was answered."""
+        if (admitted := self.admitted) is None:
+            return
+        record = self.record
+        if usage := record.usage:
+            admitted.settle(usage.prompt + usage.completion)
+        elif self.sink.committed or (record.error is None and record.end is None):
+            admitted.settle(None)
+        admitted.leave(uncount=self._turned_away)
+
     def _settle(self) -> None:
         """Count and log this exchange, exactly once."""
         record, metrics = self.record, self.services.metrics
@@ -252,6 +315,9 @@ class Exchange:
         endpoint, label = self.surface, self.label
         metrics.requests.labels(endpoint, label, str(status)).inc()
         metrics.duration.labels(endpoint, label).observe(now - self.arrived)
+        if record.sent is not None:
+            own = record.sent - self.complete - record.waited_before
+            metrics.overhead.labels(endpoint).observe(max(0.0, own))
         stream = self.request is not None and self.request.stream
         ttft = None
         if stream:

@@ -15,6 +15,7 @@ Schema = dict[str, Any]
 
 #: Codes that single places give instead of their class's own.
 MORE_CODES: Final = (
+    "context_length_exceeded",
     "cross_origin",
     "engine_failed",
     "engine_loading",
@@ -29,12 +30,15 @@ MORE_CODES: Final = (
     "missing_api_key",
     "missing_required_parameter",
     "nested_too_deeply",
+    "no_replica",
     "no_target_left",
     "out_of_descriptors",
     "over_limit",
     "request_too_large",
+    "unsupported_ability",
     "unsupported_endpoint",
     "unsupported_parameter",
+    "upstream_rate_limited",
 )
 
 

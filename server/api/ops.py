@@ -30,9 +30,9 @@ class OpsEndpoints:
         if name is None:
             return JSONResponse({"status": "ready"})
         try:
-            routes = services.find(name, EVERYONE)
+            chain = services.find(name, EVERYONE)
         except ModelNotFound:
             return JSONResponse({"status": "unknown_model"}, 404)
-        if any(route.target.ready for route in routes):
+        if any(route.target.ready for group in chain.groups() for route in group.routes()):
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "loading"}, 503, {"retry-after": "5"})

@@ -23,7 +23,8 @@ def headers(error: RoundhouseError) -> tuple[tuple[bytes, bytes], ...]:
     the SDKs let it overrule Retry-After, so it never stands on our own shed or loading answers.
     """
     found = [(k.encode(), v.encode()) for k, v in error.headers().items()]
-    if isinstance(error, UpstreamError) and error.retry_after is None and error.status >= 429:
+    tried_again = error.status >= 429 or error.status in (408, 409)  # by the SDKs
+    if isinstance(error, UpstreamError) and error.retry_after is None and tried_again:
         found.append(NO_RETRY)
     return tuple(found)
 

@@ -110,7 +110,10 @@ def window_of(config: Config, target: Target | None) -> int | None:
 
 
 def at_provider(catalog: Catalog, provider: str, upstream: str) -> ModelInfo | None:
-    """The card of a provider's own id of a model."""
+    """The card of a provider's own id of a model. An id beats an alias."""
+    card = catalog.get(upstream)
+    if card is not None and card.provider == provider:
+        return card
     for name in (f"{provider}/{upstream}", upstream):
         card = catalog.find(name)
         if card is not None and card.provider == provider:

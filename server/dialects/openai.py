@@ -5,12 +5,12 @@ Bytes pass through here: an answer and an event are looked into, never rewritten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from server.dialects.trouble import trouble_of
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface, emit, raw
 from server.protocol.parameters import Fill
@@ -75,21 +75,24 @@ class Facts:
 
 
 def request_out(
-    request: Request, *, model: str, tenant: str | None, fill: Fill | None = None
+    request: Request,
+    *,
+    model: str,
+    tenant: str | None,
+    fill: Fill | None = None,
+    drop: frozenset[str] = frozenset(),
 ) -> bytes:
-    """The body for the upstream: its own model id, usage asked for, engine-only fields taken out,
-    and what the operator fills in or lowers.
+    """The body for the upstream: its own model id, usage asked for, engine-only fields and those
+    of `drop` taken out, and what the operator fills in or lowers.
 
-    The names of fields taken out are added to `request.dropped`, those lowered are in
-    `request.clamped`. `tenant` becomes the engine's cache salt.
+    The names of fields taken out are in `request.dropped`, those lowered in `request.clamped`.
+    `tenant` becomes the engine's cache salt.
     """
-    out: dict[str, Any] = {}
-    for name, value in request.members.items():
-        if name in ENGINE_ONLY:
-            if name not in request.dropped:
-                request.dropped.append(name)
-        else:
-            out[name] = value
+    out: dict[str, Any] = dict(request.members)
+    gone = [name for name in out if name in ENGINE_ONLY or name in drop]
+    for name in gone:
+        del out[name]
+    request.dropped = tuple(gone)
     if fill is not None:
         request.clamped = fill.into(out, request.surface)
     elif request.clamped:  # by the attempt before
@@ -197,7 +200,7 @@ def _count(value: Any) -> int:
     return int(value) if _counted(value) else 0
 
 
-def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamStatus:
+def error_in(status: int, body: bytes) -> UpstreamStatus:
     """The error that an upstream's answer stands for.
 
     The message is the upstream's own only where the client caused it (4xx): what an upstream says
@@ -209,7 +212,6 @@ def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamSt
     if status not in UpstreamStatus.CLIENT_OWN:
         # What is the client's own is for the client, and may quote the prompt.
         detail += f": {body[:500].decode('utf-8', 'replace')}"
-    retry_after = retry_after_of(headers)
     if status in UpstreamStatus.ACCOUNT:
         text = "The upstream refused this server's credentials or account."
     elif status == 429:
@@ -222,15 +224,16 @@ def error_in(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamSt
         text = f"The upstream sent status {status}, which is no answer."
     code, kind, param = found.get("code"), found.get("type"), found.get("param")
     own = 400 <= status < 500 and status not in UpstreamStatus.ACCOUNT
-    return UpstreamStatus(
+    error = UpstreamStatus(
         status,
         message=text,
         type=kind if own and isinstance(kind, str) and kind.endswith("_error") else None,
         code=code if own and isinstance(code, str) else None,
         param=param if own and isinstance(param, str) else None,
-        retry_after=retry_after,
         detail=detail,
     )
+    error.trouble = trouble_of(status, code, message)
+    return error
 
 
 def error_of_event(error: Any) -> UpstreamStatus:
@@ -238,7 +241,7 @@ def error_of_event(error: Any) -> UpstreamStatus:
     found = error if isinstance(error, dict) else {"message": error}
     code = found.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return error_in(status, {}, msgspec.json.encode({"error": found}))
+    return error_in(status, msgspec.json.encode({"error": found}))
 
 
 def _error_object(body: bytes) -> dict[str, Any]:
@@ -257,15 +260,3 @@ def _error_object(body: bytes) -> dict[str, Any]:
     if "message" not in inner and isinstance(inner.get("detail"), str):
         return {**inner, "message": inner["detail"]}
     return inner
-
-
-def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds from `retry-after-ms` or `retry-after` (model APIs send no dates)."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            value = float(headers[name]) * scale
-        except (KeyError, ValueError):
-            continue
-        if 0 <= value < 86400:
-            return value
-    return None

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server.config.parts import Scalar
 from server.config.engine import Engine, Runtime
+from server.config.parts import Scalar
 from server.engines.devices import GIB, Devices
 from server.engines.weights import Weights
 from server.errors import EngineError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from msgspec import Raw
 
@@ -15,9 +15,10 @@ class Request:
 
     `id` is ours (never the client's), `model` the name the client wrote, `members` the body's
     members still as JSON. `tenant` separates prefix caches; None without keys. `arrived` and
-    `deadline` are `time.monotonic()` seconds. `dropped` collects the names of fields that were
-    taken out, `clamped` has those that the last attempt's body has lowered, for the response
-    headers that say so.
+    `deadline` are `time.monotonic()` seconds. `key` names the client's key, for fair turns;
+    `session` is the client's word for what belongs together. `dropped` has the names of fields
+    that the last attempt's body went without, `clamped` of those that it has lowered, for the
+    response headers that say so.
     """
 
     id: str
@@ -30,5 +31,7 @@ class Request:
     tenant: str | None
     arrived: float
     deadline: float
-    dropped: list[str] = field(default_factory=list)
+    key: str = ""
+    session: str | None = None
+    dropped: tuple[str, ...] = ()
     clamped: tuple[str, ...] = ()

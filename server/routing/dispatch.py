@@ -3,353 +3,366 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import random
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Collection, Coroutine
 
-from server.config.cards import Prices
-from server.dialects import openai
+from server.access.queue import Ticket
+from server.access.rooms import Room, Rooms
+from server.dialects.trouble import Trouble
 from server.errors import (
     EngineNotReady,
-    InvalidRequest,
-    RequestError,
     RoundhouseError,
     UnavailableError,
     UpstreamError,
-    UpstreamProtocol,
+    UpstreamStatus,
 )
-from server.protocol import sse
-from server.protocol.parameters import Ceilings
 from server.protocol.request import Request
-from server.routing.cost import dollars
-from server.routing.plan import Candidate, Step, rank
+from server.routing import gauges, refusals
+from server.routing.attempt import ALIVE, Job, Pace, attempt
+from server.routing.budget import RetryBudget
+from server.routing.chain import Chain, Route
+from server.routing.lineup import Dice, LineUp, Ranked
+from server.routing.plan import Action, Cause
+from server.routing.policies import Policy
 from server.routing.record import Record
-from server.routing.relay import Sink, SlowClient, StreamRelay, whole
-from server.targets import Target
+from server.routing.relay import Sink
+from server.routing.settings import Settings
+from server.routing.standing import Standings
+from server.routing.waiting import until_ready
 from server.telemetry.metrics import Metrics
-from server.transport import Response, Transport
-
-#: One try and at most two more.
-MAX_ATTEMPTS: Final = 3
-#: Seconds between two `: waiting` comments.
-COMMENT_EVERY: Final = 5.0
-#: Bytes of an upstream's error answer that are looked at.
-_ERROR_BODY: Final = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A target of the model asked for, or (`model` differs) of one of its fallbacks, with what it
-    costs and the ceilings of its model."""
-
-    model: str
-    target: Target
-    prices: Prices | None = None
-    ceilings: Ceilings | None = None
-
-    def refuses(self, request: Request) -> InvalidRequest | None:
-        """Why this target can never answer this request, or its model may not; or None."""
-        if self.ceilings is not None:
-            over = self.ceilings.refusal(request.members, request.surface)
-            if over is not None:
-                return over
-        return self.target.refuses(request)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """The settings of the loop, seconds and bytes; see `config.schema`."""
-
-    waiting: float
-    write: float
-    event_limit: int
-    answer_limit: int
+from server.transport import Transport
 
 
 class Dispatcher:
-    """Sends requests along their plans and counts what is in flight per target."""
+    """Sends requests along their plans. One for the server, over all reloads of its config."""
 
     def __init__(
         self,
         transport: Transport,
         metrics: Metrics,
         *,
+        standings: Standings | None = None,
+        rooms: Rooms | None = None,
+        settings: Settings | None = None,
         clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
     ) -> None:
-        self._transport = transport
-        self._metrics = metrics
-        self._clock = clock
-        self._in_flight: Counter[str] = Counter()
+        self.transport, self.metrics, self.clock = transport, metrics, clock
+        self.standings = standings or Standings(draw)
+        self.rooms = rooms or Rooms(metrics, clock)
+        self.settings = settings or Settings()
+        self.budget = RetryBudget(self.settings.budget)
+        self.standings.configure(self.settings.breaker)
+        self.dice = Dice(draw, self.full, self.settings.panic)
 
-    def in_flight(self, label: str) -> int:
-        """Attempts under way at the target with this label."""
-        return self._in_flight[label]
+    def configure(self, settings: Settings) -> None:
+        """After a reload. What is unchanged keeps its memory."""
+        if settings.budget != self.settings.budget:
+            self.budget = RetryBudget(settings.budget)
+        self.standings.configure(settings.breaker)
+        self.dice.panic = settings.panic
+        self.settings = settings
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Replicas that are gone."""
+        self.standings.forget(keys)
+        self.rooms.forget("target", keys)
+
+    def collect(self) -> None:
+        """Bring the gauges up to now: before each scrape."""
+        now = self.clock()
+        gauges.collect(self.standings, self.metrics, self.budget.fill(now), now)
+
+    def in_flight(self, key: str) -> int:
+        """Attempts under way at the target with this key."""
+        return self.standings.in_flight(key)
+
+    def room(self, route: Route) -> Room | None:
+        """Where requests wait for a place at this target; None: it takes all."""
+        if route.slots is None:
+            return None
+        return self.rooms.room("target", route.standing.key, route.slots, route.bound)
+
+    def full(self, route: Route) -> bool:
+        """Are all its places taken?"""
+        room = self.room(route)
+        return room is not None and room.inside >= room.slots
 
     def run(
         self,
         request: Request,
-        routes: Sequence[Route],
+        chain: Chain,
         sink: Sink,
         record: Record,
         *,
         model_label: str,
         pace: Pace,
+        who_can: Callable[[str], list[str]] = lambda ability: [],
     ) -> Coroutine[None, None, None]:
         """Answer the request through `sink`.
 
         Raises the error to render when nothing was committed. After the commit point an error has
         become an error event already, and `record` says so. Cancelling closes the upstream.
+        `who_can` names the models with an ability that the client may use.
         """
-        return _Run(self, request, routes, sink, record, model_label, pace).answer()
+        job = Job(
+            request, sink, record, model_label, pace, self.transport, self.metrics, self.clock
+        )
+        return _Run(self, job, chain, who_can).answer()
 
 
 class _Run:
     """One request on its way through its plan."""
 
     def __init__(
-        self,
-        owner: Dispatcher,
-        request: Request,
-        routes: Sequence[Route],
-        sink: Sink,
-        record: Record,
-        label: str,
-        pace: Pace,
+        self, owner: Dispatcher, job: Job, chain: Chain, who_can: Callable[[str], list[str]]
     ) -> None:
-        self.transport, self.metrics = owner._transport, owner._metrics
-        self.clock, self.in_flight = owner._clock, owner._in_flight
-        self.request, self.routes, self.sink, self.record = request, routes, sink, record
-        self.label, self.pace = label, pace
-        #: Labels, since one target may stand in several places of a plan.
+        self.owner, self.job, self.chain, self.who_can = owner, job, chain, who_can
+        self.lineup = LineUp(chain, job.request)
+        #: Keys of targets that had their chance, and of those that shall have no second one.
         self.tried: set[str] = set()
+        self.spent: set[str] = set()
         self.last: RoundhouseError | None = None
-        self.refused: RequestError | None = None
+        #: The last that said 429: it tells when to come back, which is worth more than a fault.
+        self.limited: RoundhouseError | None = None
+        self.plan: list[Ranked] = []
+        #: The target that the policy would have liked best.
+        self.preferred: Route | None = None
+        self.narrowed = False
+        #: The next extra attempt is paid for.
+        self.paid = False
 
     async def answer(self) -> None:
-        while self.record.attempts < MAX_ATTEMPTS and (step := self._next()):
-            if self.last is not None and self.clock() >= self.request.deadline:
-                break
-            route = self.routes[step.index]
-            self.tried.add(route.target.label)
-            if step.wait:
-                try:
-                    await self._wait(route.target)
-                except UnavailableError as error:
-                    if not error.retryable:  # our own overload is no reason to load others
-                        raise
-                    self._failed(error, "not_ready")
-                    continue
-            elif step.index:
-                self._load_passed_over(step.index)
-            if await self._try(step.index, route):
+        self.owner.budget.offer(self.job.clock())
+        self.preferred = first = self._at_once()
+        if first is not None and await self._send(first, None):
+            return
+        while (ranked := await self._next()) is not None:
+            if await self._follow(ranked):
                 return
         raise self._final()
 
-    def _next(self) -> Step | None:
-        """The best step not tried yet, by how the targets are now."""
-        if self.routes and not self.tried:  # nearly every request ends here
-            first = self.routes[0].target
-            if first.ready and first.refuses(self.request) is None:
-                return _FIRST
-        candidates = []
-        for index, route in enumerate(self.routes):
-            target = route.target
-            if target.label in self.tried:
-                continue
-            if refusal := route.refuses(self.request):
-                self.refused = refusal
-                continue
-            candidates.append(
-                Candidate(index, target.label, target.ready, target.may_become_ready, route.model)
-            )
-        steps = rank(candidates)
-        return steps[0] if steps else None
+    def _at_once(self) -> Route | None:
+        """The first target of a fixed order, if nothing speaks against it. Nearly every request
+        ends here."""
+        first = self.chain.first
+        if (
+            first is not None
+            and first.target.ready
+            and first.slots is None
+            and first.standing.clear(self.job.clock())
+            and first.refuses(self.job.request) is None
+            and self.lineup.missing(first) is None
+        ):
+            return first
+        return None
 
-    def _load_passed_over(self, chosen: int) -> None:
-        for route in self.routes[:chosen]:
-            if route.target.label not in self.tried and not route.target.ready:
-                route.target.want()
+    # --- who is next ------------------------------------------------------------------------
 
-    def _final(self) -> RoundhouseError:
-        if self.last is not None:
-            return self.last
-        if self.refused is not None:
-            return self.refused
-        return EngineNotReady(
-            f"No target of `{self.request.model}` can answer now.", code="no_target_left"
+    async def _next(self) -> Ranked | None:
+        """The best step by how the targets are now; None: there is none left."""
+        job, owner = self.job, self.owner
+        if job.record.attempts >= owner.settings.attempts:
+            return None
+        over = job.clock() >= job.request.deadline
+        if over and (self.last is not None or job.record.waited):
+            return None
+        found = self._best(self.tried)
+        if found is None and self._too_long_for_all():
+            found = self._best(self.tried)
+        if found is not None:
+            return found if self._pay() else None
+        return await self._again()
+
+    def _best(self, tried: set[str]) -> Ranked | None:
+        self.plan = self.lineup.plan(self.job.clock(), self.owner.dice, tried)
+        if self.preferred is None:
+            self.preferred = next((r.route for r in self.plan if r.step.index == 0), None)
+        best = self.plan[0] if self.plan else None
+        return None if best is None or best.step.action is Action.SKIP else best
+
+    async def _again(self) -> Ranked | None:
+        """A second chance for one that was tried, after a pause, since nobody else is left."""
+        if not isinstance(self.last, UpstreamError) or not self.tried - self.spent:
+            return None
+        if self._best(self.spent) is None or not self._pay():
+            return None
+        job, settings = self.job, self.owner.settings
+        pause = settings.backoff.pause(
+            job.record.attempts,
+            self.owner.dice.draw(),
+            now=job.clock(),
+            deadline=job.request.deadline,
         )
+        await asyncio.sleep(pause)
+        job.record.waited += pause
+        return self._best(self.spent)
 
-    def _failed(self, error: RoundhouseError, reason: str) -> None:
+    def _pay(self) -> bool:
+        """Does the retry budget allow one attempt more? The first one is free."""
+        if not self.job.record.attempts or self.paid:
+            return True
+        budget, now = self.owner.budget, self.job.clock()
+        sent = isinstance(self.last, UpstreamError) and self.last.sent and not self.narrowed
+        if not budget.may_retry(now, sent=sent):
+            self.job.metrics.retries.labels("refused").inc()
+            return False
+        budget.spend(now, sent=sent)
+        self.job.metrics.retries.labels("spent" if sent else "free").inc()
+        self.paid = True
+        return True
+
+    def _too_long_for_all(self) -> bool:
+        """The prompt is too long for every target: go on with larger windows, if there are any."""
+        if any(self.lineup.missing(ranked.route) == "context" for ranked in self.plan):
+            return self._narrow(Trouble.CONTEXT_LENGTH)
+        return False
+
+    def _narrow(self, trouble: Trouble) -> bool:
+        chain = self.chain
+        groups = chain.context if trouble is Trouble.CONTEXT_LENGTH else chain.content
+        if self.narrowed or not groups:
+            return False
+        self.narrowed = True
+        self.lineup.narrow(groups)
+        self.job.record.fallback_reason = trouble.value
+        return True
+
+    # --- one step ---------------------------------------------------------------------------
+
+    async def _follow(self, ranked: Ranked) -> bool:
+        """True when the client was answered."""
+        route, target, ticket = ranked.route, ranked.route.target, None
+        match ranked.step.action:
+            case Action.REFUSE:
+                target.want()
+                self._count_bridge("refused")
+                raise EngineNotReady(
+                    "The model is loading.", code="engine_loading", retry_after=target.eta()
+                )
+            case Action.WAIT:
+                self._count_bridge("waited")
+                await self._wait(route)
+                return False
+            case Action.QUEUE:
+                route, ticket = await self._queue()
+            case _:
+                self._wake_passed_over(ranked)
+                if (room := self.owner.room(route)) is not None:
+                    ticket = room.enter(self.job.request.key, self.job.clock())
+        return await self._send(route, ticket)
+
+    def _count_bridge(self, outcome: str) -> None:
+        self.job.metrics.bridge.labels(self.job.label, outcome).inc()
+
+    async def _wait(self, route: Route) -> None:
+        try:
+            await until_ready(self.job, route.target)
+        except UnavailableError as error:
+            if not error.retryable:  # our own overload is no reason to load others
+                raise
+            self._failed(route, error, Cause.NOT_READY)
+            self.spent.add(route.standing.key)
+
+    async def _queue(self) -> tuple[Route, Ticket]:
+        """A place at whichever of the plan's full targets has one first."""
+        full = [r.route for r in self.plan if r.step.action is Action.QUEUE]
+        if self.chain.own.policy in (Policy.ORDERED, Policy.CHEAPEST):
+            del full[1:]
+        job = self.job
+        now = job.clock()
+        deadline = min(job.request.deadline, now + self.owner.settings.queue)
+        rooms = [room for route in full if (room := self.owner.room(route)) is not None]
+        try:
+            index, ticket = await self.owner.rooms.first(rooms, job.request.key, deadline)
+        finally:
+            job.record.waited += job.clock() - now
+        return full[index], ticket
+
+    async def _send(self, route: Route, ticket: Ticket | None) -> bool:
+        """One attempt. True when the client was answered; False to go on; raises what is final."""
+        self.tried.add(route.standing.key)
+        self.paid = False
+        try:
+            await attempt(self.job, route, lambda: self._answered(route))
+        except EngineNotReady as error:
+            self._failed(route, error, Cause.NOT_READY)
+            return False
+        except UpstreamError as error:
+            self._after(error, route)
+            return False
+        finally:
+            if ticket is not None:
+                ticket.leave(self.job.clock())
+        return True
+
+    def _after(self, error: UpstreamError, route: Route) -> None:
+        """What becomes of the request after a failed attempt; raises what is final."""
+        if isinstance(error, UpstreamStatus) and error.trouble is not None:
+            self._failed(route, error, error.trouble)
+            if self._narrow(Trouble(error.trouble)):
+                return
+        ambiguous = error.sent and not error.outcome.startswith("http_")
+        if (
+            not error.retryable
+            or error.outcome == "deadline"
+            or (ambiguous and not route.target.retry_ambiguous)
+        ):
+            raise error
+        if error.outcome in ALIVE:
+            self.spent.add(route.standing.key)
+        self._failed(route, error, error.outcome)
+
+    def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
+        self.tried.add(route.standing.key)
         # A target's own error says more than a later one that was not even up.
         if self.last is None or not isinstance(error, UnavailableError):
             self.last = error
-        if self.record.fallback_reason is None:
-            self.record.fallback_reason = reason
+        if error.status == 429:
+            self.limited = error
+        if self.job.record.fallback_reason is None:
+            self.job.record.fallback_reason = reason
 
-    async def _wait(self, target: Target) -> None:
-        """Until the target is ready, with signs of life for a stream's client."""
-        request, sink = self.request, self.sink
-        timeout = max(0.0, request.deadline - self.clock())
-        if not request.stream:
-            await target.wait(timeout)
-            return
-        waiter = asyncio.ensure_future(target.wait(timeout))
-        try:
-            pause = max(0.0, self.pace.waiting - (self.clock() - request.arrived))
-            while not (await asyncio.wait({waiter}, timeout=pause))[0]:
-                pause = COMMENT_EVERY
-                await self._room()
-                if not sink.started:
-                    sink.start_stream()
-                sink.push(sse.comment("waiting"))
-            await waiter
-        finally:
-            if not waiter.done():
-                waiter.cancel()
-                with contextlib.suppress(asyncio.CancelledError, RoundhouseError):
-                    await waiter
+    def _wake_passed_over(self, chosen: Ranked) -> None:
+        """Engines that would have been better and are not loaded: load them for the next ones."""
+        for ranked in self.plan:
+            if ranked.step.index < chosen.step.index and ranked.step.action is Action.WAIT:
+                ranked.route.target.want()
 
-    async def _try(self, index: int, route: Route) -> bool:
-        """One attempt. True when the client was answered; False to go on; raises what is final."""
-        target, record = route.target, self.record
-        record.attempts += 1
-        record.target = target.label
-        record.usage = record.cost = None
-        mark = target.mark()
-        self.in_flight[target.label] += 1
-        outcome = "internal"
-        relay: StreamRelay | None = None
-        try:
-            response = await target.send(self.request, self.transport)
-            try:
-                if response.status != 200:
-                    raise await self._error_of(response)
-                if self.request.stream:
-                    relay = self._relay(response, route, index)
-                    try:
-                        await relay.run()
-                    finally:
-                        record.cost = dollars(record.usage, route.prices)
-                    record.end = "done"
-                else:
-                    body = await whole(
-                        response,
-                        self.request,
-                        record,
-                        timeouts=target.timeouts,
-                        limit=self.pace.answer_limit,
-                    )
-                    record.cost = dollars(record.usage, route.prices)
-                    self._answered(route, index)
-                    await self._room()
-                    self.sink.whole(body)
-            finally:
-                response.close()
-            outcome = "ok"
-            return True
-        except asyncio.CancelledError:
-            outcome = "client_gone"
-            raise
-        except SlowClient:
-            record.end = outcome = "slow_client"
-            raise
-        except EngineNotReady as error:
-            outcome = "not_ready"
-            self._failed(error, outcome)
-            return False
-        except UpstreamError as error:
-            outcome = error.outcome
-            if outcome not in _ALIVE:
-                target.failed(mark)
-            return await self._after_failure(error, target, relay)
-        finally:
-            self.in_flight[target.label] -= 1
-            self.metrics.attempts.labels(self.label, target.label, outcome).inc()
+    # --- the end ----------------------------------------------------------------------------
 
-    async def _after_failure(
-        self, error: UpstreamError, target: Target, relay: StreamRelay | None
-    ) -> bool:
-        record = self.record
-        record.detail = error.detail
-        if self.sink.committed:
-            record.end = _end_reason(error)
-            record.error = error.code
-            pending = relay.pending if relay else b""
-            await self._room()
-            self.sink.push(pending + error_event(error))
-            self.sink.end()
-            return True
-        if not error.retryable:
-            raise error
-        ambiguous = error.sent and not error.outcome.startswith("http_")
-        if ambiguous and not target.retry_ambiguous:
-            raise error
-        if error.outcome == "deadline":
-            raise error
-        self._failed(error, error.outcome)
-        return False
-
-    def _relay(self, response: Response, route: Route, index: int) -> StreamRelay:
-        kind = response.headers.get("content-type", "").lower()
-        if not kind.startswith("text/event-stream"):
-            raise UpstreamProtocol(
-                "The upstream did not answer with a stream.", detail=f"content-type {kind!r}"
-            )
-        return StreamRelay(
-            response,
-            self.request,
-            self.sink,
-            self.record,
-            timeouts=route.target.timeouts,
-            write_timeout=self.pace.write,
-            event_limit=self.pace.event_limit,
-            observe_gap=self.metrics.inter_chunk.labels(self.label).observe,
-            committing=lambda: self._answered(route, index),
-        )
-
-    def _answered(self, route: Route, index: int) -> None:
+    def _answered(self, route: Route) -> None:
         """This target's answer is the client's: say so before the head goes out."""
-        if index == 0:
-            self.record.fallback_reason = None
+        record, bridge = self.job.record, self.chain.bridge
+        found = next((r for r in self.plan if r.route is route), None)
+        if found is not None and bridge is not None and self.lineup.is_bridge(found.group):
+            record.bridge = bridge.model
+            self._count_bridge("bridged")
+        preferred = self.preferred
+        reason = record.fallback_reason or self._reason(found)
+        if preferred is None or preferred.standing is route.standing or reason is None:
+            record.fallback_reason = None
             return
-        self.record.fallback_from = self.routes[0].target.label
-        reason = self.record.fallback_reason or "not_ready"
-        self.record.fallback_reason = reason
-        self.metrics.fallbacks.labels(self.label, reason).inc()
+        record.fallback_from, record.fallback_reason = preferred.target.label, reason
+        self.job.metrics.fallbacks.labels(self.job.label, reason).inc()
 
-    async def _error_of(self, response: Response) -> UpstreamError:
-        body = b""
-        with contextlib.suppress(UpstreamError):
-            response.expect(time.monotonic() + 10)
-            body = await response.read_all(_ERROR_BODY)
-        return openai.error_in(response.status, response.headers, body)
+    def _reason(self, found: Ranked | None) -> str | None:
+        """Why not the preferred one, though nothing failed; None: a policy's choice is no
+        fallback."""
+        own = found is not None and found.group == 0 and not self.narrowed
+        if own and self.chain.own.policy is not Policy.ORDERED:
+            return None
+        for ranked in self.plan:
+            if ranked.step.index == 0 and ranked.step.cause not in (Cause.NONE, Cause.TRIED):
+                return ranked.step.cause.value
+        return Cause.NOT_READY.value
 
-    async def _room(self) -> None:
-        """Until the client reads; SlowClient when it does not."""
-        if self.sink.flowing:
-            return
-        try:
-            async with asyncio.timeout(self.pace.write):
-                await self.sink.drain()
-        except TimeoutError:
-            self.record.end = self.record.end or "slow_client"
-            raise SlowClient("The client does not read.") from None
-
-
-def error_event(error: RoundhouseError) -> bytes:
-    """The event that ends a broken stream. No `[DONE]` follows it."""
-    return sse.event(sse.dumps(error.body()))
-
-
-def _end_reason(error: UpstreamError) -> str:
-    outcome = error.outcome
-    return outcome if outcome in _ENDS else "upstream_error"
-
-
-_FIRST: Final = Step(0, wait=False, reason="ready")
-#: Outcomes that show a target in health: it answered, and said no.
-_ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth"})
-_ENDS: Final = frozenset({"stall", "protocol", "truncated", "reset", "aborted"})
+    def _final(self) -> RoundhouseError:
+        now = self.job.clock()
+        error = self.limited or self.last
+        if error is None:
+            return refusals.nobody(self.lineup, self.plan, now, self.who_can)
+        if error.retry_after is None and error is self.limited:
+            error.retry_after = refusals.soonest(self.plan, now)
+        return error

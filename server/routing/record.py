@@ -15,8 +15,16 @@ class Record:
     attempts: int = 0
     #: Label of the plan's first target, when another answered.
     fallback_from: str | None = None
-    #: Why it did not: an attempt's outcome, or `not_ready`.
+    #: Why it did not: an attempt's outcome, or a cause of `plan.Cause`.
     fallback_reason: str | None = None
+    #: The model that answered while the one asked for was loading.
+    bridge: str | None = None
+    #: When the first attempt began.
+    sent: float | None = None
+    #: Seconds spent in queues, on engines that were loading and on pauses; in all, and before the
+    #: first attempt.
+    waited: float = 0.0
+    waited_before: float = 0.0
     usage: Usage | None = None
     #: US dollars for `usage` at the target that answered; None: unknown.
     cost: float | None = None

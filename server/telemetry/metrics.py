@@ -96,6 +96,48 @@ class Metrics:
             "could not.",
             ("model", "reason"),
         )
+        self.retries = self._add(
+            Counter,
+            "roundhouse_retries",
+            "Attempts after a request's first: spent on the retry budget, free because nothing had "
+            "reached the target before, or refused by the budget.",
+            ("result",),
+        )
+        self.retry_budget = self._add(
+            Gauge,
+            "roundhouse_retry_budget_used_ratio",
+            "How much of the retry budget is used up, 0 to 1.",
+            (),
+        )
+        self.breaker_state = self._add(
+            Gauge,
+            "roundhouse_breaker_state",
+            "1 for the state that the target's breaker is in, 0 for the others: closed, open, "
+            "half_open, ramp, resting. Of an external engine's replicas the worst.",
+            ("target", "state"),
+        )
+        self.credential_state = self._add(
+            Gauge,
+            "roundhouse_credential_state",
+            "1 for the state that the breaker of the provider's credential is in, 0 for the "
+            "others; as roundhouse_breaker_state.",
+            ("provider", "state"),
+        )
+        self.bridge = self._add(
+            Counter,
+            "roundhouse_bridge",
+            "Requests that met an engine that was loading: bridged by another model, waited, or "
+            "refused.",
+            ("model", "outcome"),
+        )
+        self.overhead = self._add(
+            Histogram,
+            "roundhouse_overhead_seconds",
+            "Our own time: from a request's last byte to the first attempt, without the time spent "
+            "in queues and on engines that load.",
+            ("endpoint",),
+            buckets=_LAG,
+        )
         self.shed = self._add(
             Counter,
             "roundhouse_shed",

@@ -237,10 +237,10 @@ async def test_fallback(
 async def test_last_error_is_true(
     http: httpx.AsyncClient, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
-    upstream.queue(answer_json(500, error("boom")))
-    second.queue(answer_json(503, error("inner details of the host")))
+    upstream.queue(answer_json(500, error("boom")), answer_json(503, error("inner details")))
+    second.queue(answer_json(502, error("inner details of the host")))
     answer = await http.post(CHAT, json={**ASK, "model": "both"})
-    assert answer.status_code == 503
+    assert answer.status_code == 503  # the third attempt, at the first target again
     assert "inner details" not in answer.text
     assert answer.headers["x-should-retry"] == "false"
 

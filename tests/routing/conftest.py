@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,8 +16,12 @@ from server.protocol import envelope
 from server.protocol.envelope import Surface
 from server.protocol.functions import is_legacy, to_tools
 from server.protocol.request import Request
-from server.routing.dispatch import Dispatcher, Pace, Route
+from server.routing.attempt import Pace
+from server.routing.budget import Backoff
+from server.routing.chain import Chain, Group, Route
+from server.routing.dispatch import Dispatcher
 from server.routing.record import Record
+from server.routing.settings import Settings
 from server.targets import ProviderTarget
 from server.telemetry.metrics import Metrics
 from server.transport import AttemptTimeouts, Response, Transport
@@ -26,6 +30,8 @@ from tests.fakes.upstream import Counter, ScriptedUpstream
 TIMES = AttemptTimeouts(connect=5, first_byte=5, inter_chunk=5)
 PACE = Pace(waiting=5, write=5, event_limit=1 << 20, answer_limit=1 << 22)
 MODEL = "m"
+#: Second attempts at the same target come at once.
+SETTINGS = Settings(backoff=Backoff(0.0, 0.0))
 
 
 class MemorySink:
@@ -96,6 +102,9 @@ class FakeTarget:
     marks: int = 0
     send_error: Exception | None = None
 
+    def eta(self) -> float | None:
+        return None
+
     def refuses(self, request: Request) -> InvalidRequest | None:
         return self.refusal
 
@@ -160,7 +169,7 @@ class Run:
     def __init__(self, transport: Transport) -> None:
         self.metrics = Metrics()
         self.metrics.set_models([MODEL])
-        self.dispatcher = Dispatcher(transport, self.metrics)
+        self.dispatcher = Dispatcher(transport, self.metrics, settings=SETTINGS)
         self.sink = MemorySink()
         self.record = Record()
         self.pace = PACE
@@ -168,14 +177,25 @@ class Run:
 
     async def __call__(self, request: Request, *targets: FakeTarget) -> None:
         self.targets = list(targets)
-        routes = [Route(MODEL, target) for target in targets]
+        chain = self.chain(targets)
         try:
             await self.dispatcher.run(
-                request, routes, self.sink, self.record, model_label=MODEL, pace=self.pace
+                request, chain, self.sink, self.record, model_label=MODEL, pace=self.pace
             )
         finally:
             for target in targets:
                 assert self.dispatcher.in_flight(target.label) == 0
+
+    def patience(self, attempts: int) -> None:
+        """How many attempts a request has."""
+        self.dispatcher.configure(replace(SETTINGS, attempts=attempts))
+
+    def chain(self, targets: Sequence[FakeTarget]) -> Chain:
+        """All of them the model's own, in this order."""
+        return Chain(Group(MODEL, tuple(map(self.route, targets))))
+
+    def route(self, target: FakeTarget) -> Route:
+        return Route(MODEL, target, self.dispatcher.standings.of(target.label))
 
     def start(self, request: Request, *targets: FakeTarget) -> asyncio.Task[None]:
         return asyncio.create_task(self(request, *targets))

@@ -10,8 +10,7 @@ from server.errors import (
     InvalidRequest,
     UpstreamError,
 )
-from server.routing import dispatch
-from server.routing.dispatch import MAX_ATTEMPTS
+from server.routing.attempt import error_event
 from server.transport import AttemptTimeouts
 from tests.fakes.faults import closed_port, garbage, hang, reset_before_head, short_body
 from tests.fakes.upstream import (
@@ -204,24 +203,26 @@ async def test_retry_after_is_kept_when_no_target_is_left(
     one: FakeTarget,
     two: FakeTarget,
 ) -> None:
-    upstream.queue(answer_json(500, error("x")))
+    upstream.queue(*[answer_json(500, error("x"))] * 2)
     second.queue(answer_json(429, error("x"), {"retry-after": "17"}))
     found = await failing(run, request_of(), one, two)
     assert (found.status, found.headers()) == (429, {"retry-after": "17"})
+    assert run.attempts() == {("one", "http_5xx"): 2, ("two", "http_429"): 1}
 
 
 async def test_at_most_three_attempts(run: Run, upstream: ScriptedUpstream, transport: Any) -> None:
-    upstream.queue(*[answer_json(500, error("x"))] * MAX_ATTEMPTS)
+    upstream.queue(*[answer_json(500, error("x"))] * run.dispatcher.settings.attempts)
     targets = [FakeTarget(f"t{n}", upstream.url) for n in range(5)]
     found = await failing(run, request_of(), *targets)
     assert found.status == 500
     assert [label for label, _ in run.attempts()] == ["t0", "t1", "t2"]
-    assert MAX_ATTEMPTS == 3
+    assert run.dispatcher.settings.attempts == 3
 
 
 async def test_a_target_that_stands_twice_is_tried_once(
     run: Run, upstream: ScriptedUpstream, one: FakeTarget
 ) -> None:
+    run.patience(1)
     upstream.queue(answer_json(500, error("x")))
     again = FakeTarget("one", upstream.url)
     await failing(run, request_of(), one, again)
@@ -282,6 +283,6 @@ async def test_an_error_answer_without_an_end(
 
 
 def test_error_events_hold_no_line_ends() -> None:
-    event = dispatch.error_event(InvalidRequest("a\nb"))
+    event = error_event(InvalidRequest("a\nb"))
     assert event.count(b"\n") == 2
     assert event.endswith(b"\n\n")

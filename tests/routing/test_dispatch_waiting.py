@@ -11,8 +11,8 @@ from server.errors import (
     Overloaded,
     UpstreamStatus,
 )
-from server.routing import dispatch
-from server.routing.dispatch import Pace
+from server.routing import waiting
+from server.routing.attempt import Pace
 from tests.fakes.faults import hang
 from tests.fakes.upstream import (
     Gate,
@@ -60,7 +60,7 @@ async def test_waiting_comes_last(
 async def test_a_waiting_stream_gets_comments(
     run: Run, upstream: ScriptedUpstream, one: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "COMMENT_EVERY", 0.001)
+    monkeypatch.setattr(waiting, "COMMENT_EVERY", 0.001)
     run.pace = Pace(waiting=0.001, write=5, event_limit=1 << 20, answer_limit=1)
     one.ready = False
     upstream.queue(chat_stream())
@@ -210,7 +210,7 @@ async def test_no_attempt_begins_after_the_deadline(
     run: Run, upstream: ScriptedUpstream, one: FakeTarget, two: FakeTarget
 ) -> None:
     now = 0.0
-    run.dispatcher._clock = lambda: now
+    run.dispatcher.clock = lambda: now
     one.ready = False
     one.wait_error = EngineNotReady("failed", retry_after=4)
     request = request_of(stream=False)

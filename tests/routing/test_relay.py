@@ -242,6 +242,7 @@ async def test_what_only_engines_answer_is_not_looked_into(
 async def test_what_is_no_whole_answer(
     run: Run, upstream: ScriptedUpstream, one: FakeTarget, script: Any, outcome: str
 ) -> None:
+    run.patience(1)
     upstream.queue(script)
     with pytest.raises(UpstreamError) as caught:
         await run(request_of(stream=False), one)

@@ -124,6 +124,7 @@ async def test_before_the_commit_point_errors_keep_their_status(
         """All in one piece, so that it comes in one read."""
         return [item for item in items if callable(item)] or [bytes_of(items)]
 
+    run.patience(1)
     upstream.queue(sse(joined()))
     with pytest.raises(UpstreamError) as caught:
         await run(request_of(), one)
@@ -196,7 +197,7 @@ async def test_good_events_before_the_bad_one_are_delivered(
         (b"data: " + b"x" * 5000, "protocol"),
     ]
     for item, outcome in bad:
-        fresh = Run(run.dispatcher._transport)
+        fresh = Run(run.dispatcher.transport)
         fresh.pace = type(run.pace)(5, 5, 4096, 1 << 20)
         gate = Gate(1)
         good = [{**CHUNK, "id": "2"}, {**CHUNK, "id": "3"}]

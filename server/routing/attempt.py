@@ -1,0 +1,201 @@
+"""One attempt at one target: sent, answered or failed, and counted exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from server.dialects import openai
+from server.errors import (
+    EngineNotReady,
+    RoundhouseError,
+    UpstreamError,
+    UpstreamProtocol,
+    UpstreamStatus,
+)
+from server.protocol import sse
+from server.protocol.request import Request
+from server.routing.chain import Route
+from server.routing.cost import dollars
+from server.routing.record import Record
+from server.routing.relay import Sink, SlowClient, StreamRelay, whole
+from server.routing.retry_after import seconds_in
+from server.telemetry.metrics import Metrics
+from server.transport import Response, Transport
+
+#: Bytes of an upstream's error answer that are looked at.
+_ERROR_BODY: Final = 64 * 1024
+#: Seconds that it may take.
+_ERROR_TIME: Final = 10.0
+#: Outcomes that show a target in health: it answered, and said no.
+ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth"})
+#: Outcomes that are reasons of `roundhouse_stream_end`, too.
+_ENDS: Final = frozenset({"stall", "protocol", "truncated", "reset", "aborted"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The settings of relaying, seconds and bytes; see `config.schema`."""
+
+    waiting: float
+    write: float
+    event_limit: int
+    answer_limit: int
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way: what every attempt of it shares."""
+
+    request: Request
+    sink: Sink
+    record: Record
+    #: The metric label of the model asked for.
+    label: str
+    pace: Pace
+    transport: Transport
+    metrics: Metrics
+    clock: Callable[[], float]
+
+    async def until_read(self) -> None:
+        """Until the client reads; SlowClient when it does not."""
+        if self.sink.flowing:
+            return
+        try:
+            async with asyncio.timeout(self.pace.write):
+                await self.sink.drain()
+        except TimeoutError:
+            self.record.end = self.record.end or "slow_client"
+            raise SlowClient("The client does not read.") from None
+
+
+async def attempt(job: Job, route: Route, answered: Callable[[], None]) -> None:
+    """Send, and relay the answer. Returns when the client was answered, if only by an error event
+    behind the commit point. Raises UpstreamError or EngineNotReady when nothing was committed;
+    SlowClient. `answered` is called before the answer's head goes out.
+    """
+    target, record, standing = route.target, job.record, route.standing
+    streaming = job.request.stream
+    record.attempts += 1
+    record.target = target.label
+    record.usage = record.cost = None
+    mark = target.mark()
+    begun = standing.began(job.clock())
+    if record.sent is None:
+        record.sent, record.waited_before = begun.began, record.waited
+    outcome, said, retry_after = "internal", None, None
+    relay: StreamRelay | None = None
+    try:
+        response = await target.send(job.request, job.transport)
+        try:
+            if response.status != 200:
+                raise await _error_of(response)
+            if streaming:
+
+                def committing() -> None:
+                    standing.answering(job.clock(), begun)
+                    answered()
+
+                relay = _relay(job, route, response, committing)
+                try:
+                    await relay.run()
+                finally:
+                    record.cost = dollars(record.usage, route.prices)
+                record.end = "done"
+            else:
+                body = await whole(
+                    response,
+                    job.request,
+                    record,
+                    timeouts=target.timeouts,
+                    limit=job.pace.answer_limit,
+                )
+                record.cost = dollars(record.usage, route.prices)
+                answered()
+                await job.until_read()
+                job.sink.whole(body)
+        finally:
+            response.close()
+        outcome = "ok"
+    except asyncio.CancelledError:
+        outcome = "client_gone"
+        raise
+    except SlowClient:
+        record.end = outcome = "slow_client"
+        raise
+    except EngineNotReady:
+        outcome = "not_ready"
+        raise
+    except UpstreamError as error:
+        outcome, retry_after = error.outcome, error.retry_after
+        said = _said(error, target.label)
+        if outcome not in ALIVE:
+            target.failed(mark)
+        record.detail = error.detail
+        if not job.sink.committed:
+            raise
+        await _break_off(job, error, relay.pending if relay else b"")
+    finally:
+        standing.ended(job.clock(), begun, said or outcome, retry_after, whole=not streaming)
+        job.metrics.attempts.labels(job.label, target.label, outcome).inc()
+
+
+def _said(error: UpstreamError, label: str) -> str:
+    """The outcome as the breakers are told it.
+
+    A client may name any id of `provider/*`: that the account may not use one of them (403) must
+    not keep everybody from the others.
+    """
+    forbidden = isinstance(error, UpstreamStatus) and error.upstream_status == 403
+    return "http_4xx" if forbidden and label.endswith("/*") else error.outcome
+
+
+async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:
+    """End a stream that had begun: what came before the fault, then an error event."""
+    job.record.end = error.outcome if error.outcome in _ENDS else "upstream_error"
+    job.record.error = error.code
+    await job.until_read()
+    job.sink.push(pending + error_event(error))
+    job.sink.end()
+
+
+def error_event(error: RoundhouseError) -> bytes:
+    """The event that ends a broken stream. No `[DONE]` follows it."""
+    return sse.event(sse.dumps(error.body()))
+
+
+def _relay(
+    job: Job, route: Route, response: Response, committing: Callable[[], None]
+) -> StreamRelay:
+    kind = response.headers.get("content-type", "").lower()
+    if not kind.startswith("text/event-stream"):
+        raise UpstreamProtocol(
+            "The upstream did not answer with a stream.", detail=f"content-type {kind!r}"
+        )
+    return StreamRelay(
+        response,
+        job.request,
+        job.sink,
+        job.record,
+        timeouts=route.target.timeouts,
+        write_timeout=job.pace.write,
+        event_limit=job.pace.event_limit,
+        observe_gap=job.metrics.inter_chunk.labels(job.label).observe,
+        committing=committing,
+    )
+
+
+async def _error_of(response: Response) -> UpstreamError:
+    body = b""
+    with contextlib.suppress(UpstreamError):
+        response.expect(time.monotonic() + _ERROR_TIME)
+        body = await response.read_all(_ERROR_BODY)
+    error = openai.error_in(response.status, body)
+    if response.status in (429, 503, 529):
+        # The clock on the wall is for answers that name a time of day and have no date.
+        error.retry_after = seconds_in(response.headers, now=time.time())
+    return error

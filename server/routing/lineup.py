@@ -1,0 +1,244 @@
+"""From a model's chain and one request to the facts that `policies` and `plan` judge by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple
+
+from server.protocol.envelope import Surface
+from server.protocol.parameters import LONGEST, number
+from server.protocol.request import Request
+from server.routing import affinity, plan
+from server.routing.abilities import Needs
+from server.routing.breaker import State, in_panic
+from server.routing.chain import AMONG_REPLICAS, Chain, Group, Route
+from server.routing.plan import Action, Candidate, Rules, Step
+from server.routing.policies import Facts, Policy, Snapshot, order, smooth
+
+#: Bytes of JSON to a token, about, for prices alone.
+_BYTES: Final = 4
+_PROMPTS: Final = ("messages", "prompt", "input", "tools")
+#: Tokens of an answer whose length nobody says, for prices alone.
+_ANSWER: Final = 256
+#: Policies whose order is a preference: what is full is waited for.
+_STRICT: Final = frozenset({Policy.ORDERED, Policy.CHEAPEST})
+
+
+class Ranked(NamedTuple):
+    """A step of the plan, its target, and the number of its group."""
+
+    step: Step
+    route: Route
+    group: int
+
+
+class Dice:
+    """What a plan takes from outside besides facts: chance, turns, places."""
+
+    def __init__(self, draw: Callable[[], float], full: Callable[[Route], bool], panic: float):
+        #: Random in [0, 1).
+        self.draw = draw
+        #: Are all the target's places taken?
+        self.full = full
+        #: See `breaker.in_panic`.
+        self.panic = panic
+        #: Of each model with the policy `weighted`.
+        self.turns: Counter[str] = Counter()
+
+
+class LineUp:
+    """The groups that one request may go to, and what it needs of them.
+
+    `groups` are the model's own, then its bridge if it has one, then its fallbacks.
+    """
+
+    def __init__(self, chain: Chain, request: Request) -> None:
+        self.request = request
+        bridge = chain.bridge
+        self.groups: tuple[Group, ...] = (
+            chain.own,
+            *(() if bridge is None else (bridge,)),
+            *chain.fallbacks,
+        )
+        self._loading = chain.loading
+        self._bridge = None if bridge is None else 1
+        self._needs: Needs | None = None
+        self._facts: dict[Policy, Facts] = {}
+
+    def narrow(self, groups: Sequence[Group]) -> None:
+        """From now on these only: those for a prompt that is too long, or for refused content."""
+        self.groups, self._bridge = tuple(groups), None
+
+    def is_bridge(self, group: int) -> bool:
+        return group == self._bridge
+
+    @property
+    def needs(self) -> Needs:
+        if self._needs is None:
+            self._needs = Needs(self.request.members, self.request.surface)
+        return self._needs
+
+    def plan(self, now: float, dice: Dice, tried: Collection[str] = ()) -> list[Ranked]:
+        """Every target once: those to be tried in order, then those passed over and why.
+
+        `tried`: keys of targets that had their chance.
+        """
+        routes: list[Route] = []
+        candidates: list[Candidate] = []
+        seen: set[str] = set()
+        for at, group in enumerate(self.groups):
+            for route, reason in self._placed(group, now, dice):
+                key = route.standing.key
+                if key not in seen:
+                    seen.add(key)
+                    candidates.append(
+                        Candidate(
+                            len(routes),
+                            at,
+                            reason,
+                            ready=route.target.ready,
+                            may_become_ready=route.target.may_become_ready,
+                            state=route.standing.state(now),
+                            full=dice.full(route),
+                            tried=key in tried,
+                            lacks=self.lacks(route),
+                        )
+                    )
+                    routes.append(route)
+        rules = Rules(
+            strict=tuple(group.policy in _STRICT for group in self.groups),
+            loading=self._loading,
+            bridge=self._bridge,
+        )
+        # Those that could answer this request at all.
+        panic = in_panic((c.state for c in candidates if c.lacks is None), dice.panic)
+        draw = dice.draw()
+        steps = plan.rank(_judged(candidates, routes, now, draw, panic=panic), rules)
+        ramp = any(c.state is State.RAMP for c in candidates)
+        if ramp and (not steps or steps[0].action is not Action.SEND):
+            # A ramp is there to spare a target, not to refuse the request.
+            steps = plan.rank(_judged(candidates, routes, now, 0.0, panic=panic), rules)
+        return [Ranked(step, routes[step.index], candidates[step.index].group) for step in steps]
+
+    def lacks(self, route: Route) -> str | None:
+        """Why this target can never answer this request, in words; None: it may."""
+        if (refusal := route.refuses(self.request)) is not None:
+            return refusal.message
+        ability = self.missing(route)
+        return None if ability is None else f"lacks {ability}"
+
+    def missing(self, route: Route) -> str | None:
+        """The ability that the request needs and this target lacks."""
+        able = route.able
+        if not able.lacks and able.window is None:
+            return None
+        return self.needs.missing(able)
+
+    # --- the order within a group -----------------------------------------------------------
+
+    def _placed(self, group: Group, now: float, dice: Dice) -> list[tuple[Route, str]]:
+        """The group's routes as its policy ranks them, each with the reason."""
+        if group.fixed is not None or group.policy in AMONG_REPLICAS:
+            return self._ordered(group, group.routes(), now, dice)
+        parts = group.by_part()
+        heads = [routes[0] for routes in parts]
+        found = []
+        for head, reason in self._ordered(group, heads, now, dice):
+            at = next(at for at, one in enumerate(heads) if one is head)
+            if len(parts[at]) == 1:
+                found.append((head, reason))
+                continue
+            busy = self._order(Policy.LEAST_BUSY, parts[at], now, 0.0)
+            found += [(route, f"{reason}; replica with {why}") for route, why in busy]
+        return found
+
+    def _ordered(
+        self, group: Group, routes: Sequence[Route], now: float, dice: Dice
+    ) -> list[tuple[Route, str]]:
+        if group.policy is Policy.WEIGHTED:
+            dice.turns[group.model] += 1
+            draw = smooth(dice.turns[group.model])
+        else:
+            draw = dice.draw()
+        return self._order(group.policy, routes, now, draw)
+
+    def _order(
+        self, policy: Policy, routes: Sequence[Route], now: float, draw: float
+    ) -> list[tuple[Route, str]]:
+        if len(routes) == 1:
+            return [(routes[0], "the only target")]
+        snapshots = [self._snapshot(at, route, now) for at, route in enumerate(routes)]
+        facts = self.facts(policy)
+        return [(routes[at], why) for at, why in order(policy, snapshots, facts, draw)]
+
+    def _snapshot(self, at: int, route: Route, now: float) -> Snapshot:
+        standing = route.standing
+        latency = standing.first if self.request.stream else standing.whole
+        return Snapshot(
+            at,
+            standing.key,
+            weight=route.weight,
+            in_flight=standing.in_flight,
+            scraped=route.load,
+            in_flight_then=route.load_ours,
+            latency=latency.value(now),
+            latency_age=latency.age(now),
+            prices=route.prices,
+        )
+
+    def facts(self, policy: Policy) -> Facts:
+        """What the policy needs of the request; found out once."""
+        found = self._facts.get(policy)
+        if found is None:
+            if policy is Policy.AFFINITY:
+                found = Facts(key=affinity_of(self.request))
+            elif policy is Policy.CHEAPEST:
+                found = tokens_of(self.request)
+            else:
+                found = Facts()
+            self._facts[policy] = found
+        return found
+
+
+def _judged(
+    candidates: Sequence[Candidate],
+    routes: Sequence[Route],
+    now: float,
+    draw: float,
+    *,
+    panic: bool,
+) -> list[Candidate]:
+    """With what their breakers say."""
+    return [
+        c
+        if c.state is State.CLOSED
+        else c._replace(
+            allowed=routes[c.index].standing.allow(now, draw, panic=panic),
+            breaker=routes[c.index].standing.explain(now),
+        )
+        for c in candidates
+    ]
+
+
+def tokens_of(request: Request) -> Facts:
+    """About how many tokens the request takes and asks for."""
+    members = request.members
+    prompt = sum(len(memoryview(members[name])) for name in _PROMPTS if name in members)
+    if request.surface is Surface.EMBEDDINGS:
+        return Facts(prompt // _BYTES)
+    said = (number(members[name]) for name in LONGEST if name in members)
+    return Facts(prompt // _BYTES, int(next(filter(None, said), _ANSWER)))
+
+
+def affinity_of(request: Request) -> bytes:
+    """The request's key for `affinity`; empty: it has none."""
+    members = request.members
+    said = members.get("prompt_cache_key")
+    cache_key = None if said is None else bytes(said).decode("utf-8", "replace")
+    first_system, first_user = (None, None)
+    if not (request.session or cache_key):
+        first_system, first_user = affinity.first_texts(members)
+    return affinity.affinity_key(
+        request.tenant, request.session, cache_key, first_system, first_user
+    )

@@ -1,0 +1,180 @@
+"""What the attempts made at each target say of it: its breakers, its latency, what is under way.
+
+Kept by the target's key over reloads of the config: a target that rests goes on resting.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from server.routing.breaker import Breaker, BreakerSettings, State
+from server.routing.latency import Latency
+
+#: Outcomes that took as long as a first token would, and more.
+_TOO_LONG: Final = frozenset({"first_byte_timeout"})
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt that began. For `answering` and `ended`."""
+
+    breaker: Breaker
+    ticket: int
+    credential: Breaker | None
+    credential_ticket: int
+    began: float
+
+
+class Standing:
+    """One target's, or one replica's. Times are monotonic seconds."""
+
+    __slots__ = ("breaker", "credential", "first", "in_flight", "key", "whole")
+
+    def __init__(self, key: str, breaker: Breaker, credential: Breaker | None) -> None:
+        self.key = key
+        self.breaker = breaker
+        #: Shared by all targets that send the same key to the same provider.
+        self.credential = credential
+        #: Attempts under way.
+        self.in_flight = 0
+        #: Seconds to a stream's first event, and to the end of an answer that is no stream.
+        self.first = Latency()
+        self.whole = Latency()
+
+    def clear(self, now: float) -> bool:
+        """Nothing speaks against it: both breakers are closed."""
+        credential = self.credential
+        return self.breaker.state(now) is State.CLOSED and (
+            credential is None or credential.state(now) is State.CLOSED
+        )
+
+    def state(self, now: float) -> State:
+        """The worse of the target's and of its credential's."""
+        state = self.breaker.state(now)
+        if self.credential is None or state in (State.OPEN, State.RESTING):
+            return state
+        other = self.credential.state(now)
+        return state if other is State.CLOSED else other
+
+    def allow(self, now: float, draw: float, *, panic: bool) -> bool:
+        """May an attempt begin? See `Breaker.allow`."""
+        return self.breaker.allow(now, draw, panic=panic) and (
+            self.credential is None or self.credential.allow(now, draw, panic=panic)
+        )
+
+    def wait(self, now: float) -> float:
+        """Seconds until neither breaker is open or resting."""
+        wait = self.breaker.wait(now)
+        return wait if self.credential is None else max(wait, self.credential.wait(now))
+
+    def explain(self, now: float) -> str:
+        """Both breakers in words for people; empty when nothing speaks against it."""
+        found = []
+        if self.breaker.state(now) is not State.CLOSED:
+            found.append(self.breaker.explain(now))
+        if self.credential is not None and self.credential.state(now) is not State.CLOSED:
+            found.append(f"its credential is {self.credential.explain(now)}")
+        return "; ".join(found)
+
+    def began(self, now: float) -> Attempt:
+        """An attempt begins. No await may lie between `allow` and this."""
+        self.in_flight += 1
+        credential = self.credential
+        return Attempt(
+            self.breaker,
+            self.breaker.began(now),
+            credential,
+            0 if credential is None else credential.began(now),
+            now,
+        )
+
+    def answering(self, now: float, attempt: Attempt) -> None:
+        """A stream's first event came."""
+        self.first.observe(now, now - attempt.began)
+        attempt.breaker.answering(now, attempt.ticket)
+        if attempt.credential is not None:
+            attempt.credential.answering(now, attempt.credential_ticket)
+
+    def ended(
+        self,
+        now: float,
+        attempt: Attempt,
+        outcome: str,
+        retry_after: float | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """The attempt is over, exactly once. `whole`: it was no stream."""
+        self.in_flight -= 1
+        if outcome in _TOO_LONG or (whole and outcome == "ok"):
+            (self.whole if whole else self.first).observe(now, now - attempt.began)
+        attempt.breaker.ended(now, attempt.ticket, outcome, retry_after)
+        if attempt.credential is not None:
+            attempt.credential.ended(now, attempt.credential_ticket, outcome, retry_after)
+
+
+class Standings:
+    """All of them, by key; made when first asked for.
+
+    A target's key is its label, and for a replica the label and its address. `credential` is what
+    stands for an account's secret: another secret, another breaker.
+    """
+
+    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+        self._jitter = jitter
+        self._settings = BreakerSettings()
+        self._all: dict[str, Standing] = {}
+        #: By the provider's name and its secret's stand-in.
+        self._credentials: dict[tuple[str, Hashable], Breaker] = {}
+
+    def configure(self, settings: BreakerSettings) -> None:
+        """After a reload. New settings begin with closed breakers."""
+        if settings != self._settings:
+            self._settings = settings
+            for standing in self._all.values():
+                standing.breaker = Breaker(self._jitter, settings)
+
+    def of(self, key: str, credential: tuple[str, Hashable] | None = None) -> Standing:
+        """The standing of this key; a changed credential takes the place of the old one."""
+        shared = None if credential is None else self._credential(credential)
+        found = self._all.get(key)
+        if found is None:
+            found = self._all[key] = Standing(key, Breaker(self._jitter, self._settings), shared)
+        found.credential = shared
+        return found
+
+    def _credential(self, credential: tuple[str, Hashable]) -> Breaker:
+        found = self._credentials.get(credential)
+        if found is None:
+            found = self._credentials[credential] = Breaker(self._jitter, credential=True)
+        return found
+
+    def in_flight(self, key: str) -> int:
+        """Attempts under way at the target with this key."""
+        found = self._all.get(key)
+        return 0 if found is None else found.in_flight
+
+    def retain(self, keys: Collection[str]) -> None:
+        """Forget the targets that are not among these, and credentials that nobody has."""
+        for key in [key for key in self._all if key not in keys]:
+            if not self._all[key].in_flight:
+                del self._all[key]
+        used = {id(standing.credential) for standing in self._all.values()}
+        for name in [name for name, one in self._credentials.items() if id(one) not in used]:
+            del self._credentials[name]
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Replicas that are gone. Attempts under way there end as they do."""
+        for key in keys:
+            self._all.pop(key, None)
+
+    def __iter__(self) -> Iterator[Standing]:
+        return iter(self._all.values())
+
+    def credentials(self) -> Iterator[tuple[str, Breaker]]:
+        """(provider, breaker) of every credential."""
+        for (provider, _), breaker in self._credentials.items():
+            yield provider, breaker

@@ -1,0 +1,47 @@
+"""Waiting for an engine that loads, with signs of life for a stream's client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from server.errors import RoundhouseError
+from server.protocol import sse
+from server.routing.attempt import Job
+from server.targets import Target
+
+#: Seconds between two `: waiting` comments.
+COMMENT_EVERY: Final = 5.0
+
+
+async def until_ready(job: Job, target: Target) -> None:
+    """Until the target is ready. Raises EngineNotReady, Overloaded, SlowClient.
+
+    A stream that has waited for `pace.waiting` seconds gets its head and comments, which commit
+    nothing but the status.
+    """
+    request, sink = job.request, job.sink
+    begun = job.clock()
+    timeout = max(0.0, request.deadline - begun)
+    try:
+        if not request.stream:
+            await target.wait(timeout)
+            return
+        waiter = asyncio.ensure_future(target.wait(timeout))
+        try:
+            pause = max(0.0, job.pace.waiting - (begun - request.arrived))
+            while not (await asyncio.wait({waiter}, timeout=pause))[0]:
+                pause = COMMENT_EVERY
+                await job.until_read()
+                if not sink.started:
+                    sink.start_stream()
+                sink.push(sse.comment("waiting"))
+            await waiter
+        finally:
+            if not waiter.done():
+                waiter.cancel()
+                with contextlib.suppress(asyncio.CancelledError, RoundhouseError):
+                    await waiter
+    finally:
+        job.record.waited += job.clock() - begun

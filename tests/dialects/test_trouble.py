@@ -1,0 +1,77 @@
+"""What a refusal is about, by codes and by the words of real servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.dialects import openai
+from server.dialects.trouble import Trouble, trouble_of
+
+CONTEXT = [
+    # vLLM, llama.cpp, OpenAI, Anthropic, Mistral, Cohere, text-generation-inference.
+    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens.",
+    "The decoder prompt (length 9) is longer than the maximum model length of 8.",
+    "the request exceeds the available context size, try increasing it",
+    "Your input exceeds the context window of this model. Please adjust your input.",
+    "prompt is too long: 210000 tokens > 200000 maximum",
+    "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+    "too many tokens: total number of tokens in the prompt cannot exceed 4081",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.",
+]
+CONTENT = [
+    "Content Exists Risk",
+    "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+    "policy.",
+    "Your request was rejected as a result of our safety system.",
+    "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+]
+NEITHER = [
+    "Unrecognized request argument supplied: foo",
+    "'temperature' must be at most 2",
+    "You must provide a model parameter",
+    "Invalid schema for response_format",
+    "max_tokens must be at least 1",
+    "string too short",
+]
+
+
+@pytest.mark.parametrize("message", CONTEXT)
+def test_too_long(message: str) -> None:
+    assert trouble_of(400, None, message) is Trouble.CONTEXT_LENGTH
+
+
+@pytest.mark.parametrize("message", CONTENT)
+def test_refused_content(message: str) -> None:
+    assert trouble_of(400, None, message) is Trouble.CONTENT_POLICY
+
+
+@pytest.mark.parametrize("message", NEITHER)
+def test_any_other_refusal(message: str) -> None:
+    assert trouble_of(400, "invalid_value", message) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("context_length_exceeded", Trouble.CONTEXT_LENGTH),
+        ("content_filter", Trouble.CONTENT_POLICY),
+        ("content_policy_violation", Trouble.CONTENT_POLICY),
+        ("ResponsibleAIPolicyViolation", Trouble.CONTENT_POLICY),
+        ("invalid_value", None),
+        (400, None),
+        (None, None),
+    ],
+)
+def test_by_the_code(code: object, expected: Trouble | None) -> None:
+    assert trouble_of(400, code, None) is expected
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 429, 500, 503])
+def test_other_statuses_are_about_something_else(status: int) -> None:
+    assert trouble_of(status, "context_length_exceeded", CONTEXT[0]) is None
+
+
+def test_the_dialects_error_knows() -> None:
+    body = b'{"error": {"message": "no", "code": "context_length_exceeded"}}'
+    assert openai.error_in(400, body).trouble == "context_length"
+    assert openai.error_in(400, b'{"error": {"message": "no"}}').trouble is None
