@@ -50,12 +50,15 @@ def address(upstream: ScriptedUpstream) -> str:
 
 
 class Names:
-    """What DNS says; a `Resolver`. `fault` is raised; with a `gate` each look-up takes a ticket."""
+    """What DNS says; a `Resolver`. `fault` is raised; with a `gate` each look-up takes a ticket.
+    `running`: look-ups under way.
+    """
 
     def __init__(self) -> None:
         self.hosts: list[tuple[str, int]] = []
         self.fault: Exception | None = None
         self.gate: Gate | None = None
+        self.running = 0
         self.asked: asyncio.Queue[str] = asyncio.Queue()
 
     def say(self, *upstreams: ScriptedUpstream) -> None:
@@ -63,8 +66,12 @@ class Names:
 
     async def __call__(self, discover: str) -> Iterable[tuple[str, int]]:
         self.asked.put_nowait(discover)
-        if self.gate is not None:
-            await self.gate.pass_one()
+        self.running += 1
+        try:
+            if self.gate is not None:
+                await self.gate.pass_one()
+        finally:
+            self.running -= 1
         if self.fault is not None:
             raise self.fault
         return list(self.hosts)

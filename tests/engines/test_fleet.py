@@ -238,6 +238,11 @@ async def test_replicas_come_and_go_with_dns(fleets: Fleets) -> None:
         assert fleets.names.asked.get_nowait() == "dns://qwen.test:8000"
         order = [replica.address for replica in fleet.replicas(NAME)]
         assert order == sorted(order)
+        await asked(one, "/metrics")
+        await asked(two, "/metrics")
+        before = fleet.replicas(NAME)
+        await fleets.names.looked_up(2)
+        assert fleet.replicas(NAME) is before
         fleets.names.say(one, three)
         await these(fleet, one, three)
         assert (fleets.changes("added"), fleets.changes("removed")) == (3, 1)
@@ -247,6 +252,17 @@ async def test_replicas_come_and_go_with_dns(fleets: Fleets) -> None:
         fleets.names.say(one, two)
         await these(fleet, one, two)
         assert fleets.changes("returned") == 0  # it is a new one
+
+
+async def test_one_that_leaves_is_not_asked_to_the_end(fleets: Fleets) -> None:
+    async with a_replica() as one, a_replica() as two:
+        one.routes["/health"] = hang
+        fleets.names.say(one)
+        fleet = await fleets.discovered(interval=3600.0)
+        await one.next_request()
+        fleets.names.say(two)
+        await these(fleet, two)
+        await one.disconnected()
 
 
 async def test_a_new_one_is_in_only_when_it_answers(fleets: Fleets) -> None:

@@ -153,6 +153,15 @@ async def test_urls_change(fleets: Fleets) -> None:
         assert (fleets.changes("added"), fleets.changes("removed")) == (3, 1)
 
 
+async def test_a_shorter_interval_is_in_force_at_once(fleets: Fleets) -> None:
+    async with a_replica() as one:
+        fleet = await fleets.fixed(one, interval=3600.0)
+        await these(fleet, one)
+        ill(one)
+        await fleet.apply({NAME: fixed(one)})
+        await in_state(fleet, BACKOFF)
+
+
 async def test_a_new_key_takes_effect_without_a_gap(fleets: Fleets) -> None:
     async with a_replica() as one:
         fleet = await fleets.fixed(one, interval=3600.0)
@@ -189,6 +198,8 @@ async def test_another_name_to_look_up(fleets: Fleets) -> None:
         await fleet.apply({NAME: discovered(discover="dns+srv://other.test")})
         assert len(fleet.replicas(NAME)) == 1  # those of before, until the new name is known
         assert await fleets.names.next_asked() == "dns+srv://other.test"
+        await asked(one, "/health", 2)
+        assert fleets.names.running == 1
         fleets.names.gate.open()
         await these(fleet, two)
 
@@ -197,7 +208,7 @@ async def test_another_name_to_look_up(fleets: Fleets) -> None:
 async def test_the_old_names_replicas_do_not_stay(fleets: Fleets, fault: OSError | None) -> None:
     async with a_replica() as one:
         fleets.names.say(one)
-        fleet = await fleets.discovered()
+        fleet = await fleets.discovered(refresh=3600.0)
         await these(fleet, one)
         fleets.names.hosts, fleets.names.fault = [], fault
         await fleet.apply({NAME: discovered(discover="dns://other.test:80", refresh=3600.0)})
@@ -242,6 +253,16 @@ async def test_close_wakes_requests_and_feeds(fleets: Fleets) -> None:
             assert [view.name async for view in late] == [NAME]
         await fleet.close()
         await fleet.apply({})
+
+
+async def test_close_in_the_moment_of_a_leaving(fleets: Fleets) -> None:
+    async with a_replica() as one:
+        fleet = await fleets.fixed(one)
+        await these(fleet, one)
+        fleet._engines[NAME].respec(fixed())
+        await fleet.close()
+        for connection in one.connections:
+            await connection.peer_closed.wait()
 
 
 async def before_the_first_look(fleets: Fleets, one: ScriptedUpstream) -> Any:
