@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import math
 from collections import Counter
 from typing import Any, Final
 from unittest import mock
@@ -71,16 +70,17 @@ class WatchedLimiter(Limiter):
         said = limited(found).headers().get("retry-after")
         assert (said is None) == (found.reason is Reason.TOO_LARGE)
         if said is not None and found.reason is not Reason.IN_FLIGHT:
-            then = Limiter()
-            then._accounts = copy.deepcopy(self._accounts)
-            again = then.admit(key, limits, tokens, now + int(said))
-            assert isinstance(again, Lease), f"{said} s after {found}: {again}"
-            if found.retry_after is not None and found.retry_after > 1:
-                early = Limiter()
-                early._accounts = copy.deepcopy(self._accounts)
-                soon = early.admit(key, limits, tokens, now + math.floor(found.retry_after) - 0.5)
-                assert isinstance(soon, Refusal), "it need not have waited so long"
+            assert isinstance(self._later(key, limits, tokens, now + int(said)), Lease)
+            if int(said) > 1:  # and it need not have waited a second more
+                soon = now + int(said) - 1.01
+                assert isinstance(self._later(key, limits, tokens, soon), Refusal)
         return found
+
+    def _later(self, key: str, limits: KeyLimits, tokens: int, now: float) -> Lease | Refusal:
+        """What the same request would get, if nobody else came until then."""
+        then = Limiter()
+        then._accounts = copy.deepcopy(self._accounts)
+        return then.admit(key, limits, tokens, now)
 
 
 class Client:
@@ -199,9 +199,11 @@ class AdmissionMachine(RuleBasedStateMachine):
             client.go.set_result(how)
         self.loop.step(rounds)
 
-    @rule(seconds=st.sampled_from([0.5, 3.0, 40.0]))
-    def pass_time(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.5, 3.0, 40.0]), rest=st.booleans())
+    def pass_time(self, seconds: float, rest: bool) -> None:
         self.loop.now += seconds
+        if rest:
+            self.idle()
 
     @rule(
         name=st.sampled_from(["server", "x", "y", "z"]),

@@ -339,9 +339,11 @@ class RoomsMachine(RuleBasedStateMachine):
         assert ticket is not None
         ticket.leave(self.loop.now)
 
-    @rule(seconds=st.sampled_from([0.5, 3.0]))
-    def pass_time(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.5, 3.0]), rest=st.booleans())
+    def pass_time(self, seconds: float, rest: bool) -> None:
         self.loop.now += seconds
+        if rest:
+            self.idle()
 
     @rule(name=st.sampled_from("xyz"), slots=st.integers(0, 3), bound=st.integers(0, 4))
     def resize(self, name: str, slots: int, bound: int) -> None:
