@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from server.config.engine import Engine
 from server.engines import discovery
@@ -45,6 +46,7 @@ class Fleet:
         self._means = Means(metrics, in_flight, resolve, clock, tls_context, self._publish)
         self._engines = {name: External(name, one, self._means) for name, one in engines.items()}
         self._feeds: set[Feed] = set()
+        self._guests: set[Feed] = set()
         self._closed = False
 
     # --- life ---------------------------------------------------------------------------------
@@ -113,8 +115,19 @@ class Fleet:
             feed.end()
         return feed
 
+    @contextmanager
+    def into(self, feed: Feed) -> Iterator[None]:
+        """Meanwhile a feed of others has these engines' views, too. Its end is theirs to say."""
+        for view in self.views():
+            feed.put(view)
+        self._guests.add(feed)
+        try:
+            yield
+        finally:
+            self._guests.discard(feed)
+
     def _publish(self, view: EngineView) -> None:
-        for feed in self._feeds:
+        for feed in (*self._feeds, *self._guests):
             feed.put(view)
 
     # --- requests -----------------------------------------------------------------------------

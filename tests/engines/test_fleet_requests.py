@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.engines.state import EngineState
+from server.engines.feed import Feed
+from server.engines.state import EngineState, EngineView
 from server.errors import Draining, EngineNotReady, Overloaded
 from tests.engines.replica_house import (
     KEY,
@@ -253,6 +254,19 @@ async def test_close_wakes_requests_and_feeds(fleets: Fleets) -> None:
             assert [view.name async for view in late] == [NAME]
         await fleet.close()
         await fleet.apply({})
+
+
+async def test_a_feed_of_others_has_both(fleets: Fleets) -> None:
+    async with a_replica() as one:
+        fleet = await fleets.fixed(one)
+        feed = Feed((), lambda feed: None)
+        with fleet.into(feed):
+            assert (await anext(feed)).state is EngineState.STARTING
+            assert (await anext(feed)).state is READY
+            await fleet.close()
+            feed.put(EngineView("other", READY))
+            assert (await anext(feed)).name == "other"  # it goes on
+        assert fleet._guests == set()
 
 
 async def test_close_in_the_moment_of_a_leaving(fleets: Fleets) -> None:
