@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ import uvloop
 from benchmarks import cases, machine, plots, report
 from benchmarks.compare import Comparison
 from benchmarks.contenders import CONTENDERS as ALL
+from benchmarks.contenders import Contender
+from benchmarks.contenders.roundhouse import Before
 from benchmarks.gateways import DIRECT, OURS, Gateways
 from benchmarks.upstream import Upstream
 
@@ -48,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", type=_names, help="these gateways, separated by commas")
     made.add_argument(
         "--cases", type=_groups, default=cases.GROUPS, help="of throughput,paced,latency"
+    )
+    made.add_argument(
+        "--before", type=Path, help="a checkout of another commit, measured beside as `before`"
     )
     made.add_argument("--quick", action="store_true", help="2 short rounds of fewer cases")
     made.add_argument("--out", type=Path, help="folder (default benchmarks/results/<date>)")
@@ -114,14 +119,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "turns": [],
         "finished": False,
     }
-    wanted = _installed(options.only, results["left_out"])
+    contenders = dict(CONTENDERS)
+    if options.before is not None:
+        contenders[Before.name] = Before(options.before)
+    only = options.only and [*options.only, *([Before.name] if options.before else [])]
+    wanted = _installed(contenders, only, results["left_out"])
     if not wanted:
         print("nothing to measure", file=sys.stderr)
         return 2
     out = options.out or RESULTS / results["date"][:16].replace(":", "")
     machine.settle_in(cores)
     try:
-        uvloop.run(_run(wanted, plan, cores, results, out))
+        chosen = {name: contenders[name] for name in wanted}
+        uvloop.run(_run(chosen, plan, cores, results, out))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nended early", file=sys.stderr)
     if not results["turns"]:
@@ -132,25 +142,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The command line for the report, without the folder: that is of this machine alone."""
+    """The command line for the report, without folders: they are of this machine alone."""
     kept: list[str] = []
     skip = False
     for word in arguments:
-        if skip or word.startswith("--out="):
+        if skip or word.startswith(("--out=", "--before=")):
             skip = False
-        elif word == "--out":
+        elif word in ("--out", "--before"):
             skip = True
         else:
             kept.append(word)
     return shlex.join(["python", "-m", "benchmarks", *kept])
 
 
-def _installed(only: list[str] | None, left_out: dict[str, str]) -> list[str]:
-    names = only or list(CONTENDERS)
+def _installed(
+    contenders: Mapping[str, Contender], only: list[str] | None, left_out: dict[str, str]
+) -> list[str]:
+    names = only or list(contenders)
     wanted = []
     for name in names:
-        if CONTENDERS[name].installed() is None:
-            left_out[name] = CONTENDERS[name].missing()
+        if contenders[name].installed() is None:
+            left_out[name] = contenders[name].missing()
             print(f"{name} is not measured: {left_out[name]}")
         else:
             wanted.append(name)
@@ -160,7 +172,11 @@ def _installed(only: list[str] | None, left_out: dict[str, str]) -> list[str]:
 
 
 async def _run(
-    wanted: list[str], plan: cases.Plan, cores: machine.Cores, results: dict[str, Any], out: Path
+    chosen: Mapping[str, Contender],
+    plan: cases.Plan,
+    cores: machine.Cores,
+    results: dict[str, Any],
+    out: Path,
 ) -> None:
     ours = asyncio.current_task()
     assert ours is not None
@@ -169,14 +185,13 @@ async def _run(
     upstream = Upstream()
     server = await upstream.listen()
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    minutes = plan.estimate(len(wanted) + 1, len(wanted)) / 60
+    minutes = plan.estimate(len(chosen) + 1, len(chosen)) / 60
     print(
-        f"{len(wanted)} gateways and the direct path, {plan.rounds} rounds of {len(plan.cases)} "
+        f"{len(chosen)} gateways and the direct path, {plan.rounds} rounds of {len(plan.cases)} "
         f"cases: about {minutes:.0f} minutes, a few more with slow gateways.",
         flush=True,
     )
     with tempfile.TemporaryDirectory(prefix="roundhouse-bench-") as folder:
-        chosen = {name: CONTENDERS[name] for name in wanted}
         gateways = Gateways(chosen, url, core=cores.gateway, folder=Path(folder), say=_say)
         async with gateways:
             results["left_out"].update(gateways.failed)

@@ -26,6 +26,12 @@ class Roundhouse:
     def missing(self) -> str:
         return "roundhouse is not installed beside this Python: make setup"
 
+    def argv(self) -> tuple[str, ...]:
+        return (str(self._command()),)
+
+    def env(self) -> dict[str, str]:
+        return {}
+
     @contextlib.contextmanager
     def run(self, upstream: str, *, core: int | None, folder: Path) -> Iterator[Running]:
         port, admin = free_ports(2)
@@ -36,8 +42,9 @@ class Roundhouse:
         command = Command(
             name=self.name,
             version=roundhouse.__version__,
-            argv=(str(self._command()), "serve", str(config)),
+            argv=(*self.argv(), "serve", str(config)),
             port=port,
+            env=self.env(),
             headers={"authorization": f"Bearer {key}"},
         )
         with started(command, core=core, folder=folder) as running:
@@ -45,6 +52,30 @@ class Roundhouse:
 
     def _command(self) -> Path:
         return Path(sys.executable).parent / "roundhouse"
+
+
+class Before(Roundhouse):
+    """Another checkout's server, an earlier commit's say, by the same interpreter: what a change
+    costs. Its dependencies are those that are installed here."""
+
+    name = "before"
+
+    def __init__(self, checkout: Path) -> None:
+        self._checkout = checkout.resolve()
+
+    def installed(self) -> str | None:
+        there = (self._checkout / "server" / "cli" / "__init__.py").exists()
+        return super().installed() if there else None
+
+    def missing(self) -> str:
+        return "--before names no checkout of Roundhouse"
+
+    def argv(self) -> tuple[str, ...]:
+        # -P: the folder that the benchmark runs in is this checkout, and would come first.
+        return (sys.executable, "-P", "-c", "import sys; from server.cli import main; main()")
+
+    def env(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(self._checkout)}
 
 
 def _config(upstream: str, port: int, admin: int, key: str, folder: Path) -> dict[str, Any]:

@@ -149,15 +149,18 @@ class _Peer(asyncio.Protocol):
             self.transport.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
             self.transport.close()
         elif found.fault in (Fault.STATUS_500, Fault.STATUS_429):
-            self._json(int(found.fault.value), b'{"error":{"message":"ordered","code":"ordered"}}')
+            # A limit that is over at once: it is this request's fault, not the others'.
+            more = b"retry-after-ms: 0\r\n" if found.fault is Fault.STATUS_429 else b""
+            body = b'{"error":{"message":"ordered","code":"ordered"}}'
+            self._json(int(found.fault.value), body, more=more)
             self._over()
         else:
             begin(found)
 
-    def _json(self, status: int, body: bytes, *, missing: int = 0) -> None:
+    def _json(self, status: int, body: bytes, *, missing: int = 0, more: bytes = b"") -> None:
         self.transport.write(
-            b"HTTP/1.1 %d Ordered\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % (status, len(body) + missing)
+            b"HTTP/1.1 %d Ordered\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
+            % (status, more, len(body) + missing)
             + body
         )
 

@@ -205,6 +205,8 @@ def _config(gateway: Gateway, folder: Path, mock_port: int, inter_chunk: float) 
             "keys": [{"name": "soak", "key": KEY}],
         },
         "log": {"format": "json"},
+        # Never open: each fault is to be met by the request that it was made for.
+        "routing": {"breaker": {"failures": 10**9, "rate": 1.0, "volume": 10**9}},
         "providers": {
             "faulty": {
                 "dialect": "openai",

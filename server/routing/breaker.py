@@ -106,8 +106,9 @@ class BreakerSettings:
     #: After a good probe: the shares let through, each for `ramp_step`, then all.
     ramp: tuple[float, ...] = (0.1, 0.25, 0.5)
     ramp_step: float = 5.0
-    #: How long a 429 without Retry-After rests it; it doubles while they go on.
+    #: How long a 429 without Retry-After rests it; it doubles while they go on, up to `rest_bare`.
     rest_first: float = 1.0
+    rest_bare: float = 30.0
     #: No 429 rests it for longer, whatever its Retry-After says.
     rest_cap: float = 600.0
 
@@ -120,7 +121,7 @@ class BreakerSettings:
             and all(0 < share <= 1 for share in self.ramp)
             and min(self.window, self.open_first, self.ramp_step, self.rest_first) > 0
             and self.open_first <= self.open_cap
-            and self.rest_first <= self.rest_cap
+            and self.rest_first <= self.rest_bare <= self.rest_cap
             and self.forget >= 0
         ):
             raise ValueError("the settings of a breaker contradict themselves")
@@ -346,7 +347,7 @@ class Breaker:
         if length is None:
             if ticket >= self._rested:  # those under way together are one refusal
                 self._rests += 1
-            length = self._spread(settings.rest_first, settings.rest_cap, max(0, self._rests - 1))
+            length = self._spread(settings.rest_first, settings.rest_bare, max(0, self._rests - 1))
         ramping = now < self._ramp_until
         self._rest_until = max(self._rest_until, now + min(length, settings.rest_cap))
         self._rested = self._serial + 1

@@ -13,7 +13,7 @@ from server.routing.breaker import VERDICTS, Breaker, BreakerSettings, State, Ve
 
 SETTINGS = BreakerSettings(
     failures=3, volume=6, window=20.0, open_first=4.0, open_cap=20.0, forget=30.0, jitter=0.25,
-    ramp=(0.2, 0.6), ramp_step=4.0, rest_first=1.0, rest_cap=50.0,
+    ramp=(0.2, 0.6), ramp_step=4.0, rest_first=1.0, rest_bare=20.0, rest_cap=50.0,
 )  # fmt: skip
 #: What floats lose on the way.
 HAIR = 1e-6
@@ -177,7 +177,7 @@ class Breakers(RuleBasedStateMachine):
             ramping = self.now < model.ramp_until
             if asked is None:
                 model.rests += attempt.ticket > model.refused
-                asked = min(SETTINGS.rest_first * 2.0 ** (model.rests - 1), SETTINGS.rest_cap)
+                asked = min(SETTINGS.rest_first * 2.0 ** (model.rests - 1), SETTINGS.rest_bare)
                 asked *= 1 - SETTINGS.jitter * self.draw
             model.refused = self.began
             asked = min(asked, SETTINGS.rest_cap)
