@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,23 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, config: dict[str, Any]) -> AsyncIterator[Served]:
-    """A server that is up. It is killed if it has not ended by itself."""
+async def served(
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    program: str = PROGRAM,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Served]:
+    """A server that is up. It is killed if it has not ended by itself. `environment`: what it has
+    beyond our own."""
     config["server"]["home"] = str(folder / "home")
     path = folder / "served.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     env = {k: v for k, v in os.environ.items() if not k.startswith("ROUNDHOUSE_")}
+    env |= environment or {}
     with (folder / "served.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", PROGRAM, str(path)),
+            *(sys.executable, "-c", program, str(path)),
             cwd=ROOT,
             env=env,
             stdout=asyncio.subprocess.PIPE,
