@@ -238,9 +238,7 @@ class _Run:
             case Action.REFUSE:
                 target.want()
                 self._count_bridge("refused")
-                raise EngineNotReady(
-                    "The model is loading.", code="engine_loading", retry_after=target.eta()
-                )
+                raise refusals.loading(route)
             case Action.WAIT:
                 self._count_bridge("waited")
                 await self._wait(route)

@@ -26,11 +26,12 @@ _STRICT: Final = frozenset({Policy.ORDERED, Policy.CHEAPEST})
 
 
 class Ranked(NamedTuple):
-    """A step of the plan, its target, and the number of its group."""
+    """A step of the plan, its target, the number of its group, and why its policy put it there."""
 
     step: Step
     route: Route
     group: int
+    place: str
 
 
 class Dice:
@@ -119,7 +120,11 @@ class LineUp:
         if ramp and (not steps or steps[0].action is not Action.SEND):
             # A ramp is there to spare a target, not to refuse the request.
             steps = plan.rank(_judged(candidates, routes, now, 0.0, panic=panic), rules)
-        return [Ranked(step, routes[step.index], candidates[step.index].group) for step in steps]
+        return [
+            Ranked(step, routes[step.index], found.group, found.place)
+            for step in steps
+            for found in (candidates[step.index],)
+        ]
 
     def lacks(self, route: Route) -> str | None:
         """Why this target can never answer this request, in words; None: it may."""

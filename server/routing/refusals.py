@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from server.errors import EngineNotReady, InvalidRequest, RoundhouseError, UpstreamStatus
+from server.routing.chain import Route
 from server.routing.lineup import LineUp, Ranked
 from server.routing.plan import Cause
 
@@ -32,6 +33,13 @@ def soonest(plan: Sequence[Ranked], now: float) -> float | None:
     """Seconds until the first of those that are kept back lets something through again."""
     waits = [r.route.standing.wait(now) for r in plan]
     return min((wait for wait in waits if wait > 0), default=None)
+
+
+def loading(route: Route) -> EngineNotReady:
+    """For a model whose `while_loading` is `refuse`, while its engine loads."""
+    return EngineNotReady(
+        "The model is loading.", code="engine_loading", retry_after=route.target.eta()
+    )
 
 
 def nobody(
