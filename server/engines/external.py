@@ -144,7 +144,7 @@ class External:
             if settings.headers != before.headers:
                 self._retire(member)
                 member = self._members[address] = self._member(member.place, member.standing)
-            if settings.model is not None:
+            if settings.model is not None and member.standing.model is not None:
                 member.standing = replace(member.standing, model=settings.model)
             member.due = self.means.clock()
         if settings.discover != before.discover:
@@ -300,9 +300,11 @@ class External:
         if after.well is not before.well:
             if not after.well:
                 self._tell("lost", address, error=after.error)
-            elif before.looked:
+            elif before.model is not None:  # it was well before
                 self._tell("returned", address)
-        if after.well and before.model not in (None, after.model):
+            else:
+                log.info("replica_well", engine=self.name, replica=address, model=after.model)
+        if before.well and after.well and before.model != after.model:
             log.info("replica_model", engine=self.name, replica=address, model=after.model)
         if after != before:
             self._refresh()

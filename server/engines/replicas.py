@@ -37,7 +37,9 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a replica. `error` says why it is not well; None before the first check."""
+    """What is known of a replica. `error` says why it is not well; None before the first check.
+    `model` is None until it was well once.
+    """
 
     well: bool = False
     looked: bool = False

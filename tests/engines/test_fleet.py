@@ -180,6 +180,7 @@ async def test_garbage_is_a_miss_and_no_list_is_no_model(fleets: Fleets) -> None
         assert errors == ["It cannot be asked: RemoteProtocolError.", "It lists no model."]
         two.routes["/v1/models"] = models_answer("late")
         await these(fleet, two)
+        assert (fleets.changes("lost"), fleets.changes("returned")) == (0, 0)
         assert fleet.replicas(NAME)[0].model == "late"
 
 
