@@ -240,6 +240,8 @@ class Exchange:
         record.error = error.code
         record.detail = error.detail or record.detail
         self._turned_away = isinstance(error, Overloaded)
+        if error.code == "out_of_descriptors":
+            self.services.metrics.shed.labels("fd").inc()
         if isinstance(error, ClientGone):
             record.end = "client_gone"
             record.status = error.status
