@@ -35,6 +35,12 @@ KEYS: Final = {
 OPEN: Final = 1e9
 #: Of the event loop, after something was done: in none, what is done next comes in that moment.
 ROUNDS: Final = st.sampled_from([0, 1, 1, 3])
+ARRIVAL: Final = st.tuples(
+    st.sampled_from(sorted(KEYS)),
+    st.sampled_from("xyz"),
+    st.sampled_from([1, 300, 900, 1200, 5000]),
+    st.sampled_from([3.0, OPEN]),
+)
 
 
 class Shadow:
@@ -72,7 +78,7 @@ class WatchedLimiter(Limiter):
         if said is not None and found.reason is not Reason.IN_FLIGHT:
             assert isinstance(self._later(key, limits, tokens, now + int(said)), Lease)
             if int(said) > 1:  # and it need not have waited a second more
-                soon = now + int(said) - 1.01
+                soon = now + int(said) - 1.1
                 assert isinstance(self._later(key, limits, tokens, soon), Refusal)
         return found
 
@@ -165,20 +171,14 @@ class AdmissionMachine(RuleBasedStateMachine):
     @initialize()
     def fill(self) -> None:
         """All places are taken, so that the next ones wait."""
-        for model in "xxy":
-            self.arrive("free", model, 1, OPEN, 1)
+        self.arrive([("free", model, 1, OPEN) for model in "xxy"], 1)
 
-    @rule(
-        key=st.sampled_from(sorted(KEYS)),
-        model=st.sampled_from("xyz"),
-        tokens=st.sampled_from([1, 300, 900, 1200, 5000]),
-        patience=st.sampled_from([3.0, OPEN, OPEN]),
-        rounds=ROUNDS,
-    )
-    def arrive(self, key: str, model: str, tokens: int, patience: float, rounds: int) -> None:
-        client = Client(self, key, model, tokens)
-        client.deadline += patience
-        self.clients.append(client)
+    @rule(crowd=st.lists(ARRIVAL, min_size=1, max_size=5), rounds=ROUNDS)
+    def arrive(self, crowd: list[tuple[str, str, int, float]], rounds: int) -> None:
+        for key, model, tokens, patience in crowd:
+            client = Client(self, key, model, tokens)
+            client.deadline += patience
+            self.clients.append(client)
         self.loop.step(rounds)
 
     @precondition(lambda self: self.alive())

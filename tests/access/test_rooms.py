@@ -239,6 +239,8 @@ def test_a_reload_counts_at_once_for_who_waits(house: House) -> None:
 
 #: Of the event loop, after something was done: in none, what is done next comes in that moment.
 ROUNDS: Final = st.sampled_from([0, 1, 1, 3])
+WANTED: Final = st.sampled_from(["x", "xy", "yz", "zx", "xyz", "zyx"])
+PATIENCE: Final = st.sampled_from([3.0, 1e9])
 
 
 class Client:
@@ -302,19 +304,17 @@ class RoomsMachine(RuleBasedStateMachine):
         """What can wait at all waits for these."""
         for name in "xyz":
             self.room(name, slots, 2)
-            for _ in range(slots):
-                self.arrive("a", [name], 1e9, 1)
+            self.arrive([("a", name, 1e9)] * slots, 1)
 
     @rule(
-        key=st.sampled_from("abc"),
-        names=st.lists(st.sampled_from("xyz"), min_size=1, max_size=3, unique=True),
-        patience=st.sampled_from([3.0, 1e9, 1e9]),
+        crowd=st.lists(st.tuples(st.sampled_from("abc"), WANTED, PATIENCE), min_size=1, max_size=5),
         rounds=ROUNDS,
     )
-    def arrive(self, key: str, names: list[str], patience: float, rounds: int) -> None:
-        client = Client(self, [self.room(name) for name in names], key)
-        client.deadline = self.loop.now + patience
-        self.clients.append(client)
+    def arrive(self, crowd: list[tuple[str, str, float]], rounds: int) -> None:
+        for key, names, patience in crowd:
+            client = Client(self, [self.room(name) for name in names], key)
+            client.deadline = self.loop.now + patience
+            self.clients.append(client)
         self.loop.step(rounds)
 
     @precondition(lambda self: self.alive())
@@ -345,16 +345,17 @@ class RoomsMachine(RuleBasedStateMachine):
         if rest:
             self.idle()
 
-    @rule(name=st.sampled_from("xyz"), slots=st.integers(0, 3), bound=st.integers(0, 4))
-    def resize(self, name: str, slots: int, bound: int) -> None:
-        self.room(name)
-        self.rooms.room("target", name, slots, bound)
-
-    @rule(name=st.sampled_from("xyz"))
-    def forget(self, name: str) -> None:
-        gone = [room for room in self.rooms.all() if room.name == name]
-        self.rooms.forget("target", [name])
-        assert all(room.depth == 0 for room in gone)
+    @rule(
+        name=st.sampled_from("xyz"),
+        numbers=st.none() | st.tuples(st.integers(0, 3), st.integers(0, 4)),
+    )
+    def reload(self, name: str, numbers: tuple[int, int] | None) -> None:
+        room = self.room(name)
+        if numbers is not None:
+            self.rooms.room("target", name, *numbers)
+        else:
+            self.rooms.forget("target", [name])
+            assert room.depth == 0
 
     @rule()
     def idle(self) -> None:
