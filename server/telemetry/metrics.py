@@ -143,7 +143,8 @@ class Metrics:
             "roundhouse_shed",
             "Requests refused to protect the server: bodies, connections, engine_queue, "
             "slow_client, slow_body, draining; server_queue, model_queue, target_queue, "
-            "queue_timeout; by a limit of the key: key_requests, key_tokens, key_in_flight.",
+            "queue_timeout; fd: too few file descriptors; by a limit of the key: key_requests, "
+            "key_tokens, key_in_flight.",
             ("reason",),
         )
         self.queue_depth = self._add(
