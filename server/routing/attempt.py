@@ -73,10 +73,10 @@ class Job:
             raise SlowClient("The client does not read.") from None
 
 
-async def attempt(job: Job, route: Route, answered: Callable[[], None]) -> None:
+async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> None:
     """Send, and relay the answer. Returns when the client was answered, if only by an error event
     behind the commit point. Raises UpstreamError or EngineNotReady when nothing was committed;
-    SlowClient. `answered` is called before the answer's head goes out.
+    SlowClient. `answered` is told the route before the answer's head goes out.
     """
     target, record, standing = route.target, job.record, route.standing
     streaming = job.request.stream
@@ -98,7 +98,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[], None]) -> None:
 
                 def committing() -> None:
                     standing.answering(job.clock(), begun)
-                    answered()
+                    answered(route)
 
                 relay = _relay(job, route, response, committing)
                 try:
@@ -115,7 +115,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[], None]) -> None:
                     limit=job.pace.answer_limit,
                 )
                 record.cost = dollars(record.usage, route.prices)
-                answered()
+                answered(route)
                 await job.until_read()
                 job.sink.whole(body)
         finally:

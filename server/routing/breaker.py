@@ -282,6 +282,10 @@ class Breaker:
         if not self._under_way:
             raise ValueError("more attempts ended than began")
         self._under_way -= 1
+        if outcome == "ok" and self._open_until is None and ticket >= self._first:
+            self._good.add(now)  # nearly every attempt ends here
+            self._row = self._rests = 0
+            return False
         said = verdict(outcome)
         said = (_TO_CREDENTIAL if self._credential else _TO_TARGET).get(said, said)
         probe = ticket == self._probe

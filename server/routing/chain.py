@@ -42,6 +42,11 @@ class Route:
     load: float | None = None
     load_ours: int = 0
 
+    @property
+    def unconditional(self) -> bool:
+        """It takes every request, as many as come."""
+        return self.slots is None and not self.able.lacks and self.able.window is None
+
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or its model may not; or None. Abilities
         are asked for apart: see `abilities.Needs`."""

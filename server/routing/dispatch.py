@@ -109,17 +109,37 @@ class Dispatcher:
         job = Job(
             request, sink, record, model_label, pace, self.transport, self.metrics, self.clock
         )
+        self.budget.offer(self.clock())
         return _Run(self, job, chain, who_can).answer()
+
+    def at_once(self, chain: Chain, request: Request) -> Route | None:
+        """The first target of a fixed order, if nothing speaks against it. Nearly every request
+        ends there, and needs no plan."""
+        first = chain.first
+        if (
+            first is not None
+            and first.unconditional
+            and first.target.ready
+            and first.standing.clear(self.clock())
+            and first.refuses(request) is None
+        ):
+            return first
+        return None
 
 
 class _Run:
     """One request on its way through its plan."""
 
+    __slots__ = (
+        "chain", "job", "last", "limited", "lineup", "narrowed", "owner", "paid", "plan",
+        "preferred", "spent", "tried", "who_can",
+    )  # fmt: skip
+
     def __init__(
         self, owner: Dispatcher, job: Job, chain: Chain, who_can: Callable[[str], list[str]]
     ) -> None:
         self.owner, self.job, self.chain, self.who_can = owner, job, chain, who_can
-        self.lineup = LineUp(chain, job.request)
+        self.lineup: LineUp | None = None
         #: Keys of targets that had their chance, and of those that shall have no second one.
         self.tried: set[str] = set()
         self.spent: set[str] = set()
@@ -134,33 +154,35 @@ class _Run:
         self.paid = False
 
     async def answer(self) -> None:
-        self.owner.budget.offer(self.job.clock())
-        self.preferred = first = self._at_once()
-        if first is not None and await self._send(first, None):
-            return
-        while (ranked := await self._next()) is not None:
-            if await self._follow(ranked):
+        self.preferred = route = self.owner.at_once(self.chain, self.job.request)
+        ticket: Ticket | None = None
+        while True:
+            if route is None:
+                route, ticket = await self._choose()
+            try:
+                await attempt(self.job, route, self._answered)
                 return
-        raise self._final()
+            except EngineNotReady as error:
+                self._failed(route, error, Cause.NOT_READY)
+            except UpstreamError as error:
+                self._after(error, route)
+            finally:
+                if ticket is not None:
+                    ticket.leave(self.job.clock())
+            self.paid, route, ticket = False, None, None
 
-    def _at_once(self) -> Route | None:
-        """The first target of a fixed order, if nothing speaks against it. Nearly every request
-        ends here."""
-        first = self.chain.first
-        if (
-            first is not None
-            and first.target.ready
-            and first.slots is None
-            and first.standing.clear(self.job.clock())
-            and first.refuses(self.job.request) is None
-            and self.lineup.missing(first) is None
-        ):
-            return first
-        return None
+    async def _choose(self) -> tuple[Route, Ticket | None]:
+        """Whom to send to next, with a place there. Raises the error that ends the request."""
+        if self.lineup is None:
+            self.lineup = LineUp(self.chain, self.job.request)
+        while (ranked := await self._next(self.lineup)) is not None:
+            if (chosen := await self._follow(ranked)) is not None:
+                return chosen
+        raise self._final(self.lineup)
 
     # --- who is next ------------------------------------------------------------------------
 
-    async def _next(self) -> Ranked | None:
+    async def _next(self, lineup: LineUp) -> Ranked | None:
         """The best step by how the targets are now; None: there is none left."""
         job, owner = self.job, self.owner
         if job.record.attempts >= owner.settings.attempts:
@@ -168,25 +190,25 @@ class _Run:
         over = job.clock() >= job.request.deadline
         if over and (self.last is not None or job.record.waited):
             return None
-        found = self._best(self.tried)
-        if found is None and self._too_long_for_all():
-            found = self._best(self.tried)
+        found = self._best(lineup, self.tried)
+        if found is None and self._too_long_for_all(lineup):
+            found = self._best(lineup, self.tried)
         if found is not None:
             return found if self._pay() else None
-        return await self._again()
+        return await self._again(lineup)
 
-    def _best(self, tried: set[str]) -> Ranked | None:
-        self.plan = self.lineup.plan(self.job.clock(), self.owner.dice, tried)
+    def _best(self, lineup: LineUp, tried: set[str]) -> Ranked | None:
+        self.plan = lineup.plan(self.job.clock(), self.owner.dice, tried)
         if self.preferred is None:
             self.preferred = next((r.route for r in self.plan if r.step.index == 0), None)
         best = self.plan[0] if self.plan else None
         return None if best is None or best.step.action is Action.SKIP else best
 
-    async def _again(self) -> Ranked | None:
+    async def _again(self, lineup: LineUp) -> Ranked | None:
         """A second chance for one that was tried, after a pause, since nobody else is left."""
         if not isinstance(self.last, UpstreamError) or not self.tried - self.spent:
             return None
-        if self._best(self.spent) is None or not self._pay():
+        if self._best(lineup, self.spent) is None or not self._pay():
             return None
         job, settings = self.job, self.owner.settings
         pause = settings.backoff.pause(
@@ -197,7 +219,7 @@ class _Run:
         )
         await asyncio.sleep(pause)
         job.record.waited += pause
-        return self._best(self.spent)
+        return self._best(lineup, self.spent)
 
     def _pay(self) -> bool:
         """Does the retry budget allow one attempt more? The first one is free."""
@@ -213,43 +235,47 @@ class _Run:
         self.paid = True
         return True
 
-    def _too_long_for_all(self) -> bool:
+    def _too_long_for_all(self, lineup: LineUp) -> bool:
         """The prompt is too long for every target: go on with larger windows, if there are any."""
-        if any(self.lineup.missing(ranked.route) == "context" for ranked in self.plan):
+        if any(lineup.missing(ranked.route) == "context" for ranked in self.plan):
             return self._narrow(Trouble.CONTEXT_LENGTH)
         return False
 
     def _narrow(self, trouble: Trouble) -> bool:
+        """Go on with those that stand in for such trouble, if there are any; once."""
         chain = self.chain
         groups = chain.context if trouble is Trouble.CONTEXT_LENGTH else chain.content
         if self.narrowed or not groups:
             return False
         self.narrowed = True
+        if self.lineup is None:
+            self.lineup = LineUp(self.chain, self.job.request)
         self.lineup.narrow(groups)
         self.job.record.fallback_reason = trouble.value
         return True
 
     # --- one step ---------------------------------------------------------------------------
 
-    async def _follow(self, ranked: Ranked) -> bool:
-        """True when the client was answered."""
-        route, target, ticket = ranked.route, ranked.route.target, None
+    async def _follow(self, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
+        """The step's target, once it is ready and has a place; None: look again who is next."""
+        route = ranked.route
         match ranked.step.action:
             case Action.REFUSE:
-                target.want()
+                route.target.want()
                 self._count_bridge("refused")
                 raise refusals.loading(route)
             case Action.WAIT:
                 self._count_bridge("waited")
                 await self._wait(route)
-                return False
+                return None
             case Action.QUEUE:
-                route, ticket = await self._queue()
+                return await self._queue()
             case _:
                 self._wake_passed_over(ranked)
-                if (room := self.owner.room(route)) is not None:
-                    ticket = room.enter(self.job.request.key, self.job.clock())
-        return await self._send(route, ticket)
+                room = self.owner.room(route)
+                if room is None:
+                    return route, None
+                return route, room.enter(self.job.request.key, self.job.clock())
 
     def _count_bridge(self, outcome: str) -> None:
         self.job.metrics.bridge.labels(self.job.label, outcome).inc()
@@ -277,23 +303,6 @@ class _Run:
         finally:
             job.record.waited += job.clock() - now
         return full[index], ticket
-
-    async def _send(self, route: Route, ticket: Ticket | None) -> bool:
-        """One attempt. True when the client was answered; False to go on; raises what is final."""
-        self.tried.add(route.standing.key)
-        self.paid = False
-        try:
-            await attempt(self.job, route, lambda: self._answered(route))
-        except EngineNotReady as error:
-            self._failed(route, error, Cause.NOT_READY)
-            return False
-        except UpstreamError as error:
-            self._after(error, route)
-            return False
-        finally:
-            if ticket is not None:
-                ticket.leave(self.job.clock())
-        return True
 
     def _after(self, error: UpstreamError, route: Route) -> None:
         """What becomes of the request after a failed attempt; raises what is final."""
@@ -332,12 +341,14 @@ class _Run:
 
     def _answered(self, route: Route) -> None:
         """This target's answer is the client's: say so before the head goes out."""
-        record, bridge = self.job.record, self.chain.bridge
+        record, preferred = self.job.record, self.preferred
+        if preferred is route:  # nearly always
+            record.fallback_reason = None
+            return
         found = next((r for r in self.plan if r.route is route), None)
-        if found is not None and bridge is not None and self.lineup.is_bridge(found.group):
-            record.bridge = bridge.model
+        if found is not None and self.lineup is not None and self.lineup.is_bridge(found.group):
+            record.bridge = route.model
             self._count_bridge("bridged")
-        preferred = self.preferred
         reason = record.fallback_reason or self._reason(found)
         if preferred is None or preferred.standing is route.standing or reason is None:
             record.fallback_reason = None
@@ -356,11 +367,11 @@ class _Run:
                 return ranked.step.cause.value
         return Cause.NOT_READY.value
 
-    def _final(self) -> RoundhouseError:
+    def _final(self, lineup: LineUp) -> RoundhouseError:
         now = self.job.clock()
         error = self.limited or self.last
         if error is None:
-            return refusals.nobody(self.lineup, self.plan, now, self.who_can)
+            return refusals.nobody(lineup, self.plan, now, self.who_can)
         if error.retry_after is None and error is self.limited:
             error.retry_after = refusals.soonest(self.plan, now)
         return error

@@ -87,26 +87,22 @@ class LineUp:
         """
         routes: list[Route] = []
         candidates: list[Candidate] = []
-        seen: set[str] = set()
         for at, group in enumerate(self.groups):
             for route, reason in self._placed(group, now, dice):
-                key = route.standing.key
-                if key not in seen:
-                    seen.add(key)
-                    candidates.append(
-                        Candidate(
-                            len(routes),
-                            at,
-                            reason,
-                            ready=route.target.ready,
-                            may_become_ready=route.target.may_become_ready,
-                            state=route.standing.state(now),
-                            full=dice.full(route),
-                            tried=key in tried,
-                            lacks=self.lacks(route),
-                        )
+                candidates.append(
+                    Candidate(
+                        len(routes),
+                        at,
+                        reason,
+                        ready=route.target.ready,
+                        may_become_ready=route.target.may_become_ready,
+                        state=route.standing.state(now),
+                        full=dice.full(route),
+                        tried=route.standing.key in tried,
+                        lacks=self.lacks(route),
                     )
-                    routes.append(route)
+                )
+                routes.append(route)
         rules = Rules(
             strict=tuple(group.policy in _STRICT for group in self.groups),
             loading=self._loading,
@@ -120,11 +116,11 @@ class LineUp:
         if ramp and (not steps or steps[0].action is not Action.SEND):
             # A ramp is there to spare a target, not to refuse the request.
             steps = plan.rank(_judged(candidates, routes, now, 0.0, panic=panic), rules)
-        return [
-            Ranked(step, routes[step.index], found.group, found.place)
-            for step in steps
-            for found in (candidates[step.index],)
-        ]
+        ranked: dict[str, Ranked] = {}
+        for step in steps:  # a target that stands twice has its chance where that comes first
+            route, found = routes[step.index], candidates[step.index]
+            ranked.setdefault(route.standing.key, Ranked(step, route, found.group, found.place))
+        return list(ranked.values())
 
     def lacks(self, route: Route) -> str | None:
         """Why this target can never answer this request, in words; None: it may."""

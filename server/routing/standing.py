@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Hashable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from server.routing.breaker import Breaker, BreakerSettings, State
+from server.routing.breaker import Breaker, BreakerSettings, State, Verdict, verdict
 from server.routing.latency import Latency
 
 #: Outcomes that took as long as a first token would, and more.
 _TOO_LONG: Final = frozenset({"first_byte_timeout"})
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One attempt that began. For `answering` and `ended`."""
+class Attempt(NamedTuple):
+    """One attempt that began. For `answering` and `ended`. `credential_ticket` 0: the credential
+    was well, and is told of a refusal only."""
 
     breaker: Breaker
     ticket: int
@@ -82,20 +81,16 @@ class Standing:
     def began(self, now: float) -> Attempt:
         """An attempt begins. No await may lie between `allow` and this."""
         self.in_flight += 1
-        credential = self.credential
-        return Attempt(
-            self.breaker,
-            self.breaker.began(now),
-            credential,
-            0 if credential is None else credential.began(now),
-            now,
-        )
+        credential, ticket = self.credential, 0
+        if credential is not None and credential.state(now) is not State.CLOSED:
+            ticket = credential.began(now)
+        return Attempt(self.breaker, self.breaker.began(now), credential, ticket, now)
 
     def answering(self, now: float, attempt: Attempt) -> None:
         """A stream's first event came."""
         self.first.observe(now, now - attempt.began)
         attempt.breaker.answering(now, attempt.ticket)
-        if attempt.credential is not None:
+        if attempt.credential is not None and attempt.credential_ticket:
             attempt.credential.answering(now, attempt.credential_ticket)
 
     def ended(
@@ -112,8 +107,14 @@ class Standing:
         if outcome in _TOO_LONG or (whole and outcome == "ok"):
             (self.whole if whole else self.first).observe(now, now - attempt.began)
         attempt.breaker.ended(now, attempt.ticket, outcome, retry_after)
-        if attempt.credential is not None:
-            attempt.credential.ended(now, attempt.credential_ticket, outcome, retry_after)
+        credential, ticket = attempt.credential, attempt.credential_ticket
+        if credential is None:
+            return
+        if not ticket:  # it was closed, so that only a refusal is news
+            if verdict(outcome) is not Verdict.AUTH:
+                return
+            ticket = credential.began(now)
+        credential.ended(now, ticket, outcome, retry_after)
 
 
 class Standings:
