@@ -26,6 +26,7 @@ from server.api.exchange import SurfaceEndpoint, new_id
 from server.api.models import ModelEndpoints
 from server.api.openapi import build_admin, build_public
 from server.api.ops import OpsEndpoints
+from server.api.plans import PlanEndpoints
 from server.api.services import Services
 from server.config.reload import ReloadReport
 from server.errors import MethodNotAllowed, NotAllowed, RoundhouseError, RouteNotFound
@@ -57,6 +58,8 @@ ADMIN: Final[tuple[tuple[str, str, tuple[str, str], bool], ...]] = (
     ("GET", "/events", ("admin", "events"), False),
     ("POST", "/engines/{name}/load", ("admin", "load"), False),
     ("POST", "/engines/{name}/unload", ("admin", "unload"), False),
+    ("GET", "/plans", ("plans", "index"), False),
+    ("POST", "/plans/{model:path}", ("plans", "one"), False),
     ("POST", "/reload", ("admin", "reload"), False),
     ("GET", "/health", ("ops", "health"), True),
     ("GET", "/ready", ("ops", "ready"), True),
@@ -136,8 +139,12 @@ def admin_app(
     services: Services,
     reload: Callable[[], Awaitable[ReloadReport]],
 ) -> ASGIApp:
-    """The app of the admin listener: metrics, engines, reload."""
-    groups = {"admin": AdminEndpoints(services, reload), "ops": OpsEndpoints(services)}
+    """The app of the admin listener: metrics, engines, plans, reload."""
+    groups = {
+        "admin": AdminEndpoints(services, reload),
+        "ops": OpsEndpoints(services),
+        "plans": PlanEndpoints(services),
+    }
 
     def check(request: HttpRequest) -> None:
         _not_from_elsewhere(request)
@@ -221,7 +228,7 @@ def _public_hint(path: str) -> str:
         return f"This server speaks OpenAI's API: use {there}."
     if path.removeprefix("/v1").startswith("/v1"):
         return "The base URL ends with one /v1, not two."
-    if path.startswith(("/metrics", "/engines", "/events", "/reload")):
+    if path.startswith(("/metrics", "/engines", "/events", "/plans", "/reload")):
         return "The admin API has a listener of its own: server.admin in the config."
     return "The API is under /v1; /docs lists it."
 

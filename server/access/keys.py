@@ -81,6 +81,15 @@ class Keyring:
     def __repr__(self) -> str:
         return f"Keyring({', '.join(key.name for key in self._keys.values())})"
 
+    @property
+    def names(self) -> list[str]:
+        """Of all keys, in the config's order."""
+        return [key.name for key in self._keys.values()]
+
+    def named(self, name: str) -> KeyInfo | None:
+        """The key of this name: for operators' questions, which need no secret."""
+        return next((key for key in self._keys.values() if key.name == name), None)
+
     def authenticate(self, headers: Headers) -> KeyInfo:
         """The key in `authorization: Bearer …` or `x-api-key`. Raises NotAuthenticated.
 

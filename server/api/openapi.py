@@ -11,6 +11,7 @@ from typing import Any, Final
 from server.api.openapi_models import MODEL_SCHEMAS
 from server.api.openapi_parts import ERRORS, HEADERS, Paths, json_of, one
 from server.api.openapi_paths import ADMIN, PUBLIC
+from server.api.openapi_plans import PLAN_SCHEMAS
 from server.api.openapi_schemas import ADMIN_SCHEMAS, SCHEMAS, Schema, text
 
 OPENAPI: Final = "3.1.0"
@@ -99,9 +100,10 @@ def build_admin(version: str) -> dict[str, Any]:
         "Engines, config and metrics, on a listener of their own.",
         version,
         ADMIN,
-        ADMIN_SCHEMAS,
+        {**ADMIN_SCHEMAS, **PLAN_SCHEMAS},
         {
             "engines": "Their states; load and unload.",
+            "routing": "Where requests go, and why.",
             "config": "Reload.",
             "metrics": "For Prometheus.",
             "health": "For probes; no key needed.",

@@ -16,6 +16,7 @@ from server.api.openapi_parts import (
     path,
     plain,
 )
+from server.api.openapi_plans import PLANS
 
 _CHAT: Final = {
     "model": "qwen3-8b",
@@ -246,6 +247,7 @@ ADMIN: Final[Paths] = {
             fails=("401", "403"),
         )
     },
+    **PLANS,
     "/reload": {
         "post": operation(
             "config",
