@@ -130,10 +130,11 @@ def _plain(block: bytes) -> int:
     end = len(block)
     if block.endswith(_THEN_DONE):
         end -= len(sse.DONE)
-    lines = block.count(b"\ndata:", 0, end) + block.startswith(b"data:", 0, end)
-    objects = block.count(b"\ndata: {", 0, end) + block.startswith(b"data: {", 0, end)
-    blank = b"\r\n\r\n" if b"\r" in block else b"\n\n"
-    if not lines == objects == block.count(blank, 0, end) or lines == 0:
+    # As many lines as events that begin with an object, and their blank lines: then no event has
+    # any line besides.
+    begin = b"\n\r\ndata: {" if b"\r" in block else b"\n\ndata: {"
+    events = block.count(begin, 0, end) + block.startswith(b"data: {", 0, end)
+    if not events or block.count(b"\n", 0, end) != 2 * events:
         return 0
     first = end
     for sign in (b'"error"', b'"abort"'):
