@@ -148,10 +148,13 @@ def _said(error: UpstreamError, label: str) -> str:
     """The outcome as the breakers are told it.
 
     A client may name any id of `provider/*`: that the account may not use one of them (403) must
-    not keep everybody from the others.
+    not keep everybody from the others. Nor must a prompt that the provider will not answer, which
+    some say with 403, too.
     """
-    forbidden = isinstance(error, UpstreamStatus) and error.upstream_status == 403
-    return "http_4xx" if forbidden and label.endswith("/*") else error.outcome
+    if not isinstance(error, UpstreamStatus) or error.upstream_status != 403:
+        return error.outcome
+    own = label.endswith("/*") or error.trouble is not None
+    return "http_4xx" if own else error.outcome
 
 
 async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:

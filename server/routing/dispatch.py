@@ -208,8 +208,11 @@ class _Run:
         """A second chance for one that was tried, after a pause, since nobody else is left."""
         if not isinstance(self.last, UpstreamError) or not self.tried - self.spent:
             return None
-        if self._best(lineup, self.spent) is None or not self._pay():
+        best = self._best(lineup, self.spent)
+        if best is None or not self._pay():
             return None
+        if best.step.action is not Action.SEND:  # there will be time enough
+            return best
         job, settings = self.job, self.owner.settings
         pause = settings.backoff.pause(
             job.record.attempts,
@@ -219,6 +222,8 @@ class _Run:
         )
         await asyncio.sleep(pause)
         job.record.waited += pause
+        if job.clock() >= job.request.deadline:
+            return None
         return self._best(lineup, self.spent)
 
     def _pay(self) -> bool:
@@ -226,7 +231,10 @@ class _Run:
         if not self.job.record.attempts or self.paid:
             return True
         budget, now = self.owner.budget, self.job.clock()
-        sent = isinstance(self.last, UpstreamError) and self.last.sent and not self.narrowed
+        last = self.last
+        # Who refuses what the next one is there for has had no work with it.
+        referred = self.narrowed and isinstance(last, UpstreamStatus) and last.trouble is not None
+        sent = isinstance(last, UpstreamError) and last.sent and not referred
         if not budget.may_retry(now, sent=sent):
             self.job.metrics.retries.labels("refused").inc()
             return False
@@ -306,6 +314,8 @@ class _Run:
 
     def _after(self, error: UpstreamError, route: Route) -> None:
         """What becomes of the request after a failed attempt; raises what is final."""
+        if error.outcome in ALIVE:
+            self.spent.add(route.standing.key)
         if isinstance(error, UpstreamStatus) and error.trouble is not None:
             self._failed(route, error, error.trouble)
             if self._narrow(Trouble(error.trouble)):
@@ -317,8 +327,6 @@ class _Run:
             or (ambiguous and not route.target.retry_ambiguous)
         ):
             raise error
-        if error.outcome in ALIVE:
-            self.spent.add(route.standing.key)
         self._failed(route, error, error.outcome)
 
     def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
@@ -373,5 +381,6 @@ class _Run:
         if error is None:
             return refusals.nobody(lineup, self.plan, now, self.who_can)
         if error.retry_after is None and error is self.limited:
-            error.retry_after = refusals.soonest(self.plan, now)
+            plan = self.plan or lineup.plan(now, self.owner.dice, self.tried)
+            error.retry_after = refusals.soonest(plan, now)
         return error

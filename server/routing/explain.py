@@ -17,7 +17,7 @@ from server.errors import RoundhouseError
 from server.protocol.request import Request
 from server.routing import refusals
 from server.routing.abilities import PARAMETERS
-from server.routing.breaker import Breaker, State, in_panic
+from server.routing.breaker import Breaker, State
 from server.routing.chain import Chain, Group, Route
 from server.routing.dispatch import Dispatcher
 from server.routing.explanation import (
@@ -32,7 +32,7 @@ from server.routing.explanation import (
     Places,
     Said,
 )
-from server.routing.lineup import Dice, LineUp, Ranked, affinity_of, tokens_of
+from server.routing.lineup import Dice, LineUp, Ranked, affinity_of, panicking, tokens_of
 from server.routing.plan import Action, Cause, Step
 from server.routing.policies import dollars_for
 
@@ -120,9 +120,8 @@ class _Look:
         return ceilings.refusal(self.request.members, self.request.surface)
 
     def _panic(self, plan: list[Ranked]) -> bool:
-        routes = [ranked.route for ranked in plan]
-        states = [r.standing.state(self.now) for r in routes if self.lineup.lacks(r) is None]
-        return in_panic(states, self.dispatcher.dice.panic)
+        routes = [r.route for r in plan if self.lineup.lacks(r.route) is None]
+        return panicking(routes, self.now, self.dispatcher.dice.panic)
 
     def _refusal(
         self, plan: list[Ranked], who_can: Callable[[str], list[str]]

@@ -12,7 +12,7 @@ from server.protocol.request import Request
 from server.routing import affinity, plan
 from server.routing.abilities import Needs
 from server.routing.breaker import State, in_panic
-from server.routing.chain import AMONG_REPLICAS, Chain, Group, Route
+from server.routing.chain import AMONG_REPLICAS, Chain, Group, Loading, Route
 from server.routing.plan import Action, Candidate, Rules, Step
 from server.routing.policies import Facts, Policy, Snapshot, order, smooth
 
@@ -69,7 +69,7 @@ class LineUp:
 
     def narrow(self, groups: Sequence[Group]) -> None:
         """From now on these only: those for a prompt that is too long, or for refused content."""
-        self.groups, self._bridge = tuple(groups), None
+        self.groups, self._bridge, self._loading = tuple(groups), None, Loading.FALLBACK
 
     def is_bridge(self, group: int) -> bool:
         return group == self._bridge
@@ -108,8 +108,8 @@ class LineUp:
             loading=self._loading,
             bridge=self._bridge,
         )
-        # Those that could answer this request at all.
-        panic = in_panic((c.state for c in candidates if c.lacks is None), dice.panic)
+        able = [routes[c.index] for c in candidates if c.lacks is None]
+        panic = panicking(able, now, dice.panic)
         draw = dice.draw()
         steps = plan.rank(_judged(candidates, routes, now, draw, panic=panic), rules)
         ramp = any(c.state is State.RAMP for c in candidates)
@@ -200,6 +200,13 @@ class LineUp:
                 found = Facts()
             self._facts[policy] = found
         return found
+
+
+def panicking(routes: Sequence[Route], now: float, threshold: float) -> bool:
+    """Are so many of these out that breakers are ignored? See `breaker.in_panic`. Credentials do
+    not count: who is refused for one is refused for a reason."""
+    states = {route.standing.key: route.standing.breaker.state(now) for route in routes}
+    return in_panic(states.values(), threshold)
 
 
 def _judged(

@@ -56,12 +56,13 @@ class Standing:
         if self.credential is None or state in (State.OPEN, State.RESTING):
             return state
         other = self.credential.state(now)
-        return state if other is State.CLOSED else other
+        halfway = state is State.HALF_OPEN and other is State.RAMP
+        return state if other is State.CLOSED or halfway else other
 
     def allow(self, now: float, draw: float, *, panic: bool) -> bool:
-        """May an attempt begin? See `Breaker.allow`."""
+        """May an attempt begin? See `Breaker.allow`. A refused credential is no matter of panic."""
         return self.breaker.allow(now, draw, panic=panic) and (
-            self.credential is None or self.credential.allow(now, draw, panic=panic)
+            self.credential is None or self.credential.allow(now, draw)
         )
 
     def wait(self, now: float) -> float:
