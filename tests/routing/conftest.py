@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,6 +26,9 @@ from server.targets import ProviderTarget
 from server.telemetry.metrics import Metrics
 from server.transport import AttemptTimeouts, Response, Transport
 from tests.fakes.upstream import Counter, ScriptedUpstream
+
+if TYPE_CHECKING:
+    from tests.routing.stage import Stage
 
 TIMES = AttemptTimeouts(connect=5, first_byte=5, inter_chunk=5)
 PACE = Pace(waiting=5, write=5, event_limit=1 << 20, answer_limit=1 << 22)
@@ -234,6 +237,16 @@ def run(transport: Transport) -> Run:
 
 
 @pytest.fixture
+def stage(transport: Transport) -> Iterator[Stage]:
+    """Whatever was asked there: nothing of it is left behind."""
+    from tests.routing.stage import Stage
+
+    stage = Stage(transport)
+    yield stage
+    stage.quiet()
+
+
+@pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
     async with ScriptedUpstream() as upstream:
         yield upstream
@@ -246,6 +259,12 @@ async def second() -> AsyncIterator[ScriptedUpstream]:
 
 
 @pytest.fixture
+async def third() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
 def one(upstream: ScriptedUpstream) -> FakeTarget:
     return FakeTarget("one", upstream.url)
 
@@ -253,6 +272,11 @@ def one(upstream: ScriptedUpstream) -> FakeTarget:
 @pytest.fixture
 def two(second: ScriptedUpstream) -> FakeTarget:
     return FakeTarget("two", second.url)
+
+
+@pytest.fixture
+def three(third: ScriptedUpstream) -> FakeTarget:
+    return FakeTarget("three", third.url)
 
 
 def payloads(data: bytes) -> list[Any]:
