@@ -86,10 +86,10 @@ class Control:
         except httpx.TimeoutException as exc:
             raise TimeoutError from exc
         except httpx.ConnectError as exc:
-            code = _errno(exc)
-            if code in (None, errno.ECONNREFUSED, errno.ENOENT):
+            cause = _cause(exc)
+            if cause is None or cause.errno in (errno.ECONNREFUSED, errno.ENOENT):
                 raise ConnectionRefusedError from exc
-            raise OSError(code, "connect") from exc
+            raise OSError(cause.errno, cause.strerror or "connect") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
             raise ConnectionError(type(exc).__name__) from exc
 
@@ -106,11 +106,11 @@ class Control:
         return Health.WELL if status == 200 else Health.MISSED
 
 
-def _errno(exc: BaseException | None) -> int | None:
-    """The number of the OSError that httpx and httpcore wrapped."""
+def _cause(exc: BaseException | None) -> OSError | None:
+    """The OSError with a number that httpx and httpcore wrapped."""
     while exc is not None:
         if isinstance(exc, OSError) and exc.errno is not None:
-            return exc.errno
+            return exc
         # A name with several addresses: each of them failed.
         first = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else None
         exc = first or exc.__cause__ or exc.__context__
