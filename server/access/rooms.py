@@ -76,6 +76,11 @@ class Rooms:
         for room in self._rooms.values():
             self._metrics.queue_depth.labels(room.kind, room.name).set(room.depth)
 
+    def enter(self, room: Room, key: str, now: float) -> Ticket:
+        """A place in a room that has a free one, without waiting."""
+        self._metrics.queue_wait.labels(room.kind).observe(0.0)
+        return room.enter(key, now)
+
     async def first(self, rooms: Sequence[Room], key: str, deadline: float) -> tuple[int, Ticket]:
         """A place in whichever of the rooms (at least one) is free first; of several free ones, in
         the earliest: its index, and the ticket, which is INSIDE until the caller leaves it.
@@ -87,8 +92,7 @@ class Rooms:
         now = self._clock()
         for index, room in enumerate(rooms):
             if room.inside < room.slots:
-                self._metrics.queue_wait.labels(room.kind).observe(0.0)
-                return index, room.enter(key, now, deadline)
+                return index, self.enter(room, key, now)
         if deadline <= now:
             raise self._refused(rooms, late=True)
         line = _Line(self._clock, deadline)

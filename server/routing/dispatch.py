@@ -283,7 +283,7 @@ class _Run:
                 room = self.owner.room(route)
                 if room is None:
                     return route, None
-                return route, room.enter(self.job.request.key, self.job.clock())
+                return route, self.owner.rooms.enter(room, self.job.request.key, self.job.clock())
 
     def _count_bridge(self, outcome: str) -> None:
         self.job.metrics.bridge.labels(self.job.label, outcome).inc()
