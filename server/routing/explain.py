@@ -73,9 +73,11 @@ class _Look:
         parts = (Part.OWN, *(() if chain.bridge is None else (Part.BRIDGE,)))
         plan = lineup.plan(self.now, dice)
         over = self._over()
+        if over is not None:
+            plan = [_passed(ranked, _TOO_MUCH) for ranked in sorted(plan, key=_by_config)]
         for ranked in plan:
             part = parts[ranked.group] if ranked.group < len(parts) else Part.FALLBACK
-            self._add(_passed(ranked, _TOO_MUCH) if over else ranked, part)
+            self._add(ranked, part)
         panic = self._panic(plan)
         hopeless = not plan or plan[0].step.action is Action.SKIP
         too_long = any(lineup.missing(ranked.route) == "context" for ranked in plan)
@@ -84,7 +86,7 @@ class _Look:
                 continue
             lineup.narrow(groups)
             found = lineup.plan(self.now, dice)
-            if part is Part.CONTEXT and hopeless and too_long and not over:
+            if part is Part.CONTEXT and hopeless and too_long and over is None:
                 plan, panic = found, self._panic(found)
             else:
                 found = [_passed(ranked, _ONLY[part]) for ranked in found]
@@ -240,6 +242,10 @@ def _full(route: Route, rooms: dict[str, Room]) -> bool:
 def _passed(ranked: Ranked, reason: str) -> Ranked:
     step = Step(ranked.step.index, Action.SKIP, reason, Cause.UNNEEDED)
     return ranked._replace(step=step)
+
+
+def _by_config(ranked: Ranked) -> int:
+    return ranked.step.index
 
 
 def _replica(route: Route) -> str | None:
