@@ -20,6 +20,7 @@ from server.errors import (
     MethodNotAllowed,
     NotAuthenticated,
     Overloaded,
+    RateLimited,
     RoundhouseError,
     StartError,
     UpstreamError,
@@ -102,6 +103,15 @@ def test_body_and_headers() -> None:
 def test_what_passes_says_when() -> None:
     assert EngineNotReady("No.").headers() == {"retry-after": "5"}
     assert Overloaded("No.", retry_after=17).headers() == {"retry-after": "17"}
+
+
+def test_a_limit_says_when_or_that_waiting_is_of_no_use() -> None:
+    standings = {"x-ratelimit-limit-requests": "3"}
+    passing = RateLimited("No.", standings=standings, retry_after=0.2)
+    assert passing.headers() == {"retry-after": "1", **standings}
+    final = RateLimited("No.", standings=standings, code="request_too_large")
+    assert final.headers() == {**standings, "x-should-retry": "false"}
+    assert (passing.code, final.code) == ("rate_limit_exceeded", "request_too_large")
 
 
 def test_headers_of_their_own() -> None:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from server.access.keys import EVERYONE, KeyInfo, Keyring
+from server.access.limits import UNLIMITED, KeyLimits
 from server.config.schema import Config, Key, Server
 from server.errors import NotAuthenticated
 
@@ -126,6 +127,15 @@ def test_a_tenant_is_stable_separate_and_not_the_keys_digest(ring: Keyring) -> N
     assert a.tenant is not None
     assert a.tenant not in digest
     assert len(a.tenant) == 32
+
+
+def test_limits_of_a_key() -> None:
+    secrets = [letter * 20 for letter in "ab"]
+    limited = Key(name="a", key=SecretStr(secrets[0]), rpm=6, tpm=900, max_in_flight=2)
+    ring = Keyring([limited, key("b", secrets[1])])
+    a, b = (ring.authenticate(bearer(secret)) for secret in secrets)
+    assert a.limits == KeyLimits(rpm=6, tpm=900, max_in_flight=2)
+    assert b.limits is EVERYONE.limits is UNLIMITED
 
 
 def test_keys_are_not_kept(ring: Keyring) -> None:
