@@ -147,14 +147,14 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
 def _said(error: UpstreamError, label: str) -> str:
     """The outcome as the breakers are told it.
 
-    A client may name any id of `provider/*`: that the account may not use one of them (403) must
-    not keep everybody from the others. Nor must a prompt that the provider will not answer, which
-    some say with 403, too.
+    With 403 a provider says that the account may not use this model, which is no fault of its key
+    for others. Where clients name the ids (`provider/*`) it is theirs alone, and so is a prompt
+    that the provider will not answer, which some say with 403, too.
     """
     if not isinstance(error, UpstreamStatus) or error.upstream_status != 403:
         return error.outcome
     own = label.endswith("/*") or error.trouble is not None
-    return "http_4xx" if own else error.outcome
+    return "http_4xx" if own else "forbidden"
 
 
 async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:

@@ -41,7 +41,10 @@ class Verdict(enum.Enum):
     #: It says nothing: the client left, or the fault was ours.
     NEUTRAL = "neutral"
     RATE_LIMITED = "rate_limited"
+    #: The credential is refused.
     AUTH = "auth"
+    #: The credential is good, and may not use this: no second request will fare better.
+    FORBIDDEN = "forbidden"
 
 
 #: Outcome of an attempt, as the metric has it → verdict.
@@ -54,6 +57,7 @@ VERDICTS: Final = MappingProxyType(
         "http_4xx": Verdict.ANSWERED,
         "http_429": Verdict.RATE_LIMITED,
         "http_auth": Verdict.AUTH,
+        "forbidden": Verdict.FORBIDDEN,  # of `http_auth` those with status 403
         # A client chooses its deadline, so it may not trip what others use.
         "deadline": Verdict.NEUTRAL,
         **dict.fromkeys(("client_gone", "slow_client", "not_ready", "internal"), Verdict.NEUTRAL),
@@ -71,6 +75,7 @@ def verdict(outcome: str) -> Verdict:
 _TO_TARGET: Final = {Verdict.AUTH: Verdict.ANSWERED}
 _TO_CREDENTIAL: Final = {
     Verdict.AUTH: Verdict.BAD,
+    Verdict.FORBIDDEN: Verdict.ANSWERED,
     Verdict.BAD: Verdict.NEUTRAL,
     Verdict.RATE_LIMITED: Verdict.NEUTRAL,
 }
@@ -128,7 +133,7 @@ class BreakerSettings:
 
 
 #: A refused credential seldom heals by itself, and one refusal says it all.
-CREDENTIAL: Final = BreakerSettings(failures=1, open_first=30.0, open_cap=600.0, forget=600.0)
+CREDENTIAL: Final = BreakerSettings(failures=1, open_first=30.0, open_cap=120.0, forget=600.0)
 
 
 class Breaker:
@@ -295,7 +300,7 @@ class Breaker:
             self._probe = None
             if said in (Verdict.GOOD, Verdict.ANSWERED):
                 self._recover(now)
-            elif said is Verdict.BAD:
+            elif said in (Verdict.BAD, Verdict.FORBIDDEN):
                 self._trip(now, f"a failed probe: {outcome}", retry_after)
                 return True
         elif ticket < self._first or self._open_until is not None:
@@ -303,6 +308,9 @@ class Breaker:
         elif said is Verdict.GOOD:
             self._good.add(now)
             self._row = self._rests = 0
+        elif said is Verdict.FORBIDDEN:
+            self._trip(now, "403: the account may not use it", retry_after)
+            return True
         elif said is Verdict.BAD:
             return self._failed(now, outcome, retry_after)
         return False

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from server.errors import EngineNotReady, InvalidRequest, RoundhouseError, UpstreamStatus
+from server.routing.breaker import State
 from server.routing.chain import Route
 from server.routing.lineup import LineUp, Ranked
 from server.routing.plan import Cause
@@ -62,6 +63,13 @@ def nobody(
                 code="upstream_rate_limited",
                 retry_after=after,
             )
+        if all(_refused(ranked.route, now) for ranked in kept):
+            return UpstreamStatus(
+                401,
+                message="The upstream refused this server's credentials or account lately; it is "
+                "left alone for a while.",
+                retry_after=after,
+            )
         return EngineNotReady(
             f"All that can answer for `{model}` failed lately and are left alone for a while.",
             code="no_target_left",
@@ -72,6 +80,11 @@ def nobody(
             if ranked.step.cause is Cause.ABILITY:
                 return _unable(lineup, ranked, who_can)
     return EngineNotReady(f"No target of `{model}` can answer now.", code="no_target_left")
+
+
+def _refused(route: Route, now: float) -> bool:
+    credential = route.standing.credential
+    return credential is not None and credential.state(now) in (State.OPEN, State.HALF_OPEN)
 
 
 def _unable(lineup: LineUp, ranked: Ranked, who_can: Callable[[str], list[str]]) -> RoundhouseError:

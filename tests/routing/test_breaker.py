@@ -29,7 +29,7 @@ def outcomes() -> Iterator[str]:
 
 
 def test_every_outcome_has_a_verdict_and_none_is_made_up() -> None:
-    assert set(outcomes()) == set(VERDICTS)
+    assert {*outcomes(), "forbidden"} == set(VERDICTS)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,8 @@ def test_verdict(outcome: str, expected: Verdict) -> None:
 
 
 BAD = sorted(outcome for outcome, said in VERDICTS.items() if said is Verdict.BAD)
-OTHERS = sorted(outcome for outcome, said in VERDICTS.items() if said is not Verdict.BAD)
+TRIPS = (Verdict.BAD, Verdict.FORBIDDEN)
+OTHERS = sorted(outcome for outcome, said in VERDICTS.items() if said not in TRIPS)
 
 
 # --- tripping ----------------------------------------------------------------------------------
@@ -67,6 +68,17 @@ def test_failures_in_a_row_trip_it(outcome: str) -> None:
     assert scene.attempt(outcome)
     assert scene.state is OPEN
     assert not scene.allow(0.0)
+
+
+def test_what_an_account_may_not_use_trips_at_once_and_its_credential_never() -> None:
+    scene = Scene()
+    assert scene.attempt("forbidden")
+    assert scene.said == "open for 5 s more after 403: the account may not use it"
+    scene.now += 5
+    assert scene.state is State.HALF_OPEN
+    assert scene.attempt("forbidden")
+    credential = Scene(credential=True)
+    assert not any(credential.attempts(*["forbidden"] * 10))
 
 
 @pytest.mark.parametrize("outcome", OTHERS)
