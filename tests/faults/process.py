@@ -48,6 +48,12 @@ class Served:
         """Descriptors that the process has now."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    @property
+    def sockets(self) -> int:
+        """Those among them that are sockets."""
+        folder = f"/proc/{self.process.pid}/fd"
+        return sum(os.readlink(f"{folder}/{fd}").startswith("socket:") for fd in os.listdir(folder))
+
     def limit_files(self, soft: int) -> None:
         """Let the process have so many descriptors from now on."""
         hard = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)[1]
