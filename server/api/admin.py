@@ -46,8 +46,7 @@ class AdminEndpoints:
 
     async def engines(self, request: HttpRequest) -> Response:
         """Every engine's state."""
-        views = self._services.supervisor.views()
-        return JSONResponse({"engines": [self.describe(view) for view in views]})
+        return JSONResponse({"engines": [self.describe(view) for view in self._views()]})
 
     async def load(self, request: HttpRequest) -> Response:
         """Start an engine that is stopped, failed or waiting; answers before it is ready."""
@@ -77,9 +76,14 @@ class AdminEndpoints:
         )
 
     async def _feed(self) -> AsyncIterator[ServerSentEvent]:
-        with self._services.supervisor.subscribe() as changes:
+        services = self._services
+        with services.supervisor.subscribe() as changes, services.fleet.into(changes):
             async for view in changes:
                 yield self._event(view)
+
+    def _views(self) -> tuple[EngineView, ...]:
+        """Of our own engines, then of those that somebody else runs."""
+        return (*self._services.supervisor.views(), *self._services.fleet.views())
 
     def _event(self, view: EngineView) -> ServerSentEvent:
         data = msgspec.json.encode(self.describe(view)).decode()
@@ -87,8 +91,12 @@ class AdminEndpoints:
 
     def _name(self, request: HttpRequest) -> str:
         name = str(request.path_params["name"])
+        if self._services.fleet.view(name) is not None:
+            raise InvalidRequest(
+                f"Engine `{name}` is external: whoever runs its replicas starts and stops them."
+            )
         if self._services.supervisor.view(name) is None:
-            known = ", ".join(v.name for v in self._services.supervisor.views()) or "none"
+            known = ", ".join(view.name for view in self._views()) or "none"
             raise RouteNotFound(
                 f"There is no engine `{name[:64]}`. Engines: {known}.", code="engine_not_found"
             )
@@ -108,7 +116,7 @@ class AdminEndpoints:
             for name, chain in services.state.chains.items()
             if any(r.model == name and r.target.label == label for r in chain.own.routes())
         ]
-        return {
+        told = {
             "name": view.name,
             "state": view.state.value,
             "stage": view.stage,
@@ -122,3 +130,22 @@ class AdminEndpoints:
             "error_reason": view.error_reason,
             "models": models,
         }
+        if services.fleet.view(view.name) is not None:
+            told |= self._replicas(view.name)
+        return told
+
+    def _replicas(self, name: str) -> dict[str, Any]:
+        """What only an external engine has, and what all its replicas have together."""
+        in_flight = self._services.dispatcher.in_flight
+        replicas = [
+            {
+                "address": address,
+                "well": standing.well,
+                "model": standing.model,
+                "load": standing.load,
+                "in_flight": in_flight(f"engine/{name}@{address}"),
+                "error": standing.error,
+            }
+            for address, standing in self._services.fleet.members(name)
+        ]
+        return {"in_flight": sum(one["in_flight"] for one in replicas), "replicas": replicas}

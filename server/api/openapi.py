@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
+from server.api.openapi_admin import ADMIN_SCHEMAS
 from server.api.openapi_models import MODEL_SCHEMAS
 from server.api.openapi_parts import ERRORS, HEADERS, Paths, json_of, one
 from server.api.openapi_paths import ADMIN, PUBLIC
 from server.api.openapi_plans import PLAN_SCHEMAS
-from server.api.openapi_schemas import ADMIN_SCHEMAS, SCHEMAS, Schema, text
+from server.api.openapi_schemas import SCHEMAS, Schema, text
 
 OPENAPI: Final = "3.1.0"
 

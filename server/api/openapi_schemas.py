@@ -355,34 +355,3 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "event, and no `[DONE]` follows.",
     ),
 }
-
-ADMIN_SCHEMAS: Final[dict[str, Schema]] = {
-    "Engine": thing(
-        {
-            "name": text(examples=["qwen"]),
-            "state": text(enum=["stopped", "starting", "ready", "draining", "backoff", "failed"]),
-            "stage": text("While starting: the last stage seen in its log."),
-            "eta_s": either(number(), NULL, description="Estimated seconds until ready."),
-            "restarts": whole(),
-            "pid": either(whole(), NULL),
-            "waiting": whole("Requests waiting for it."),
-            "in_flight": whole("Requests it is answering."),
-            "since_s": number("Seconds in this state."),
-            "error": either(text(), NULL),
-            "error_reason": either(text(), NULL),
-            "models": many(text(), "Names of models that it answers for."),
-        },
-        *("name", "state"),
-    ),
-    "Engines": thing({"engines": many(ref("Engine"))}, "engines"),
-    "Reload": thing(
-        {
-            "result": text(enum=["ok", "unchanged"]),
-            "changed": many(text()),
-            "warnings": many(text()),
-        },
-        "result",
-    ),
-    "Status": SCHEMAS["Status"],
-    "Error": SCHEMAS["Error"],
-}

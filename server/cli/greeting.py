@@ -116,6 +116,8 @@ _WORDS = {
 
 def describe(view: EngineView) -> str:
     """`loading, about 12 s`"""
+    if view.error_reason == "no_replica":
+        return "no replica is well"
     text = _WORDS[view.state]
     if view.eta is not None and view.state in (EngineState.STARTING, EngineState.BACKOFF):
         text += f", about {view.eta:.0f} s"

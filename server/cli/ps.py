@@ -54,6 +54,9 @@ def row(engine: dict[str, Any]) -> tuple[str, ...]:
     note = engine.get("error") or engine.get("stage") or ""
     if (eta := engine.get("eta_s")) is not None and not engine.get("error"):
         note = f"{note}, about {eta:.0f} s".removeprefix(", ")
+    ill = [one for one in engine.get("replicas") or () if one.get("error")]
+    if ill and not engine.get("error"):
+        note = f"{note}; {ill[0].get('address')}: {ill[0]['error']}"
     return (
         str(engine.get("name", "")),
         str(engine.get("state", "")),

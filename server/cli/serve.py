@@ -69,7 +69,7 @@ class Greeter:
         from server.cli import greeting
         from server.cli.version import roundhouse_version
 
-        views = server.supervisor.views()
+        views = (*server.supervisor.views(), *server.fleet.views())
         if self._greeted:
             click.echo(greeting.settled(views), nl=False)
             return

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import httpx
 import pytest
+
+from server.engines.state import EngineState
+from server.serving import Roundhouse
+from tests.api.conftest import Serve, config_of
+from tests.engines.replica_house import a_replica, address, ill, says_load, these, until, well
+from tests.fakes.upstream import ScriptedUpstream
 
 
 async def test_metrics_in_the_form_that_is_asked_for(admin: httpx.AsyncClient) -> None:
@@ -35,3 +44,67 @@ async def test_a_reload_without_a_change(admin: httpx.AsyncClient) -> None:
         "changed": [],
         "warnings": [],
     }
+
+
+# --- external engines
+
+
+async def external(
+    serve: Serve, provider: ScriptedUpstream, *replicas: ScriptedUpstream
+) -> Roundhouse:
+    engine: dict[str, Any] = {
+        "runtime": "external", "urls": [one.url for one in replicas], "health_interval": "100ms"
+    }  # fmt: skip
+    return await serve(config_of(provider, engines={"qwen": engine}))
+
+
+async def test_external_engines_are_told_with_their_replicas(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    async with a_replica("m") as one, a_replica("m") as two:
+        one.routes["/metrics"] = says_load(3, 2)
+        ill(two)
+        server = await external(serve, upstream, one, two)
+        await these(server.fleet, one)
+        await until(server.fleet, lambda view: view.stage == "1 of 2 replicas well")
+        async with httpx.AsyncClient(base_url=server.admin_url or "", timeout=10) as admin:
+            while True:
+                (engine,) = (await admin.get("/engines")).json()["engines"]
+                if engine["replicas"][0]["load"] is not None and engine["replicas"][1]["error"]:
+                    break
+            refused = [await admin.post(f"/engines/qwen/{do}") for do in ("load", "unload")]
+            nobody = await admin.post("/engines/nope/load")
+    assert engine.pop("since_s") >= 0
+    assert engine == {
+        "name": "qwen", "state": "ready", "stage": "1 of 2 replicas well", "eta_s": None,
+        "restarts": 0, "pid": None, "waiting": 0, "in_flight": 0, "error": None,
+        "error_reason": None, "models": ["qwen"],
+        "replicas": [
+            {"address": address(one), "well": True, "model": "m", "load": 5.0, "in_flight": 0,
+             "error": None},
+            {"address": address(two), "well": False, "model": None, "load": None, "in_flight": 0,
+             "error": "Its /health says 503."},
+        ],
+    }  # fmt: skip
+    assert {answer.status_code for answer in refused} == {400}
+    assert "is external" in refused[0].json()["error"]["message"]
+    assert "Engines: qwen." in nobody.json()["error"]["message"]
+
+
+async def test_external_engines_are_in_the_feed(serve: Serve, upstream: ScriptedUpstream) -> None:
+    async with a_replica() as one:
+        ill(one)
+        server = await external(serve, upstream, one)
+        await until(server.fleet, lambda view: view.state is EngineState.BACKOFF)
+        async with (
+            httpx.AsyncClient(base_url=server.admin_url or "", timeout=10) as admin,
+            admin.stream("GET", "/events") as events,
+        ):
+            states = []
+            async for line in events.aiter_lines():
+                if line.startswith("data:"):
+                    states.append(json.loads(line[5:])["state"])
+                    well(one)
+                if states[-1:] == ["ready"]:
+                    break
+    assert states == ["backoff", "ready"]

@@ -243,6 +243,19 @@ def test_ps(run: Run, fake: FakeServer) -> None:
     assert json.loads(run("ps", "--admin-url", fake.url, "--json").stdout) == [ENGINE, failed]
 
 
+def test_ps_names_an_ill_replica(run: Run, fake: FakeServer) -> None:
+    replicas = [
+        {"address": "10.0.0.3:8000", "well": True, "error": None},
+        {"address": "10.0.0.4:8000", "well": False, "error": "Its /health says 503."},
+    ]
+    engine = {"name": "qwen", "state": "ready", "stage": "1 of 2 replicas well"}
+    fake.json("GET", "/engines", {"engines": [{**engine, "replicas": replicas}]})
+    note = "1 of 2 replicas well; 10.0.0.4:8000: Its /health says 503."
+    assert run("ps", "--admin-url", fake.url).stdout.endswith(f"  {note}\n")
+    fake.json("GET", "/engines", {"engines": [{**engine, "replicas": replicas, "error": "None."}]})
+    assert run("ps", "--admin-url", fake.url).stdout.endswith("  None.\n")
+
+
 def test_ps_of_nothing_and_of_the_wrong_listener(run: Run, fake: FakeServer) -> None:
     fake.json("GET", "/engines", {"engines": []})
     assert run("ps", "--admin-url", fake.url).stdout == "The server has no engines.\n"

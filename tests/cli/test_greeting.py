@@ -52,6 +52,11 @@ Try it:
     )
 
 
+def test_an_external_engine_without_a_replica() -> None:
+    ill = EngineView("a", EngineState.BACKOFF, error="None of 2.", error_reason="no_replica")
+    assert greeting.describe(ill) == "no replica is well"
+
+
 def test_the_greeting_of_an_engine_that_loads() -> None:
     models = {"a": ResolvedModel("a", (A,))}
     loading = [view("a", EngineState.STARTING)]

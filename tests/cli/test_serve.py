@@ -44,6 +44,7 @@ class House:
             url="http://127.0.0.1:8000",
             admin_url="http://127.0.0.1:8001",
             supervisor=SimpleNamespace(views=lambda: views),
+            fleet=SimpleNamespace(views=lambda: ()),
             services=SimpleNamespace(
                 state=SimpleNamespace(config=loaded.config, models=resolve_models(loaded.config))
             ),
