@@ -10,7 +10,10 @@
 
 Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays') and ``/do/<what>``:
 ``exit0``, ``sick`` (health says 503), ``mute`` (health never answers), ``busy`` (requests run),
-``step`` (one more iteration), ``say?line``.
+``step`` (one more iteration), ``say?line``, ``finish`` (held answers go on).
+
+A POST is a chat: a whole answer at once, a stream up to its first event. What holds the word
+``hold``, and every stream, waits there for ``finish``; meanwhile it counts as running.
 """
 
 from __future__ import annotations
@@ -38,6 +41,21 @@ vllm:iteration_tokens_total_bucket{{engine="0",le="+Inf",model_name="fake"}} {st
 vllm:iteration_tokens_total_count{{engine="0",model_name="fake"}} {steps}.0
 vllm:iteration_tokens_total_sum{{engine="0",model_name="fake"}} {steps}.0
 """
+EVENT = {"id": "fake", "object": "chat.completion.chunk", "created": 1, "model": "fake"}
+ANSWER = {
+    "id": "fake",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "fake",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "from the engine"},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+}
 SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
@@ -46,6 +64,7 @@ class Fake:
         self.script = script
         self.health = 200
         self.running = self.steps = 0
+        self.finish = asyncio.Event()
         self.children = [self.child(stray=False) for _ in range(script.get("children", 0))]
         self.strays = [self.child(stray=True) for _ in range(script.get("strays", 0))]
 
@@ -81,6 +100,8 @@ class Fake:
             self.running = 1
         elif what == "/do/step":
             self.steps += 1
+        elif what == "/do/finish":
+            self.finish.set()
         elif what == "/do/say":
             print(urllib.parse.unquote(query), flush=True)
         else:
@@ -89,6 +110,10 @@ class Fake:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
+            if head.startswith(b"POST "):
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                await self.chat(await reader.readexactly(length), reader, writer)
+                continue
             answer = self.answer(head.split()[1].decode())
             if answer is None:
                 await asyncio.Event().wait()
@@ -97,6 +122,47 @@ class Fake:
             text = f"HTTP/1.1 {status} x\r\ncontent-length: {len(body)}\r\n\r\n{body}"
             writer.write(text.encode())
             await writer.drain()
+
+    async def chat(
+        self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        stream = json.loads(body).get("stream")
+        if stream:
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+                b"transfer-encoding: chunked\r\n\r\n"
+            )
+            writer.write(event({"content": "from the engine"}))
+        if stream or b"hold" in body:
+            await self.held(reader)
+        if stream:
+            data = b"data: [DONE]\n\n"
+            writer.write(event({}, "stop") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
+        else:
+            text = json.dumps(ANSWER)
+            head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+            writer.write(f"{head}content-length: {len(text)}\r\n\r\n{text}".encode())
+        await writer.drain()
+
+    async def held(self, reader: asyncio.StreamReader) -> None:
+        """Until told to go on, or until the peer leaves, as vLLM notices."""
+        self.running += 1
+        waiting = [asyncio.ensure_future(self.finish.wait()), asyncio.ensure_future(reader.read(1))]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if waiting[0] not in done:
+                raise ConnectionResetError
+        finally:
+            self.running -= 1
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def event(delta: dict, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    data = f"data: {json.dumps({**EVENT, 'choices': [choice]})}\n\n".encode()
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 async def main(socket: str, script: dict) -> None:
