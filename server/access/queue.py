@@ -181,10 +181,10 @@ class WaitingRoom:
 
     def _leave(self, ticket: Ticket, now: float) -> None:
         if ticket.place is Place.INSIDE:
-            ticket._move(Place.LEFT)
             self.ended += 1
             held = max(0.0, now - (ticket.let_in or 0.0))
             self._held = held if self._held is None else self._held + _NEWEST * (held - self._held)
+            ticket._move(Place.LEFT)
             self._fill(now)
         elif ticket.place is Place.WAITING:
             self._take_out(ticket)

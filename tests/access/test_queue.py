@@ -109,6 +109,27 @@ def test_nobody_is_refused_for_one_whose_deadline_has_passed() -> None:
     assert late.place is Place.EXPIRED
 
 
+def test_who_leaves_the_line_after_its_deadline_has_expired() -> None:
+    room, _ = filled(1, 9)
+    late, early = room.enter("a", 0.0, deadline=3.0), room.enter("a", 0.0, deadline=3.1)
+    late.leave(3.0)
+    early.leave(3.0)
+    assert (late.place, early.place) == (Place.EXPIRED, Place.LEFT)
+    assert (room.expired, room.gave_up, room.depth) == (1, 1, 0)
+
+
+def test_who_listens_is_told_in_the_moment() -> None:
+    room, (inside,) = filled(1, 9)
+    heard: list[tuple[Place, int, int]] = []
+    ticket = room.enter("a", 0.0)
+    ticket.on_move = lambda moved: heard.append((moved.place, room.inside, room.depth))
+    inside.leave(1.0)
+    ticket.leave(2.0)
+    ticket.leave(3.0)
+    assert heard == [(Place.INSIDE, 1, 0), (Place.LEFT, 0, 0)]
+    assert room.inside == 0
+
+
 def test_the_estimate_is_what_the_slots_were_held() -> None:
     room, tickets = filled(2, 1)
     assert room.estimate() is None
