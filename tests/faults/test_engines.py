@@ -117,9 +117,9 @@ async def test_a_fake_engine_answers(start: Start, launcher: FakeLauncher) -> No
 # --- killed
 
 
-@pytest.mark.parametrize("who", ["engine", "guard"])
+@pytest.mark.parametrize(("who", "reason"), [("engine", "killed"), ("guard", "exit")])
 async def test_killed(
-    start: Start, launcher: FakeLauncher, two: ScriptedUpstream, who: str
+    start: Start, launcher: FakeLauncher, two: ScriptedUpstream, who: str, reason: str
 ) -> None:
     """Streams that had begun end with an error event; whole answers come from the next target; the
     dead engine's processes are reaped, and it comes back."""
@@ -148,7 +148,8 @@ async def test_killed(
     await tell(again, "finish")
     assert (await hopeless).status_code in (200, 502, 503)  # 200: it waited for the next life
     answered_by(await house.ask(), ENGINE)
-    assert await house.metric("engine_restarts_total", engine="local", reason="killed") == 1
+    assert await house.metric("engine_restarts_total", engine="local", reason=reason) == 1
+    assert await house.metric("engine_restarts_total") == 1
     assert await house.metric("engine_starts_total", engine="local", result="ready") == 2
     assert await house.metric("engine_state", engine="local", state="ready") == 1
     assert await house.metric("fallbacks_total", model="m") == 1
