@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import Final, NamedTuple
 
-from server.routing.breaker import Breaker, BreakerSettings, State, Verdict, verdict
+from server.routing.breaker import Breaker, BreakerSettings, State
 from server.routing.latency import Latency
+from server.routing.verdicts import Verdict, verdict
 
 #: Outcomes that took as long as a first token would, and more.
 _TOO_LONG: Final = frozenset({"first_byte_timeout"})

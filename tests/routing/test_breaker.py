@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from server import errors
-from server.routing.breaker import VERDICTS, BreakerSettings, State, Verdict, verdict
+from server.routing.breaker import BreakerSettings, State
+from server.routing.verdicts import VERDICTS, Verdict, verdict
 from tests.routing.scenes import CLOSED, DEFAULT, HALF_OPEN, OPEN, RAMP, RESTING, Scene
 
 # --- verdicts ----------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.routing.breaker import VERDICTS, Breaker, BreakerSettings, State, Verdict
+from server.routing.breaker import Breaker, BreakerSettings, State
+from server.routing.verdicts import VERDICTS, Verdict
 
 SETTINGS = BreakerSettings(
     failures=3, volume=6, window=20.0, open_first=4.0, open_cap=20.0, forget=30.0, jitter=0.25,

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from server.routing.breaker import CREDENTIAL, VERDICTS, Breaker, State, in_panic
+from server.routing.breaker import CREDENTIAL, Breaker, State, in_panic
+from server.routing.verdicts import VERDICTS
 from tests.routing.scenes import CLOSED, HALF_OPEN, OPEN, RAMP, RESTING, Scene
 
 # --- rate limits -------------------------------------------------------------------------------
