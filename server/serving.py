@@ -243,7 +243,7 @@ class Roundhouse:
         greet(self)
         if not self._starting():
             return
-        with self.supervisor.subscribe() as changes:
+        with self.supervisor.subscribe() as changes, self.fleet.into(changes):
             async for _ in changes:
                 if not self._starting():
                     greet(self)
@@ -251,14 +251,16 @@ class Roundhouse:
 
     def _starting(self) -> bool:
         waiting = (EngineState.STARTING, EngineState.BACKOFF)
-        return any(view.state in waiting for view in self.supervisor.views())
+        own = any(view.state in waiting for view in self.supervisor.views())
+        # Replicas elsewhere are somebody else's: they are waited for until the first look.
+        return own or any(view.state is EngineState.STARTING for view in self.fleet.views())
 
     async def _hopeless(self) -> EngineError | None:
         """Waits, during the start, for the moment from which no model can ever be answered.
 
         One engine that fails beside others that serve is no reason to end the server.
         """
-        with self.supervisor.subscribe() as changes:
+        with self.supervisor.subscribe() as changes, self.fleet.into(changes):
             async for view in changes:
                 if view.state is EngineState.READY:
                     break
@@ -272,17 +274,21 @@ class Roundhouse:
 
     async def __aexit__(self, *exc: object) -> None:
         times = self.services.state.timeouts
-        self.services.accepting = False
+        public, *admin = self._listeners
+        self.services.ready = False
         for task in self._background:
             task.cancel()
-        await _until(self._hurry, times.unready)
-        for one in self._listeners:
-            one.stop_accepting()
-        deadline = time.monotonic() + times.drain
-        while self.services.open and time.monotonic() < deadline and not self._hurry.is_set():
-            await _until(self._hurry, 0.05)
-        for exchange in list(self.services.open):
+        begun = time.monotonic()
+        await self._watch_drain(begun, times.unready, lambda: True)
+        self.services.accepting = False
+        public.stop_accepting()
+        await self._watch_drain(begun, times.drain, lambda: bool(self.services.open))
+        seconds, left = time.monotonic() - begun, list(self.services.open)
+        log.info("drained", seconds=round(seconds, 3), cut=len(left))
+        for exchange in left:
             exchange.stop()
+        for one in admin:  # until now it could tell how the drain went
+            one.stop_accepting()
         async with asyncio.TaskGroup() as group:
             for one in self._listeners:
                 group.create_task(one.stopped())
@@ -290,6 +296,13 @@ class Roundhouse:
             group.create_task(self.fleet.close())
         await self.services.transport.close()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _watch_drain(self, begun: float, limit: float, busy: Callable[[], bool]) -> None:
+        """While `busy`, for `limit` seconds at most, or until somebody is in a hurry."""
+        deadline = time.monotonic() + limit
+        while busy() and (now := time.monotonic()) < deadline and not self._hurry.is_set():
+            self.metrics.drain.set(now - begun)
+            await _until(self._hurry, min(0.05, deadline - now))
 
     async def _close_engines(self) -> None:
         """Drain and stop them; a second signal skips the drain."""
