@@ -120,13 +120,14 @@ class Client:
         """The answer's JSON. Raises ClientError."""
         return self._json("GET", path)
 
-    def post(self, path: str) -> Any:
-        """The answer's JSON. Raises ClientError."""
-        return self._json("POST", path)
+    def post(self, path: str, body: bytes = b"") -> Any:
+        """The answer's JSON; `body` is JSON, too. Raises ClientError."""
+        return self._json("POST", path, body)
 
-    def _json(self, method: str, path: str) -> Any:
+    def _json(self, method: str, path: str, body: bytes = b"") -> Any:
+        headers = {"content-type": "application/json"} if body else None
         with self._faults():
-            response = self._http.request(method, path)
+            response = self._http.request(method, path, content=body or None, headers=headers)
         return self._checked(response)
 
     @contextmanager

@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("check", "Check a config file, and show what it comes to."),
     "models": ("models", "A running server's models; list, search, show: all that are known."),
     "ps": ("ps", "Show the engines of a running server."),
+    "explain": ("explain", "Show where a request would go, target by target, and why."),
     "load": ("engines", "Load an engine now."),
     "unload": ("engines", "Drain and stop an engine."),
     "reload": ("engines", "Have the server read its config again."),

@@ -160,10 +160,8 @@ async def test_a_tripped_credential_is_seen_and_stays_as_it_is(
     lines = {one["model"]: one for one in (await admin.get("/plans")).json()["plans"]}
     states = [target["state"] for target in lines["both"]["targets"]]
     assert states == ["open", "ready"]
-    alone = await plan(admin, "m", HI)  # all that it has is out
-    assert alone["server"]["panic"] is True
-    assert steps(alone) == [("up/upstream-m", "own", "send")]
-    assert "its credential is open for" in alone["targets"][0]["reason"]
+    answer = (await plan(admin, "m", HI))["answer"]
+    assert (answer["status"], answer["code"]) == (502, "upstream_refused_credentials")
 
 
 async def test_all_plans(admin: httpx.AsyncClient) -> None:
