@@ -43,8 +43,13 @@ sum by (le, model) (rate(roundhouse_time_to_first_token_seconds_bucket[5m])))` |
 | dollars per hour | `sum by (model) (rate(roundhouse_cost_usd_total[1h])) * 3600` |
 | how streams end | `sum by (reason) (rate(roundhouse_stream_end_total[5m]))` |
 | fallbacks and why | `sum by (model, reason) (rate(roundhouse_fallbacks_total[5m]))` |
+| targets that are out | `roundhouse_breaker_state{state=~"open\\|half_open"} == 1` |
+| who was refused, and why | `sum by (reason) (rate(roundhouse_shed_total[5m]))` |
+| requests that wait for a place | `roundhouse_queue_depth > 0` |
 | engines that are not ready | `roundhouse_engine_state{state!="ready"} == 1` |
 | requests on the engines | `sum by (roundhouse_engine) (vllm:num_requests_running)` |
+
+More for [routing](routing.md#metrics). In these tables `\\|` stands for `|`.
 """
 
 
