@@ -24,7 +24,7 @@ class OpsEndpoints:
         Answers say no more than the state: this needs no key.
         """
         services = self._services
-        if not services.accepting:
+        if not (services.ready and services.accepting):
             return JSONResponse({"status": "draining"}, 503, {"retry-after": "5"})
         name = request.query_params.get("model")
         if name is None:

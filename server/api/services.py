@@ -99,7 +99,9 @@ class Services:
     dispatcher: Dispatcher
     budget: BodyBudget
     version: str
-    #: Accepting new work: false from the first signal to stop.
+    #: To be sent new work: false from the first signal to stop.
+    ready: bool = True
+    #: Accepting new work: false once those who send it had the time to see that we are not ready.
     accepting: bool = True
     #: Open exchanges, so that a drain can end them.
     open: set[Open] = field(default_factory=set)

@@ -206,6 +206,13 @@ class Metrics:
             "lost and returned, by their health checks.",
             ("engine", "change"),
         )
+        self.drain = self._add(
+            Gauge,
+            "roundhouse_drain_seconds",
+            "Seconds since the server was told to stop, until its requests have finished; 0 while "
+            "it serves.",
+            (),
+        )
         self.config_reloads = self._add(
             Counter,
             "roundhouse_config_reloads",
