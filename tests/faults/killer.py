@@ -70,8 +70,8 @@ class Fault(StrEnum):
     AUTH = "auth"
 
 
-#: A refused credential keeps its target out for half a minute and more, so it is rare.
-_WEIGHTS: Final = dict.fromkeys(Fault, 1.0) | {Fault.AUTH: 0.25}
+#: A refused credential keeps its target out for half a minute and more: seconds between two.
+_AUTH: Final = 36
 #: By the code of an error, or of the event that broke a stream: what may have caused it.
 CAUSES: Final[dict[str, frozenset[Fault]]] = {
     "upstream_unreachable": frozenset({Fault.DOWN, Fault.DNS, Fault.TLS}),
@@ -217,6 +217,7 @@ class Killer:
         self._patients, self._graves, self._random = patients, graves, random
         self._stranger = stranger
         self.blows: list[Blow] = []
+        self._deck: list[Fault] = []
         self._start = 0.0
 
     def since(self, moment: float) -> float:
@@ -230,19 +231,26 @@ class Killer:
         async with asyncio.TaskGroup() as group:
             for second in range(seconds):
                 await asyncio.sleep(start + second - loop.time())
-                for patient, fault, length in self._next():
+                for patient, fault, length in self._next(second):
                     group.create_task(self._strike(patient, fault, length))
 
-    def _next(self) -> list[tuple[Patient, Fault, float]]:
+    def _next(self, second: int) -> list[tuple[Patient, Fault, float]]:
+        """Every fault comes in its turn, in an order of chance, and then in another."""
         random = self._random
-        [fault] = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        if not self._deck:
+            self._deck = random.sample(list(Fault), len(Fault))
+            if second % _AUTH >= len(Fault):
+                self._deck.remove(Fault.AUTH)
+        fault = self._deck.pop()
         well = [patient for patient in self._patients if patient.fault is None]
         if fault is Fault.STORM:
             return [(patient, fault, 1.0) for patient in well]
         if fault is Fault.TLS:
             well = [patient for patient in well if patient.upstream.url.startswith("https")]
-        length = random.uniform(0.8, 1.8)
-        return [(random.choice(well), fault, length)] if well else []
+        if not well:
+            self._deck.insert(0, fault)
+            return []
+        return [(random.choice(well), fault, random.uniform(0.8, 1.8))]
 
     def explains(self, code: str, began: float, ended: float) -> bool:
         """Was there something that makes an error of this code a true one, for a request of this

@@ -22,7 +22,7 @@ import pytest
 from tests.fakes.tls import make_tls
 from tests.faults.checked import End, Load, Outcome, Question, counts, loading
 from tests.faults.conftest import read_metric
-from tests.faults.killer import SERVER, ZONE, Killer, Patient, config_for
+from tests.faults.killer import SERVER, ZONE, Fault, Killer, Patient, config_for
 from tests.faults.process import Served, served
 
 SECONDS: Final = int(os.environ.get("KILLER_SECONDS") or 15)
@@ -135,8 +135,7 @@ class Run:
             f"seed {SEED}, {SECONDS} s: {offered} offered, "
             + ", ".join(f"{count} {end}" for end, count in ends.most_common()),
             f"  {seen} attempts came to upstreams, {seen / offered:.3f} of offered",
-            f"  {self.books('attempts_total')} attempts; extra ones: {spent} on the budget,"
-            f" {free} free, {refused} refused",
+            f"  extra attempts: {spent} on the budget, {free} free, {refused} refused",
             f"  {self.books('fallbacks_total')} fallbacks",
             f"  calm after {self.took:.1f} s: {self.before} → {self.after}",
             f"  faults {dict(Counter(str(blow.fault) for blow in self.killer.blows))}",
@@ -189,8 +188,14 @@ async def test_the_killer(tmp_path: Path) -> None:
     assert [str(each) for each in outcomes if each.end is End.WRONG] == []
     assert untrue(seen.killer, outcomes) == []
     assert ends[End.ANSWERED] > ends[End.ERROR] + ends[End.BROKEN]
+    if SECONDS >= 15:  # they come by turns
+        assert {blow.fault for blow in seen.killer.blows} == set(Fault)
     # The server's books say the same.
     assert books("requests_total", endpoint="chat") == offered
+    for status, count in Counter(each.status for each in outcomes if each.status != 200).items():
+        assert books("requests_total", status=str(status)) == count
+    answered = ends[End.ANSWERED]
+    assert answered <= books("attempts_total", outcome="ok") <= answered + ends[End.LEFT]
     streams = sum(outcome.question.stream for outcome in outcomes)
     assert books("stream_end_total") == streams
     done = sum(each.question.stream and each.end is End.ANSWERED for each in outcomes)
