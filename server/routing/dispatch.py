@@ -23,7 +23,7 @@ from server.routing.attempt import ALIVE, Job, Pace, attempt
 from server.routing.budget import RetryBudget
 from server.routing.chain import Chain, Route
 from server.routing.lineup import Dice, LineUp, Ranked
-from server.routing.plan import Action, Cause
+from server.routing.plan import KEPT_BACK, Action, Cause
 from server.routing.policies import Policy
 from server.routing.record import Record
 from server.routing.relay import Sink
@@ -176,7 +176,7 @@ class _Run:
         if self.lineup is None:
             self.lineup = LineUp(self.chain, self.job.request)
         while (ranked := await self._next(self.lineup)) is not None:
-            if (chosen := await self._follow(ranked)) is not None:
+            if (chosen := await self._follow(self.lineup, ranked)) is not None:
                 return chosen
         raise self._final(self.lineup)
 
@@ -264,7 +264,7 @@ class _Run:
 
     # --- one step ---------------------------------------------------------------------------
 
-    async def _follow(self, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
+    async def _follow(self, lineup: LineUp, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
         """The step's target, once it is ready and has a place; None: look again who is next."""
         route = ranked.route
         match ranked.step.action:
@@ -277,7 +277,8 @@ class _Run:
                 await self._wait(route)
                 return None
             case Action.QUEUE:
-                return await self._queue()
+                self._wake_passed_over(ranked)
+                return await self._queue(lineup, ranked.group)
             case _:
                 self._wake_passed_over(ranked)
                 room = self.owner.room(route)
@@ -297,10 +298,11 @@ class _Run:
             self._failed(route, error, Cause.NOT_READY)
             self.spent.add(route.standing.key)
 
-    async def _queue(self) -> tuple[Route, Ticket]:
-        """A place at whichever of the plan's full targets has one first."""
+    async def _queue(self, lineup: LineUp, group: int) -> tuple[Route, Ticket] | None:
+        """A place at whichever of the plan's full targets, all of this group, has one first; None
+        when that target is none to be tried any more."""
         full = [r.route for r in self.plan if r.step.action is Action.QUEUE]
-        if self.chain.own.policy in (Policy.ORDERED, Policy.CHEAPEST):
+        if lineup.is_strict(group):
             del full[1:]
         job = self.job
         now = job.clock()
@@ -310,7 +312,18 @@ class _Run:
             index, ticket = await self.owner.rooms.first(rooms, job.request.key, deadline)
         finally:
             job.record.waited += job.clock() - now
-        return full[index], ticket
+        if (route := self._still(lineup, full[index])) is None:
+            ticket.leave(job.clock())
+            return None
+        return route, ticket
+
+    def _still(self, lineup: LineUp, waited_for: Route) -> Route | None:
+        """The target that was waited for, unless it has failed, rests or is gone meanwhile."""
+        self._best(lineup, self.tried)
+        for ranked in self.plan:
+            if ranked.route.standing is waited_for.standing:
+                return None if ranked.step.cause in KEPT_BACK else ranked.route
+        return None
 
     def _after(self, error: UpstreamError, route: Route) -> None:
         """What becomes of the request after a failed attempt; raises what is final."""

@@ -71,6 +71,10 @@ class LineUp:
         """From now on these only: those for a prompt that is too long, or for refused content."""
         self.groups, self._bridge, self._loading = tuple(groups), None, Loading.FALLBACK
 
+    def is_strict(self, group: int) -> bool:
+        """Is its order a preference? See `plan.Rules`."""
+        return self.groups[group].policy in _STRICT
+
     def is_bridge(self, group: int) -> bool:
         return group == self._bridge
 
@@ -104,7 +108,7 @@ class LineUp:
                 )
                 routes.append(route)
         rules = Rules(
-            strict=tuple(group.policy in _STRICT for group in self.groups),
+            strict=tuple(map(self.is_strict, range(len(self.groups)))),
             loading=self._loading,
             bridge=self._bridge,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from server.routing.breaker import State
 from server.routing.chain import Loading
@@ -41,6 +41,10 @@ class Cause(enum.StrEnum):
     FULL = "full"
     #: A bridge that is not needed.
     UNNEEDED = "unneeded"
+
+
+#: Why a target is not sent to, though it has a place.
+KEPT_BACK: Final = frozenset({Cause.BREAKER, Cause.RATE_LIMITED, Cause.NOT_READY})
 
 
 class Candidate(NamedTuple):
