@@ -104,8 +104,8 @@ def untrue(killer: Killer, outcomes: list[Outcome]) -> list[str]:
         if each.end not in (End.ERROR, End.BROKEN):
             continue
         if not killer.explains(each.word, each.began, each.ended):
-            at = killer.since(each.began), killer.since(each.ended)
-            found.append("unexplained, from {:.2f} to {:.2f} s: {}".format(*at, each))
+            began, ended = killer.since(each.began), killer.since(each.ended)
+            found.append(f"unexplained, from {began:.2f} to {ended:.2f} s: {each}")
         own = each.word in ("no_target_left", "overloaded") or each.status == 429
         if own and each.head is not None and not each.head.header("retry-after"):
             found.append(f"without Retry-After: {each}")
