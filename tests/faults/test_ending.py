@@ -62,14 +62,19 @@ async def test_streams_finish_and_whole_answers_too(
         server.signal(signal.SIGTERM)
         await refuses(server)
         await idle.closed()
+        while not await server.metric("drain_seconds", http):
+            await asyncio.sleep(0.01)
+        assert await server.metric("requests_in_flight", http) == 25
         for gate in gates:
             gate.open()
-        late.set()
         for client in clients:
             events = await events_of(client)
             assert events[-1] == b"data: [DONE]"
             assert b'"b"' in b"".join(events)
             client.close()
+        assert await server.metric("stream_end_total", http, reason="done") == 20
+        assert await server.metric("stream_end_total", http) == 20
+        late.set()
         for answer in await asyncio.gather(*whole):
             answered_by(answer, ONE)
         assert await server.process.wait() == 0
@@ -106,3 +111,24 @@ async def test_what_outlives_the_drain_hears_of_it(
     for exchange in one.requests:
         await exchange.disconnected.wait()
     assert two.requests == []
+
+
+async def test_who_does_not_know_yet_is_still_served(
+    one: ScriptedUpstream, two: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """A load balancer needs time to see that the server is unready, and sends on meanwhile."""
+    one.default = chat_answer("served")
+    config = config_of(one, two, server={"timeouts": {"unready": "60s"}})
+    async with served(tmp_path, config) as server, httpx.AsyncClient(timeout=60) as http:
+        assert await server.metric("drain_seconds", http) == 0
+        server.signal(signal.SIGTERM)
+        while (await http.get(f"{server.url}/ready")).status_code == 200:
+            await asyncio.sleep(0.01)
+        async with httpx.AsyncClient(timeout=60) as fresh:
+            answered_by(await fresh.post(f"{server.url}{CHAT}", json=ASK), ONE)
+        assert (await http.get(f"{server.url}/health")).status_code == 200
+        while not await server.metric("drain_seconds", http):
+            await asyncio.sleep(0.01)
+        assert await server.metric("shed_total", http) == 0
+        server.signal(signal.SIGTERM)  # once more: at once
+        assert await server.process.wait() == 0
