@@ -39,6 +39,13 @@ def test_known_keys(ring: Keyring) -> None:
     assert ring.authenticate([(b"x-api-key", b"?"), *bearer(SECRET)]).name == "a"
 
 
+def test_keys_by_their_names(ring: Keyring) -> None:
+    assert ring.names == ["a", "b"]
+    assert ring.named("a") == ring.authenticate(bearer(SECRET))
+    assert ring.named("c") is None
+    assert Keyring([]).names == []
+
+
 def test_a_key_given_as_its_digest() -> None:
     digest = "sha256:" + hashlib.sha256(SECRET.encode()).hexdigest()
     ring = Keyring([key("a", digest)])

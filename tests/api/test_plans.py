@@ -199,3 +199,27 @@ async def test_no_secret_is_told(admin: httpx.AsyncClient) -> None:
     everything = json.dumps([await plan(admin, "both", HI), (await admin.get("/plans")).json()])
     for secret in ("up-key", KEY, AUTH["authorization"]):
         assert secret not in everything
+
+
+@pytest.mark.parametrize("balance", ["ordered", "weighted", "cheapest", "affinity", "least_busy"])
+async def test_the_next_request_goes_where_the_plan_says(
+    serve: Serve, upstream: ScriptedUpstream, second: ScriptedUpstream, balance: str
+) -> None:
+    config = config_of(upstream, second)
+    config["models"]["both"]["balance"] = balance
+    for place, weight in zip(config["models"]["both"]["targets"], (1, 3), strict=True):
+        place["weight"] = weight
+    server = await serve(config)
+    went = []
+    async with await admin_of(server) as admin, httpx.AsyncClient(base_url=server.url) as http:
+        for turn in range(6):
+            ask = {"messages": [{"role": "user", "content": f"hi {turn}"}]}
+            told = [await plan(admin, "both", ask) for _ in range(2)]
+            assert steps(told[0]) == steps(told[1])
+            first = told[0]["targets"][0]["target"]
+            (upstream if first == "up/a" else second).queue(chat_answer())
+            answer = await http.post("/v1/chat/completions", json={"model": "both", **ask})
+            assert answer.headers["x-roundhouse-target"] == first
+            went.append(first)
+    if balance == "weighted":
+        assert set(went) == {"up/a", "second/b"}
