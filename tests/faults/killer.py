@@ -189,9 +189,10 @@ class Patient:
             case Fault.CUT:
                 await cut_chunk(exchange)
             case Fault.GARBAGE:
-                bad = garbage_event if exchange.number % 2 else bad_utf8
-                await sse([bad])(exchange)
-                exchange.close()
+                if exchange.number % 2:
+                    await exchange.event(garbage_event)
+                else:
+                    await exchange.chunk(bad_utf8)
             case Fault.SLOW:
                 await exchange.wait(asyncio.sleep(_SLOW))
             case _:
