@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request as HttpRequest
 
+from server.api.plans import PlanEndpoints
+from server.errors import ClientGone
 from server.serving import Roundhouse
 from tests.api.conftest import AUTH, KEY, Serve, config_of
 from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer, error
@@ -223,3 +227,25 @@ async def test_the_next_request_goes_where_the_plan_says(
             went.append(first)
     if balance == "weighted":
         assert set(went) == {"up/a", "second/b"}
+
+
+async def test_a_body_that_does_not_come(serve: Serve, upstream: ScriptedUpstream) -> None:
+    server = await serve(config_of(upstream, server={"timeouts": {"body": "50ms"}}))
+    assert server.admin_url is not None
+    host, _, port = server.admin_url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /plans/m HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_client_that_leaves_before_its_body_is_in(server: Roundhouse) -> None:
+    pieces = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def receive() -> dict[str, Any]:
+        return next(pieces, {"type": "http.disconnect"})
+
+    scope = {"type": "http", "path_params": {"model": "m"}, "query_string": b"", "headers": []}
+    with pytest.raises(ClientGone):
+        await PlanEndpoints(server.services).one(HttpRequest(scope, receive))
