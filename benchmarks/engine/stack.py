@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -56,15 +56,12 @@ def config(
     return made
 
 
-class Stack:
-    """A running server whose engine is ready."""
+class Server:
+    """A process of `roundhouse serve` on a config, with an admin listener at `ports[1]`."""
 
-    def __init__(self, folder: Path, engine: dict[str, Any], python: str | None) -> None:
-        self.folder = folder
-        self.ports = (_free_port(), _free_port())
-        self.key = f"sk-benchmark-{secrets.token_hex(16)}"
+    def __init__(self, folder: Path, made: dict[str, Any], ports: tuple[int, int]) -> None:
+        self.folder, self.ports = folder, ports
         self.home = folder / "home"
-        made = config(engine, python=python, ports=self.ports, key=self.key, home=self.home)
         self.path = folder / "roundhouse.yaml"
         self.path.write_text(yaml.safe_dump(made, sort_keys=False))
         self.log = folder / "server.log"
@@ -78,25 +75,12 @@ class Stack:
                 cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def wait_ready(self, within_s: float) -> None:
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise StackError(f"the server ended ({self.process.returncode})\n{self.tail()}")
-            state = self.view().get("state")
-            if state == "ready":
-                return
-            if state == "failed":
-                raise StackError(f"the engine failed\n{self.tail()}")
-            time.sleep(0.25)
-        raise StackError(f"not ready within {within_s:g} s\n{self.tail()}")
-
-    def view(self) -> dict[str, Any]:
-        """The engine as the admin API shows it; empty until there is one."""
+    def views(self) -> list[dict[str, Any]]:
+        """The engines as the admin API shows them; empty until there is one."""
         try:
-            found: dict[str, Any] = json.loads(self.ask("/engines"))["engines"][0]
+            found: list[dict[str, Any]] = json.loads(self.ask("/engines"))["engines"]
         except (URLError, OSError, ValueError, LookupError):
-            return {}
+            return []
         return found
 
     def ask(self, path: str) -> bytes:
@@ -104,31 +88,19 @@ class Stack:
         with urlopen(f"http://127.0.0.1:{self.ports[1]}{path}", timeout=30) as answer:
             return bytes(answer.read())
 
-    def doors(self) -> dict[str, Door]:
-        """To the engine's own Unix socket, and to the server's port. The engine knows its model by
-        the engine's name, the server by the model's."""
-        argv = self.engine_argv()
-        uds = argv[argv.index("--uds") + 1]
-        return {
-            DIRECT: Door(DIRECT, ENGINE, uds=uds),
-            THROUGH: Door(THROUGH, "model", port=self.ports[0], key=self.key),
-        }
-
-    def engine_argv(self) -> list[str]:
-        return psutil.Process(int(self.view()["pid"])).cmdline()
-
-    def crew(self) -> Crew:
-        return Crew(self.process.pid, int(self.view()["pid"]))
-
-    def engine_counts(self) -> dict[str, float]:
-        """Counters of vLLM's that say whether a turn was what it should be."""
-        wanted = ("prefix_cache_hits", "num_preemptions", "generation_tokens", "prompt_tokens")
-        counts = dict.fromkeys(wanted, 0.0)
-        for line in self.ask("/metrics/engines").decode().splitlines():
-            name = line.partition("{")[0].removeprefix("vllm:").removesuffix("_total")
-            if name in counts and line.startswith("vllm:"):
-                counts[name] += float(line.rpartition(" ")[2])
-        return counts
+    def wait_ready(self, within_s: float) -> None:
+        """Until all engines are."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise StackError(f"the server ended ({self.process.returncode})\n{self.tail()}")
+            states = {view["state"] for view in self.views()}
+            if states == {"ready"}:
+                return
+            if "failed" in states:
+                raise StackError(f"the engine failed\n{self.tail()}")
+            time.sleep(0.25)
+        raise StackError(f"not ready within {within_s:g} s\n{self.tail()}")
 
     def tail(self) -> str:
         """The ends of the logs."""
@@ -154,6 +126,55 @@ class Stack:
                     one.kill()
 
 
+class Stack(Server):
+    """A running server whose one engine is ready."""
+
+    def __init__(self, folder: Path, engine: dict[str, Any], python: str | None) -> None:
+        ports = (free_port(), free_port())
+        self.key = new_key()
+        made = config(engine, python=python, ports=ports, key=self.key, home=folder / "home")
+        super().__init__(folder, made, ports)
+
+    def view(self) -> dict[str, Any]:
+        """The engine as the admin API shows it; empty until there is one."""
+        return next(iter(self.views()), {})
+
+    def doors(self) -> dict[str, Door]:
+        """To the engine's own Unix socket, and to the server's port. The engine knows its model by
+        the engine's name, the server by the model's."""
+        argv = self.engine_argv()
+        uds = argv[argv.index("--uds") + 1]
+        return {
+            DIRECT: Door(DIRECT, ENGINE, uds=uds),
+            THROUGH: Door(THROUGH, "model", port=self.ports[0], key=self.key),
+        }
+
+    def engine_argv(self) -> list[str]:
+        return psutil.Process(int(self.view()["pid"])).cmdline()
+
+    def crew(self) -> Crew:
+        return Crew(self.process.pid, int(self.view()["pid"]))
+
+    def engine_counts(self) -> dict[str, float]:
+        """Counters of vLLM's that say whether a turn was what it should be."""
+        wanted = ("prefix_cache_hits", "num_preemptions", "generation_tokens", "prompt_tokens")
+        return counts(self.ask("/metrics/engines").decode(), wanted)
+
+
+def counts(exposition: str, wanted: Collection[str]) -> dict[str, float]:
+    """vLLM's counters of these names (without prefix and `_total`), each over all its series."""
+    found = dict.fromkeys(wanted, 0.0)
+    for line in exposition.splitlines():
+        name = line.partition("{")[0].removeprefix("vllm:").removesuffix("_total")
+        if name in found and line.startswith("vllm:"):
+            found[name] += float(line.rpartition(" ")[2])
+    return found
+
+
+def new_key() -> str:
+    return f"sk-benchmark-{secrets.token_hex(16)}"
+
+
 def _as_installed(folder: Path) -> dict[str, str]:
     """The server asks for its distribution's version. A bare checkout has none: one is written,
     and the variable that leads to it given back."""
@@ -170,7 +191,7 @@ def _as_installed(folder: Path) -> dict[str, str]:
     return {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -182,7 +203,7 @@ def running(
 ) -> Iterator[Stack]:
     """A ready stack; stopped afterwards, also when this process is told to end."""
     stack: Stack | None = None
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, leave)
     try:
         stack = Stack(folder, engine, python)
         stack.wait_ready(within_s)
@@ -193,5 +214,5 @@ def running(
         signal.signal(signal.SIGTERM, before)
 
 
-def _leave(number: int, _frame: object) -> None:
+def leave(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)

@@ -86,19 +86,31 @@ class ServerProcess:
         """Until each model has a ready target."""
 
         def ready() -> bool:
+            return all(
+                httpx.get(f"{self.url}/ready", params={"model": m}).status_code == 200
+                for m in models
+            )
+
+        self._wait(ready, within, f"{', '.join(models)} ready")
+
+    def wait_up(self, within: float = 60.0) -> None:
+        """Until it answers at all."""
+        self._wait(
+            lambda: httpx.get(f"{self.url}/health").status_code == 200, within, "the server up"
+        )
+
+    def _wait(self, look: Callable[[], bool], within: float, what: str) -> None:
+        def there() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended:\n{self.tail()}")
             try:
-                return all(
-                    httpx.get(f"{self.url}/ready", params={"model": m}).status_code == 200
-                    for m in models
-                )
+                return look()
             except httpx.TransportError:
                 return False
 
         try:
-            until(ready, within=within, what=f"{', '.join(models)} ready")
+            until(there, within=within, what=what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from None
 

@@ -1,0 +1,1 @@
+"""Policies of routing on two real engines: what each is good for, in figures."""
