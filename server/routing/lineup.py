@@ -207,9 +207,13 @@ class LineUp:
 
 
 def panicking(routes: Sequence[Route], now: float, threshold: float) -> bool:
-    """Are so many of these out that breakers are ignored? See `breaker.in_panic`. Credentials do
-    not count: who is refused for one is refused for a reason."""
-    states = {route.standing.key: route.standing.breaker.state(now) for route in routes}
+    """Are so many of these out that breakers are ignored? See `breaker.in_panic`. Who is refused
+    for a credential does not count: that has a reason, and is no hope for the others' requests."""
+    states = {
+        route.standing.key: route.standing.breaker.state(now)
+        for route in routes
+        if route.standing.accepted(now)
+    }
     return in_panic(states.values(), threshold)
 
 

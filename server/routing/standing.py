@@ -60,6 +60,10 @@ class Standing:
         halfway = state is State.HALF_OPEN and other is State.RAMP
         return state if other is State.CLOSED or halfway else other
 
+    def accepted(self, now: float) -> bool:
+        """Its credential was not refused lately, or may be tried again."""
+        return self.credential is None or self.credential.allow(now, 0.0)
+
     def allow(self, now: float, draw: float, *, panic: bool) -> bool:
         """May an attempt begin? See `Breaker.allow`. A refused credential is no matter of panic."""
         return self.breaker.allow(now, draw, panic=panic) and (

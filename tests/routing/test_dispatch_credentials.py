@@ -145,3 +145,22 @@ async def test_content_that_a_provider_refuses_says_nothing_of_the_credential(
     found = await stage.ask(stage.chain(route))
     assert found.record.attempts == 1
     assert stage.account(route) is State.CLOSED
+
+
+async def test_who_is_refused_does_not_count_where_breakers_are_weighed(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    one: FakeTarget,
+    two: FakeTarget,
+) -> None:
+    """The only one left is asked in spite of its breaker, as if it stood alone."""
+    chain = stage.chain(stage.route(one, account="a"), stage.route(two, account="b"))
+    upstream.queue(REFUSED)
+    second.default = BOOM
+    await stage.asks(chain, 5)
+    assert stage.state(chain.own.routes()[1]) is State.OPEN
+    second.default = chat_answer()
+    found = await stage.ask(chain)
+    assert (found.target, found.record.attempts) == ("two", 1)
+    assert len(upstream.requests) == 1
