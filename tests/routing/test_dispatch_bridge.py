@@ -108,8 +108,7 @@ async def test_the_bridge_is_for_loading_alone(
     else:
         engine.ready, upstream.default = True, BOOM
     chain = stage.chain(engine, bridge=cloud, fallbacks=[spare])
-    for _ in range(7 if fault == "breaks" else 1):
-        found = await stage.ask(chain)
+    *_, found = await stage.asks(chain, 7 if fault == "breaks" else 1)
     assert (found.target, found.record.bridge) == ("three", None)
     assert bridged(stage) == {}
 
@@ -123,8 +122,7 @@ async def test_a_bridge_that_is_a_fallback_too_is_that(
     else:
         engine.ready, upstream.default = True, BOOM
     chain = stage.chain(engine, bridge=cloud, fallbacks=[cloud])
-    for _ in range(7 if fault == "breaks" else 1):
-        found = await stage.ask(chain)
+    *_, found = await stage.asks(chain, 7 if fault == "breaks" else 1)
     assert (found.target, found.record.bridge) == ("two", None)
     assert bridged(stage) == {}
 
