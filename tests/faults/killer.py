@@ -83,10 +83,12 @@ CAUSES: Final[dict[str, frozenset[Fault]]] = {
     "upstream_rate_limited": frozenset({Fault.LIMITED}),
     "limited": frozenset({Fault.LIMITED}),
     "upstream_error": frozenset({Fault.ERRORS, Fault.STORM}),
-    # Breakers stay open beyond what opened them; who stalls fills the places.
+    # Breakers stay open beyond what opened them, and one target has the work of all others.
     "no_target_left": frozenset(Fault),
-    "overloaded": frozenset({Fault.STALL, Fault.SLOW}),
+    "overloaded": frozenset(Fault),
 }
+#: Seconds for which a fault explains what comes after it. A closed connection is noticed late.
+_LATE: Final = {"no_target_left": 60.0, "overloaded": 10.0}
 
 _BROKEN: Final = answer_json(500, error("inside", code="broken"))
 _REFUSALS: Final[dict[Fault | None, Script]] = {
@@ -257,8 +259,7 @@ class Killer:
         """Was there something that makes an error of this code a true one, for a request of this
         time?"""
         causes = CAUSES.get(code, frozenset())
-        # A breaker remembers, and a closed connection is noticed late.
-        slack = 60.0 if code == "no_target_left" else 1.0
+        slack = _LATE.get(code, 1.0)
         return any(
             blow.fault in causes and blow.began <= ended and blow.ended >= began - slack
             for blow in self.blows
