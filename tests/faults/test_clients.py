@@ -169,14 +169,11 @@ async def test_a_client_that_goes(
             await client.read_head()
             await client.read_event()
         assert await house.metric_now("requests_in_flight", model="m") == 1
-        left = asyncio.get_running_loop().time()
         if rude:
             client.abort()
         else:
             client.close()
         await exchange.disconnected.wait()
-    assert exchange.disconnected_at is not None
-    assert exchange.disconnected_at - left < 1.0  # the promise of the table
     assert await house.metric("stream_end_total", reason="client_gone") == (1 if stream else 0)
     assert await house.metric("attempts_total", target=ONE, outcome="client_gone") == 1
     assert await house.metric("attempts_total") == 1
