@@ -98,7 +98,7 @@ def draw(random: Random, number: int) -> Question:
 
 
 def untrue(killer: Killer, outcomes: list[Outcome]) -> list[str]:
-    """Errors that no fault explains, and those that do not say when to come again."""
+    """Errors that no fault explains, and those that do not say whether to come again."""
     found = []
     for each in outcomes:
         if each.end not in (End.ERROR, End.BROKEN):
@@ -106,9 +106,13 @@ def untrue(killer: Killer, outcomes: list[Outcome]) -> list[str]:
         if not killer.explains(each.word, each.began, each.ended):
             began, ended = killer.since(each.began), killer.since(each.ended)
             found.append(f"unexplained, from {began:.2f} to {ended:.2f} s: {each}")
-        own = each.word in ("no_target_left", "overloaded") or each.status == 429
-        if own and each.head is not None and not each.head.header("retry-after"):
-            found.append(f"without Retry-After: {each}")
+        # The SDKs are told when to come again, or not to.
+        head = each.head
+        if each.end is End.ERROR and (
+            head is None
+            or (head.header("retry-after") is None) == (head.header("x-should-retry") is None)
+        ):
+            found.append(f"without Retry-After and x-should-retry, or with both: {each}")
     return found
 
 
