@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+from msgspec import Raw
+
+from server.config.cards import Prices
 from server.protocol.envelope import Surface
 from server.protocol.parameters import LONGEST, number
 from server.protocol.request import Request
@@ -16,8 +20,10 @@ from server.routing.chain import AMONG_REPLICAS, Chain, Group, Loading, Route
 from server.routing.plan import Action, Candidate, Rules, Step
 from server.routing.policies import Facts, Policy, Snapshot, order, smooth
 
+_string: Final = msgspec.json.Decoder(str)
 #: Bytes of JSON to a token, about, for prices alone.
 _BYTES: Final = 4
+_FREE: Final = Prices(0.0, 0.0, 0.0)
 _PROMPTS: Final = ("messages", "prompt", "input", "tools")
 #: Tokens of an answer whose length nobody says, for prices alone.
 _ANSWER: Final = 256
@@ -189,7 +195,7 @@ class LineUp:
             in_flight_then=route.load_ours,
             latency=latency.value(now),
             latency_age=latency.age(now),
-            prices=route.prices,
+            prices=route.prices or (_FREE if route.free else None),
         )
 
     def facts(self, policy: Policy) -> Facts:
@@ -247,11 +253,19 @@ def tokens_of(request: Request) -> Facts:
     return Facts(prompt // _BYTES, int(next(filter(None, said), _ANSWER)))
 
 
+def _text(value: Raw) -> str | None:
+    """The string that a member is; None for anything else."""
+    try:
+        return _string.decode(value)
+    except msgspec.MsgspecError:
+        return None
+
+
 def affinity_of(request: Request) -> bytes:
     """The request's key for `affinity`; empty: it has none."""
     members = request.members
     said = members.get("prompt_cache_key")
-    cache_key = None if said is None else bytes(said).decode("utf-8", "replace")
+    cache_key = None if said is None else _text(said)
     first_system, first_user = (None, None)
     if not (request.session or cache_key):
         first_system, first_user = affinity.first_texts(members)
