@@ -313,7 +313,7 @@ def config_for(patients: Sequence[Patient], random: Random) -> dict[str, Any]:
     targets: list[dict[str, Any]] = [
         {"provider": patient.name, "model": "numbers"} for patient in patients
     ]
-    targets[0] |= {"max_in_flight": 8, "max_waiting": 32}
+    targets[0] |= {"max_in_flight": 16, "max_waiting": 32}
     return {
         "version": 1,
         "server": {
