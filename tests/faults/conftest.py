@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +24,15 @@ CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 #: The targets of the model `m`, in their order.
 ONE, TWO = "one/a", "two/b"
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
+    """A server in the test's process is on the loop that it has in life. Only libuv looks names up
+    by itself, past what a test says of them."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "serve" in fixtures and "names" not in fixtures:
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 class House:
