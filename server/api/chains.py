@@ -18,12 +18,12 @@ from server.config.schema import Config
 from server.dialects.openai import ENGINE_ONLY
 from server.engines.fleet import Fleet
 from server.engines.replicas import Replica
-from server.protocol.parameters import NOT_OPENAI, Ceilings, Fill, fill_of
+from server.protocol.parameters import LONGEST, NOT_OPENAI, Ceilings, Fill, fill_of
 from server.registry.catalog import Catalog
 from server.routing.abilities import Able
 from server.routing.chain import Chain, Changing, Group, Loading, Route
 from server.routing.policies import Policy
-from server.routing.standing import Standings
+from server.routing.standing import UNLISTED, Standings
 from server.targets import Engines, EngineTarget, ExternalTarget, ProviderTarget, ReplicaTarget
 from server.targets import Target as ActingTarget
 from server.transport import AttemptTimeouts
@@ -80,7 +80,7 @@ class Builder:
 
     def keys(self, chains: Iterable[Chain]) -> set[str]:
         """The keys of all targets that these have, and of providers' unlisted models."""
-        found = {f"{provider}{_ANY_ID}" for provider in self._config.providers}
+        found: set[str] = set()
         for chain in chains:
             for group in chain.groups():
                 found.update(route.standing.key for route in group.routes())
@@ -95,9 +95,15 @@ class Builder:
             if target is None:
                 return None
             known = f"{target.provider}/{target.model}"
-            label = known if known in self._labels else f"{target.provider}{_ANY_ID}"
-            chain = Chain(Group(name, (self._route(name, target, label=label),)))
+            if known in self._labels:
+                route = self._route(name, target)
+            else:  # one id that is rate limited, or fails, is not all of them
+                label = f"{target.provider}{_ANY_ID}"
+                key = f"{label}{UNLISTED}{target.model}"
+                route = self._route(name, target, label=label, key=key)
+            chain = Chain(Group(name, (route,)))
             if len(self._unlisted) >= _UNLISTED:
+                self._forget([c.own.routes()[0].standing.key for c in self._unlisted.values()])
                 self._unlisted.clear()
             self._unlisted[name] = chain
         return chain
@@ -109,7 +115,7 @@ class Builder:
         ceilings = Ceilings.of(model.ceilings, clamp=model.clamp)
         parts: list[Route | Changing] = []
         for target in model.targets:
-            fill = _fill(model, ceilings, target.provider)
+            fill = _fill(model, ceilings, target)
             route = self._route(model.name, target, fill=fill, ceilings=ceilings)
             if target.engine in self._external:
                 parts.append(self._replicas(route, target, fill))
@@ -131,19 +137,21 @@ class Builder:
         fill: Fill | None = None,
         ceilings: Ceilings | None = None,
         label: str = "",
+        key: str = "",
     ) -> Route:
         able = Able.of(target.abilities, window=target.window, drop=target.drop)
         acting, credential = self._acting(target, fill, able.drop, label)
         return Route(
             model,
             acting,
-            self._standings.of(acting.label, credential),
+            self._standings.of(key or acting.label, credential),
             prices=target.prices,
             ceilings=ceilings,
             weight=target.weight,
             able=able,
             slots=target.max_in_flight,
             bound=target.max_waiting,
+            free=target.engine is not None,
         )
 
     def _acting(
@@ -202,6 +210,7 @@ class Builder:
                 bound=stand_in.bound,
                 load=replica.load,
                 load_ours=replica.load_ours,
+                free=True,
             )
 
         return Changing(_Replicas(engine, fleet, stand_in, make, self._forget).now)
@@ -262,11 +271,15 @@ def _deep(name: str, models: Mapping[str, ResolvedModel]) -> list[str]:
     return list(found)
 
 
-def _fill(model: ResolvedModel, ceilings: Ceilings | None, provider: str | None) -> Fill | None:
-    """What only an engine's owner may set is the operator's to set, but not at a provider."""
-    if provider is None:
-        return fill_of(model.defaults, ceilings)
-    if provider == "openai":
-        without, longest = ENGINE_ONLY | NOT_OPENAI, "max_completion_tokens"
+def _fill(model: ResolvedModel, ceilings: Ceilings | None, target: ResolvedTarget) -> Fill | None:
+    """What only an engine's owner may set is the operator's to set, but not at a provider; and no
+    default brings back what the target is spared."""
+    without = target.drop | (LONGEST if target.drop & LONGEST else frozenset())
+    if target.provider is None:
+        return fill_of(model.defaults, ceilings, without=without)
+    without |= ENGINE_ONLY
+    if target.provider == "openai":
+        without |= NOT_OPENAI
+        longest = "max_completion_tokens"
         return fill_of(model.defaults, ceilings, without=without, chat_longest=longest)
-    return fill_of(model.defaults, ceilings, without=ENGINE_ONLY)
+    return fill_of(model.defaults, ceilings, without=without)

@@ -46,7 +46,7 @@ def chain_of(
             return chain.alone()
         if word != b"on":
             raise InvalidRequest(
-                "The header x-roundhouse-fallbacks says `off`, or nothing.",
+                "The header x-roundhouse-fallbacks says `off`, or `on` (the default).",
                 param="x-roundhouse-fallbacks",
             )
     if named is None or bytes(named) == b"null":

@@ -34,7 +34,13 @@ class Breakers(Strict):
 class Routing(Strict):
     """What a request may cost before its error is the answer."""
 
-    attempts: int = Field(3, ge=1, le=3, description="Targets that one request tries at most.")
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=3,
+        description="Attempts that one request has at most, at whatever targets; the same one "
+        "again only when no other is left.",
+    )
     retry_budget: float = Field(
         0.2,
         ge=0,

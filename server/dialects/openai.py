@@ -208,6 +208,9 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     """
     found = _error_object(body)
     message = found.get("message")
+    trouble = trouble_of(status, found.get("code"), message)
+    if status == 403 and trouble is not None:  # of the prompt, and not of our account
+        status = 400
     detail = f"HTTP {status}"
     if status not in UpstreamStatus.CLIENT_OWN:
         # What is the client's own is for the client, and may quote the prompt.
@@ -232,7 +235,7 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
         param=param if own and isinstance(param, str) else None,
         detail=detail,
     )
-    error.trouble = trouble_of(status, code, message)
+    error.trouble = trouble
     return error
 
 

@@ -40,6 +40,10 @@ _CONTENT: Final = re.compile(
     r"|flagged (as|for|by)|usage polic(y|ies)",
     re.IGNORECASE,
 )
+_FLAGGED: Final = re.compile(
+    r"\b(input|prompt|content|message)s? (was|were|is|has been) (flagged|blocked|rejected)",
+    re.IGNORECASE,
+)
 
 
 def trouble_of(status: int, code: object, message: object) -> Trouble | None:
@@ -53,6 +57,8 @@ def trouble_of(status: int, code: object, message: object) -> Trouble | None:
             return Trouble.CONTENT_POLICY
     if not isinstance(message, str):
         return None
+    if status == 403:  # which speaks of our account, unless its words leave no doubt
+        return Trouble.CONTENT_POLICY if _FLAGGED.search(message) else None
     if _CONTEXT.search(message):
         return Trouble.CONTEXT_LENGTH
     return Trouble.CONTENT_POLICY if _CONTENT.search(message) else None

@@ -132,7 +132,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         raise
     except UpstreamError as error:
         outcome, retry_after = error.outcome, error.retry_after
-        said = _said(error, target.label)
+        said = _said(error)
         if outcome not in ALIVE:
             target.failed(mark)
         record.detail = error.detail
@@ -144,17 +144,11 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()
 
 
-def _said(error: UpstreamError, label: str) -> str:
-    """The outcome as the breakers are told it.
-
-    With 403 a provider says that the account may not use this model, which is no fault of its key
-    for others. Where clients name the ids (`provider/*`) it is theirs alone, and so is a prompt
-    that the provider will not answer, which some say with 403, too.
-    """
-    if not isinstance(error, UpstreamStatus) or error.upstream_status != 403:
-        return error.outcome
-    own = label.endswith("/*") or error.trouble is not None
-    return "http_4xx" if own else "forbidden"
+def _said(error: UpstreamError) -> str:
+    """The outcome as the breakers are told it. With 403 a provider says that the account may not
+    use this model, which is no fault of its key for others."""
+    forbidden = isinstance(error, UpstreamStatus) and error.upstream_status == 403
+    return "forbidden" if forbidden else error.outcome
 
 
 async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:

@@ -41,6 +41,8 @@ class Route:
     #: An external engine's replica: requests that it said it had, and how many were ours.
     load: float | None = None
     load_ours: int = 0
+    #: An engine: without a price of its own it costs nothing, where prices are compared.
+    free: bool = False
 
     @property
     def unconditional(self) -> bool:

@@ -206,7 +206,7 @@ class _Run:
 
     async def _again(self, lineup: LineUp) -> Ranked | None:
         """A second chance for one that was tried, after a pause, since nobody else is left."""
-        if not isinstance(self.last, UpstreamError) or not self.tried - self.spent:
+        if self.last is None or not self.tried - self.spent:
             return None
         best = self._best(lineup, self.spent)
         if best is None or not self._pay():
@@ -327,7 +327,7 @@ class _Run:
 
     def _after(self, error: UpstreamError, route: Route) -> None:
         """What becomes of the request after a failed attempt; raises what is final."""
-        if error.outcome in ALIVE:
+        if error.outcome in ALIVE or error.retry_after is not None:
             self.spent.add(route.standing.key)
         if isinstance(error, UpstreamStatus) and error.trouble is not None:
             self._failed(route, error, error.trouble)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from server.routing.breaker import State
-from server.routing.standing import Standings
+from server.routing.standing import UNLISTED, Standings
 from server.telemetry.instruments import Gauge
 from server.telemetry.metrics import Metrics
 
@@ -24,9 +24,10 @@ def collect(standings: Standings, metrics: Metrics, fill: float, now: float) -> 
 
 
 def label_of(key: str) -> str:
-    """The metric label of a target's key: without a replica's address. An engine's name has no @,
-    a provider's id of a model may."""
-    return key.partition("@")[0] if key.startswith("engine/") else key
+    """The metric label of a target's key: without a replica's address, or the id that a client
+    made up. An engine's name has no @, a provider's id of a model may."""
+    label = key.partition(UNLISTED)[0]
+    return label.partition("@")[0] if label.startswith("engine/") else label
 
 
 def _show(gauge: Gauge, states: Iterable[tuple[str, State]]) -> None:

@@ -104,6 +104,8 @@ class _Ranking:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.steps: list[Step] = []
+        #: One of the model's own targets is not ready, if only for the moment.
+        self.unready = False
         #: Engines that load: of the model itself, and of the others.
         self.own: list[Step] = []
         self.others: list[Step] = []
@@ -127,7 +129,7 @@ class _Ranking:
         return (*self.steps, *self.own, *self.others, *self.skipped)
 
     def _bridging(self) -> bool:
-        return bool(self.own) and not self.steps
+        return self.unready and not self.steps
 
     def _own_engines(self) -> None:
         """The model's own engines load: where do they stand?"""
@@ -154,6 +156,7 @@ class _Ranking:
             elif self.stop:
                 self._skip(each, self.stop, Cause.FULL)
             elif not each.ready:
+                self.unready = self.unready or not number
                 if each.may_become_ready:
                     reason = f"{each.place}; not ready yet, waits when nothing else can answer"
                     waits.append(Step(each.index, Action.WAIT, reason, Cause.NOT_READY))

@@ -13,6 +13,8 @@ from server.routing.breaker import Breaker, BreakerSettings, State
 from server.routing.latency import Latency
 from server.routing.verdicts import Verdict, verdict
 
+#: Stands in a key between the label and what is no label: an id that a client named.
+UNLISTED: Final = "\0"
 #: Outcomes that took as long as a first token would, and more.
 _TOO_LONG: Final = frozenset({"first_byte_timeout"})
 

@@ -71,6 +71,22 @@ def test_other_statuses_are_about_something_else(status: int) -> None:
     assert trouble_of(status, "context_length_exceeded", CONTEXT[0]) is None
 
 
+def test_403_speaks_of_the_account_unless_its_words_leave_no_doubt() -> None:
+    flagged = "Your input was flagged by the moderation."
+    assert trouble_of(403, None, flagged) is Trouble.CONTENT_POLICY
+    assert trouble_of(403, None, "Your account has been flagged for abuse.") is None
+    assert trouble_of(403, None, CONTEXT[0]) is None
+    error = openai.error_in(403, b'{"error": {"message": "Your input was flagged."}}')
+    assert (error.status, error.outcome, error.message) == (
+        400,
+        "http_4xx",
+        "Your input was flagged.",
+    )
+    hidden = openai.error_in(403, b'{"error": {"message": "Your account was flagged."}}')
+    assert (hidden.status, hidden.outcome) == (502, "http_auth")
+    assert "account was" not in hidden.message
+
+
 def test_the_dialects_error_knows() -> None:
     body = b'{"error": {"message": "no", "code": "context_length_exceeded"}}'
     assert openai.error_in(400, body).trouble == "context_length"

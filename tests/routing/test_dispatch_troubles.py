@@ -36,7 +36,7 @@ BOOM = answer_json(500, error("boom"))
         (answer_json(413, error("prompt is too long: 9 tokens")), "context"),
         (answer_json(422, error("x", code="context_length_exceeded")), "context"),
         (CONTENT, "content"),
-        (answer_json(403, error("flagged as unsafe")), "content"),
+        (answer_json(403, error("Your input was flagged as unsafe")), "content"),
     ],
 )
 async def test_those_made_for_it_answer(

@@ -122,7 +122,9 @@ def test_where_any_is_as_good_what_is_full_comes_after_the_others(
         ("a:l|b:r|c:r", Loading.REFUSE, 1, "b c a?"),
         ("a:l|b:x|c:r", Loading.REFUSE, 1, "a!"),
         ("a:b|b:r|c:r", Loading.FALLBACK, 1, "c"),
-        ("a:x|b:r|c:r", Loading.FALLBACK, 1, "c"),
+        ("a:x|b:r|c:r", Loading.FALLBACK, 1, "b c"),
+        ("a:t|b:r|c:r", Loading.FALLBACK, 1, "c"),
+        ("a:m|b:r|c:r", Loading.FALLBACK, 1, "c"),
         ("a:l|b:f|c:r", Loading.FALLBACK, 1, "b+ a?"),
     ],
 )
