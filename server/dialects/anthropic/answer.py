@@ -1,0 +1,215 @@
+"""Answer in: Anthropic's message as OpenAI's chat completion. Pure.
+
+Besides OpenAI's own members a message may have two: `reasoning_content`, the text of its thinking,
+and `reasoning_details`, Anthropic's `thinking` and `redacted_thinking` blocks word for word, with
+their signatures, each with its place as `index`, as OpenAI's SDK wants it of lists in a stream.
+Sent back in the conversation they let the model go on where it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from server.dialects.anthropic.errors import error_of
+from server.dialects.base import Asked
+from server.dialects.openai import Facts, Usage
+from server.errors import UpstreamProtocol
+
+#: Another reason, or none, is an end like any other.
+FINISH: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+#: No answer has so many tokens.
+_MOST: Final = 2**32
+_encode = msgspec.json.Encoder().encode
+
+
+class Block(msgspec.Struct):
+    """A block of any kind; what a kind does not have is empty."""
+
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
+    id: str = ""
+    name: str = ""
+    #: As JSON; empty when it is missing.
+    input: Raw = Raw()
+
+
+class _Kind(msgspec.Struct):
+    type: str = ""
+
+
+class StopDetails(msgspec.Struct):
+    category: Any = None
+    explanation: Any = None
+
+
+class _Message(msgspec.Struct):
+    type: str = ""
+    content: list[Raw] = []
+    stop_reason: str | None = None
+    stop_details: StopDetails | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_message = msgspec.json.Decoder(_Message)
+_kind = msgspec.json.Decoder(_Kind)
+_block = msgspec.json.Decoder(Block)
+_members = msgspec.json.Decoder(dict[str, Any])
+
+
+class Counts:
+    """Usage over one answer. What is said later, in whole or in part, replaces what was said."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said: dict[str, Any] = {}
+
+    def add(self, said: Any) -> None:
+        if isinstance(said, dict):  # who counts in nonsense still answers
+            self._said.update((k, v) for k, v in said.items() if v is not None)
+
+    def usage(self) -> Usage | None:
+        """None: nothing was said."""
+        if not self._said:
+            return None
+        cached = _count(self._said.get("cache_read_input_tokens"))
+        written = _count(self._said.get("cache_creation_input_tokens"))
+        fresh, out = self._said.get("input_tokens"), self._said.get("output_tokens")
+        return Usage(
+            _count(fresh) + written + cached,
+            _count(out),
+            cached,
+            partly=not (_counted(fresh) and _counted(out)),
+        )
+
+    def shown(self) -> dict[str, Any] | None:
+        """As OpenAI shows it."""
+        usage = self.usage()
+        if usage is None:
+            return None
+        details = self._said.get("output_tokens_details")
+        thought = details.get("thinking_tokens") if isinstance(details, dict) else None
+        written = _count(self._said.get("cache_creation_input_tokens"))
+        return {
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "total_tokens": usage.prompt + usage.completion,
+            "prompt_tokens_details": {
+                "cached_tokens": usage.cached,
+                "cache_write_tokens": written,
+            },
+            "completion_tokens_details": {"reasoning_tokens": _count(thought)},
+        }
+
+
+def answer_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
+    """The chat completion, and what the relay must know of it. Raises UpstreamError."""
+    try:
+        said = _message.decode(payload)
+        message = _said(said)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _no_answer(str(error)) from None
+    if said.type == "error" or said.error is not None:
+        raise error_of(said.error)
+    if said.type != "message":
+        raise _no_answer(f"an object of type {said.type[:40]!r}")
+    counts = Counts()
+    counts.add(said.usage)
+    answer: dict[str, Any] = {
+        "id": asked.id,
+        "object": "chat.completion",
+        "created": asked.created,
+        "model": asked.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": FINISH.get(said.stop_reason or "", "stop"),
+            }
+        ],
+    }
+    if (shown := counts.shown()) is not None:
+        answer["usage"] = shown
+    return _encode(answer), Facts(usage=counts.usage())
+
+
+def _said(said: _Message) -> dict[str, Any]:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    details: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    for member in said.content:
+        kind = _kind.decode(member).type
+        if kind not in _BLOCKS:  # what their own tools did, and what is not known yet
+            continue
+        block = _block.decode(member)
+        if kind == "text":
+            texts.append(block.text)
+        elif kind == "tool_use":
+            calls.append(
+                {
+                    "id": block.id,
+                    "type": "function",
+                    "function": {"name": block.name, "arguments": arguments_of(block)},
+                }
+            )
+        else:
+            thoughts.append(block.thinking)
+            if block.signature or kind == "redacted_thinking":
+                details.append({"index": len(details), **_members.decode(member)})
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(texts) if texts or not calls else None,
+        "refusal": refusal_of(said.stop_details) if said.stop_reason == "refusal" else None,
+    }
+    if any(thoughts):
+        message["reasoning_content"] = "".join(thoughts)
+    if details:
+        message["reasoning_details"] = details
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+_BLOCKS: Final = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+
+
+def arguments_of(block: Block) -> str:
+    """The input of a call, as the provider wrote it."""
+    return bytes(block.input).decode() if bytes(block.input) else "{}"
+
+
+def refusal_of(details: StopDetails | None) -> str:
+    """Why the model stopped, in words. What it had said until then is in the content."""
+    if details is not None and isinstance(details.explanation, str) and details.explanation:
+        return details.explanation
+    named = details is not None and isinstance(details.category, str) and details.category
+    return f"The provider stopped this answer{f' ({named})' if named else ''}."
+
+
+def _no_answer(detail: str) -> UpstreamProtocol:
+    return UpstreamProtocol("The upstream sent something that is no answer.", detail=detail)
+
+
+def _counted(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+def _count(value: Any) -> int:
+    return int(value) if _counted(value) else 0

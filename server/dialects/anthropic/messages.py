@@ -1,0 +1,259 @@
+"""Messages: OpenAI's as Anthropic's `system` and turns.
+
+What one side can say and the other cannot is refused with the place where it stands. Only what
+merely advises is let go, and then `lost` names it (the losses, all of them, are in `LOST`).
+
+Reasoning of earlier turns comes back as it was given out: `reasoning_details` of an assistant's
+message holds Anthropic's own blocks, each with an `index` that is ours and is taken off. Without
+its signature Anthropic takes no reasoning, so that `reasoning_content` alone, and the details of
+other providers, are let go.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from server.dialects.anthropic import media
+from server.errors import InvalidRequest
+
+Block = dict[str, Any]
+
+#: Losses that a header names without anybody's leave: advice, and what other models left behind.
+LOST: Final = frozenset(
+    {
+        "messages.audio",  # of an assistant: its text stands beside it
+        "messages.name",
+        "messages.reasoning_content",  # not signed by Anthropic
+        "messages.reasoning_details",  # of another provider
+        "messages.detail",  # of an image
+        "messages.other",  # members that OpenAI's messages do not have either
+    }
+)
+#: What OpenAI writes into answers, and clients send back as they got it.
+_ECHOES: Final = frozenset({"annotations", "function_call", "refusal"})
+_ALL: Final = frozenset({"role", "content", "name", "cache_control"})
+_KNOWN: Final = {
+    "system": _ALL,
+    "user": _ALL,
+    "assistant": _ALL
+    | _ECHOES
+    | {"audio", "tool_calls", "reasoning_content", "reasoning_details"}
+    | {"reasoning"},  # vLLM's newer name
+    "tool": _ALL | {"tool_call_id"},
+}
+_NOT_IN_IDS: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_THINKING: Final = frozenset({"thinking", "redacted_thinking"})
+_arguments = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Conversation:
+    """The turns of one request, message by message."""
+
+    __slots__ = ("_later", "_results", "lost", "system", "turns")
+
+    def __init__(self, messages: Any) -> None:
+        self.system: list[Block] = []
+        self.turns: list[Block] = []
+        #: Names of `LOST`, each once, as they came.
+        self.lost: dict[str, None] = {}
+        self._later: list[str] = []
+        #: How many blocks of the last turn are results; None where it has none before all else.
+        self._results: int | None = None
+        if not isinstance(messages, list):
+            raise _wrong("`messages` must be a list.", "messages")
+        for index, message in enumerate(messages):
+            self._take(message, f"messages[{index}]")
+        if self._later:  # the place is lost, the order is not
+            self.system.append({"type": "text", "text": "\n".join(self._later)})
+        if not self.turns:
+            raise InvalidRequest(
+                "`messages` must hold something besides instructions.", param="messages"
+            )
+
+    def _take(self, message: Any, where: str) -> None:
+        if not isinstance(message, dict):
+            raise _wrong(f"`{where}` must be an object.", where)
+        role = message.get("role")
+        kind = "system" if role == "developer" else role
+        if not isinstance(kind, str) or kind not in _KNOWN:
+            raise InvalidRequest(f"`{where}.role` is not known.", param=f"{where}.role")
+        if any(message[k] not in (None, "", []) for k in message.keys() - _KNOWN[kind]):
+            self.lost["messages.other"] = None
+        if message.get("name") is not None and kind != "tool":
+            self.lost["messages.name"] = None
+        if kind == "system":
+            self._instruct(message, where)
+        elif kind == "user":
+            self._ask(message, where)
+        elif kind == "assistant":
+            self._answer(message, where)
+        else:
+            self._result(message, where)
+
+    def _instruct(self, message: Block, where: str) -> None:
+        blocks = self._blocks(message.get("content"), f"{where}.content", media_too=False)
+        if self.turns:
+            if any("cache_control" in block for block in blocks):
+                self.lost["messages.other"] = None
+            self._later += (block["text"] for block in blocks)
+        else:
+            self.system += _marked(blocks, message)
+
+    def _ask(self, message: Block, where: str) -> None:
+        blocks = self._blocks(message.get("content"), f"{where}.content", media_too=True)
+        if not blocks:
+            raise InvalidRequest(
+                f"`{where}.content` must not be empty: this provider refuses that.",
+                param=f"{where}.content",
+            )
+        if self._results is not None:
+            self.turns[-1]["content"] += _marked(blocks, message)
+        else:
+            self.turns.append({"role": "user", "content": _marked(blocks, message)})
+
+    def _result(self, message: Block, where: str) -> None:
+        block: Block = {
+            "type": "tool_result",
+            "tool_use_id": id_of(message.get("tool_call_id"), f"{where}.tool_call_id"),
+        }
+        content = message.get("content")
+        if isinstance(content, str):
+            if content:
+                block["content"] = content
+        elif found := self._blocks(content, f"{where}.content", media_too=True):
+            block["content"] = found
+        _marked([block], message)
+        if self._results is None:
+            self.turns.append({"role": "user", "content": [block]})
+            self._results = 1
+        else:  # results come first, or Anthropic misses them
+            self.turns[-1]["content"].insert(self._results, block)
+            self._results += 1
+
+    def _answer(self, message: Block, where: str) -> None:
+        blocks = self._reasoning(message, f"{where}.reasoning_details")
+        blocks += self._blocks(message.get("content"), f"{where}.content", media_too=False)
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal.strip():
+            blocks.append({"type": "text", "text": refusal})
+        if message.get("audio") is not None:
+            self.lost["messages.audio"] = None
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list):
+            raise _wrong(f"`{where}.tool_calls` must be a list.", f"{where}.tool_calls")
+        blocks += (_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls))
+        if not blocks:  # nothing was said; an empty turn is refused
+            return
+        self.turns.append({"role": "assistant", "content": _marked(blocks, message)})
+        self._results = None
+
+    def _reasoning(self, message: Block, where: str) -> list[Block]:
+        details = message.get("reasoning_details") or []
+        if not isinstance(details, list):
+            raise _wrong(f"`{where}` must be a list.", where)
+        blocks = []
+        for detail in details:
+            if isinstance(detail, dict) and detail.get("type") in _THINKING:
+                blocks.append({k: v for k, v in detail.items() if k != "index"})
+            else:
+                self.lost["messages.reasoning_details"] = None
+        if not blocks and (message.get("reasoning_content") or message.get("reasoning")):
+            self.lost["messages.reasoning_content"] = None
+        return blocks
+
+    def _blocks(self, content: Any, where: str, *, media_too: bool) -> list[Block]:
+        """The blocks of a string or of parts; blank text is left out, since it is refused."""
+        if content is None:
+            return []
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}] if content.strip() else []
+        if not isinstance(content, list):
+            raise _wrong(f"`{where}` must be a string or a list.", where)
+        found = (self._part(p, f"{where}[{i}]", media_too) for i, p in enumerate(content))
+        return [block for block in found if block is not None]
+
+    def _part(self, part: Any, where: str, media_too: bool) -> Block | None:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("text", "refusal"):
+            text = part.get(kind)
+            if not isinstance(text, str):
+                raise _wrong(f"`{where}.{kind}` must be a string.", f"{where}.{kind}")
+            if not text.strip():
+                return None
+            block: Block = {"type": "text", "text": text}
+        elif kind == "image_url" and media_too:
+            said = part.get("image_url")
+            if isinstance(said, dict) and said.get("detail") not in (None, "auto"):
+                self.lost["messages.detail"] = None
+            url = said.get("url") if isinstance(said, dict) else said
+            block = media.image(url, f"{where}.image_url.url")
+        elif kind == "file" and media_too:
+            block = media.document(part.get("file"), f"{where}.file")
+        else:
+            shown = kind if isinstance(kind, str) and len(kind) < 40 else "of this kind"
+            raise InvalidRequest(
+                f"This provider takes no part `{shown}` here.",
+                param=f"{where}.type",
+            )
+        if part.get("cache_control") is not None:
+            block["cache_control"] = part["cache_control"]
+        if part.keys() - {"type", kind, "cache_control"}:
+            self.lost["messages.other"] = None
+        return block
+
+
+def id_of(said: Any, where: str) -> str:
+    """The id of a call in the characters that Anthropic takes. Others' ids have dots and colons;
+    a checksum keeps apart what would fall together."""
+    if not isinstance(said, str) or not said:
+        raise InvalidRequest(
+            f"You must provide `{where}`.", param=where, code="missing_required_parameter"
+        )
+    clean = _NOT_IN_IDS.sub("_", said)
+    return said if clean == said else f"{clean}_{zlib.crc32(said.encode()):08x}"
+
+
+def _marked(blocks: list[Block], message: Block) -> list[Block]:
+    """A mark for the provider's cache on a whole message stands on its last block."""
+    if message.get("cache_control") is not None and blocks:
+        blocks[-1].setdefault("cache_control", message["cache_control"])
+    return blocks
+
+
+def _call(call: Any, where: str) -> Block:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or call.get("type", "function") != "function":
+        raise InvalidRequest(f"`{where}` must be the call of a function.", param=where)
+    name, said = function.get("name"), function.get("arguments")
+    if not isinstance(name, str) or not name:
+        raise _wrong(f"`{where}.function.name` must be a string.", f"{where}.function.name")
+    return {
+        "type": "tool_use",
+        "id": id_of(call.get("id"), f"{where}.id"),
+        "name": name,
+        "input": _input(said, f"{where}.function.arguments"),
+    }
+
+
+def _input(said: Any, where: str) -> Any:
+    """The arguments as they were written, once they are known to be an object."""
+    if said is None or said == "" or isinstance(said, dict):
+        return said or {}
+    try:
+        if isinstance(said, str) and said.strip():
+            _arguments.decode(said)
+            return Raw(said.encode())
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    if isinstance(said, str) and not said.strip():
+        return {}
+    raise InvalidRequest(f"`{where}` must be a JSON object, as a string.", param=where)
+
+
+def _wrong(message: str, param: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="invalid_type")
