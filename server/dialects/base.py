@@ -22,8 +22,9 @@ class Outgoing:
     """A request in a provider's own words.
 
     `path` stands under the account's base URL. `dropped` names the members of the client's body
-    that this dialect has no place for and the target's `drop` allowed to lose; `lowered` those
-    whose value had to be brought into the provider's range.
+    that this dialect has no place for and the target's `drop` allowed to lose, and what merely
+    advises and is let go without leave (`messages.name`: fit for a header); `lowered` those whose
+    value had to be brought into the provider's range.
     """
 
     path: str
