@@ -37,14 +37,15 @@ class Outgoing:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What of the request an answer needs: the model as the client named it, whether a stream shall
-    end with an event of its usage, and what OpenAI's answers carry besides (`id`, `created` in
-    seconds since 1970)."""
+    end with an event of its usage, whether embeddings are wanted in base64, and what OpenAI's
+    answers carry besides (`id`, `created` in seconds since 1970)."""
 
     surface: Surface
     model: str
     id: str
     created: int
     wants_usage: bool = False
+    base64: bool = False
 
 
 class Reader(Protocol):
