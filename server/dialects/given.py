@@ -15,6 +15,8 @@ from msgspec import Raw
 from server.dialects.openai import ENGINE_ONLY
 from server.errors import InvalidRequest
 
+#: Longer members need not be looked into for what asks for nothing.
+_LONGEST_IDLE: Final = 64
 #: Without these there is no request, so no `drop` takes them.
 _KEPT: Final = frozenset({"model", "messages", "prompt", "input", "stream", "query", "documents"})
 #: What changes no answer, where it is not understood: it is let go, and named.
@@ -104,6 +106,14 @@ class Given:
         if value is None or (isinstance(value, kinds) and not _is_odd(value, kinds)):
             return value
         raise wrong(name, " or ".join(_WORDS[kind] for kind in kinds))
+
+    def keep(self, name: str) -> object:
+        """A member, as JSON where it is long; None when it is missing, null, or asks for nothing."""
+        value = self._left.get(name)
+        if isinstance(value, Raw) and len(memoryview(value)) <= _LONGEST_IDLE:
+            value = self.take(name)
+            return None if value is None or _is_idle(name, value) else value
+        return self._left.pop(name, None)
 
     def whole(self, name: str) -> int | None:
         """A whole number; `8.0` is one, too."""

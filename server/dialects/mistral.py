@@ -1,0 +1,282 @@
+"""Mistral: OpenAI's shape with rules of its own. A field that it does not know is refused (422).
+
+Source: the request types of its SDK 3, and errors as clients report them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from server.dialects import openai
+from server.dialects.base import Asked, Outgoing, Reader
+from server.dialects.given import Given
+from server.dialects.mistral_messages import NO_PARAMETERS, messages_out
+from server.dialects.openai import Facts
+from server.dialects.tidy import TidyReader, whole
+from server.errors import InvalidRequest, UpstreamStatus
+from server.protocol.envelope import Surface
+from server.protocol.request import Request
+
+_WHO: Final = "Mistral"
+#: What Mistral has in OpenAI's words, or in its own that a client may send besides.
+_CHAT: Final = (
+    "frequency_penalty",
+    "guardrails",
+    "logprobs",
+    "metadata",
+    "min_tokens",
+    "n",
+    "presence_penalty",
+    "prompt_cache_key",
+    "prompt_mode",
+    "random_seed",
+    "reasoning_effort",
+    "repetition_penalty",
+    "response_format",
+    "safe_prompt",
+    "stop",
+    "temperature",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+)
+_EMBEDDINGS: Final = ("encoding_format", "input", "metadata", "output_dimension", "output_dtype")
+_FINISHED: Final = {"model_length": "length"}
+
+
+class Mistral:
+    """See `dialects.base.Dialect`. It has no settings."""
+
+    name = "mistral"
+
+    def request_out(
+        self,
+        request: Request,
+        *,
+        model: str,
+        members: Mapping[str, object],
+        drop: frozenset[str],
+        settings: Mapping[str, object],
+    ) -> Outgoing:
+        given = Given(members, drop, _WHO)
+        given.take("model")
+        if request.surface is Surface.CHAT:
+            body = _chat(given, model, stream=request.stream)
+        elif request.surface is Surface.EMBEDDINGS:
+            body = _embeddings(given, model)
+        else:
+            raise InvalidRequest(
+                f"Mistral has no {request.surface.value}: use chat or embeddings.",
+                param="model",
+                code="unsupported_endpoint",
+            )
+        given.close()
+        return Outgoing(
+            openai.PATHS[request.surface],
+            msgspec.json.encode(body),
+            dropped=tuple(given.dropped),
+            lowered=tuple(given.lowered),
+        )
+
+    def answer_in(self, payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
+        if asked.surface is Surface.CHAT:
+            return whole(payload, _Fix())
+        return payload, openai.answer_in(payload)
+
+    def reader(self, asked: Asked) -> Reader:
+        return TidyReader(asked, _Fix(), signs=None, extra=_PADDING)
+
+    def error_in(self, status: int, body: bytes) -> UpstreamStatus:
+        return error_in(status, body)
+
+
+# --- request out
+
+
+def _chat(given: Given, model: str, *, stream: bool) -> dict[str, Any]:
+    given.take("stream")
+    given.take("stream_options")  # usage stands in every stream
+    body: dict[str, Any] = {"model": model, "stream": stream}
+    for name in _CHAT:
+        if (value := given.keep(name)) is not None:
+            body[name] = value
+    if (seed := given.keep("seed")) is not None:
+        body["random_seed"] = seed
+    if (longest := given.longest()) is not None:
+        body["max_tokens"] = longest[1]
+    _tools(given, body)
+    _hints(given, body)
+    thinks = "magistral" in model or "prompt_mode" in body
+    thinks |= body.get("reasoning_effort", "none") != "none"
+    body["messages"] = messages_out(given, thinks=thinks)
+    return body
+
+
+def _tools(given: Given, body: dict[str, Any]) -> None:
+    tools = given.take_as("tools", list) or []
+    choice = given.take_as("tool_choice", str, dict)
+    parallel = given.take_as("parallel_tool_calls", bool)
+    if not tools:  # an empty list is refused, too
+        if choice not in (None, "auto", "none"):
+            raise InvalidRequest("`tool_choice` needs `tools`.", param="tool_choice")
+        return
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and function.get("parameters") is None:
+            function["parameters"] = NO_PARAMETERS
+    body["tools"] = tools
+    if isinstance(choice, dict) and choice.get("type", "function") != "function":
+        raise given.lacks("tool_choice", "such `tool_choice`")
+    if choice is not None:
+        body["tool_choice"] = "any" if choice == "required" else choice
+    if parallel is not None:
+        body["parallel_tool_calls"] = parallel
+
+
+def _hints(given: Given, body: dict[str, Any]) -> None:
+    """What is the same at Mistral for some values alone."""
+    tier = given.take("service_tier")
+    if tier in ("auto", "standard_only"):
+        body["service_tier"] = tier
+    elif tier not in (None, "default"):
+        raise given.lacks("service_tier", "such `service_tier`")
+    prediction = given.take_as("prediction", dict) or {}
+    content = prediction.get("content")
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
+    if isinstance(content, str):
+        body["prediction"] = {"type": "content", "content": content}
+
+
+def _embeddings(given: Given, model: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model}
+    for name in _EMBEDDINGS:
+        if (value := given.keep(name)) is not None:
+            body[name] = value
+    if (dimensions := given.keep("dimensions")) is not None:
+        body["output_dimension"] = dimensions
+    return body
+
+
+# --- answer and event in
+
+#: What Mistral fills chunks up with, so that their length tells nothing.
+_PADDING: Final = frozenset({"p"})
+
+
+class _Fix:
+    """Puts the choices of one answer or one stream right: a list of content parts is text and
+    reasoning, and calls have what OpenAI's have."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self) -> None:
+        #: Of each choice: the ids of calls by their index.
+        self._calls: dict[Any, dict[int, str]] = {}
+
+    def __call__(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
+        reason = choice.get("finish_reason")
+        if reason in _FINISHED:
+            choice["finish_reason"] = _FINISHED[reason]
+        if isinstance(part.get("content"), list):
+            _split(part)
+        calls = part.get("tool_calls")
+        if isinstance(calls, list) and calls:
+            known = self._calls.setdefault(choice.get("index"), {})
+            for call in calls:
+                if isinstance(call, dict):
+                    _mend(call, known)
+        elif "tool_calls" in part:
+            del part["tool_calls"]
+
+
+def _split(part: dict[str, Any]) -> None:
+    """The text and the thoughts of a list of parts; of references and the like nothing."""
+    texts, thoughts = [], []
+    for item in part["content"]:
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, dict) and item.get("type") == "thinking":
+            thoughts.append(_thought(item.get("thinking")))
+        elif isinstance(item, dict) and item.get("type", "text") == "text":
+            texts.append(item.get("text") or "")
+    part["content"] = "".join(texts)
+    if any(thoughts):
+        part["reasoning_content"] = "".join(thoughts)
+
+
+def _thought(thinking: Any) -> str:
+    if isinstance(thinking, str):
+        return thinking
+    texts = [item.get("text") for item in thinking or () if isinstance(item, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _mend(call: dict[str, Any], known: dict[int, str]) -> None:
+    """A call, or more of one: an id and a name stand where it begins, and nowhere else."""
+    identity = call.get("id")
+    if identity in (None, "", "null"):
+        call.pop("id", None)
+        identity = None
+    index = call.get("index")
+    if not isinstance(index, int) or isinstance(index, bool):
+        index = len(known) if identity is not None else max(len(known) - 1, 0)
+    elif identity is not None and known.get(index, identity) != identity:
+        index = len(known)  # all have index 0 where Mistral tells none
+    call["index"] = index
+    function = call.get("function")
+    if isinstance(function, dict):
+        if not function.get("name"):
+            function.pop("name", None)
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict | list):
+            function["arguments"] = msgspec.json.encode(arguments).decode()
+    if index not in known:
+        known[index] = identity or ""
+        call["type"] = "function"
+    elif identity == known[index]:
+        call.pop("id", None)
+
+
+# --- error in
+
+
+def error_in(status: int, body: bytes) -> UpstreamStatus:
+    """`{"object": "error", "message": …}`, whose message may be a list or hold one, `{"message"}`
+    or `{"detail": […]}`: what was found wrong, by place."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return openai.error_in(status, body)
+    message = found.get("message", found.get("detail"))
+    if isinstance(message, dict):
+        message = message.get("detail", message.get("message"))
+    param = found.get("param")
+    if isinstance(message, list):
+        message, param = _told(message)
+    if not isinstance(message, str):
+        return openai.error_in(status, body)
+    inner = {"message": message, "type": found.get("type"), "param": param}
+    if status == 429:  # Mistral's codes are numbers that mean nothing elsewhere
+        inner["code"] = "rate_limit_exceeded"
+    return openai.error_in(status, msgspec.json.encode({"error": inner}))
+
+
+def _told(details: list[Any]) -> tuple[str, str | None]:
+    """What pydantic says, without what was put in, and the place of the first."""
+    texts, places = [], []
+    for detail in details:
+        if not isinstance(detail, dict):
+            continue
+        where = detail.get("loc")
+        steps = where if isinstance(where, list) else []
+        place = ".".join(str(step) for step in steps if step != "body")
+        texts.append(f"{place}: {detail.get('msg')}" if place else str(detail.get("msg")))
+        places.append(place)
+    return "; ".join(texts) or "The request was refused.", next(filter(None, places), None)

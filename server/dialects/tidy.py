@@ -1,0 +1,163 @@
+"""Answers and streams in OpenAI's shape, nearly: what several providers get wrong, put right.
+
+An event without a sign of anything wrong is handed on as the bytes that it came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from server.dialects.base import Asked
+from server.dialects.openai import Facts, Usage, answer_in, error_of_event
+from server.errors import UpstreamAborted, UpstreamProtocol
+
+#: Puts one choice right, in place; `part` is its `message` or its `delta`.
+Fix = Callable[[dict[str, Any], dict[str, Any]], None]
+
+DONE: Final = b"[DONE]"
+_ROLE: Final = b'"role"'
+#: Reasons to finish that are none. The last one is DeepSeek's, when it is overloaded.
+_GAVE_UP: Final = ("abort", "error", "insufficient_system_resource")
+#: An object of counts, or an end that is an error; `null` is neither.
+_ALWAYS: Final = (b'"usage":{', b'"usage": {', *(f'"{word}"'.encode() for word in _GAVE_UP))
+_object: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def decoded(payload: bytes) -> dict[str, Any]:
+    """A JSON object. Blank lines before it, which keep a connection alive, are passed over."""
+    try:
+        return _object.decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UpstreamProtocol(
+            "The upstream sent something that is no answer.", detail=str(error)
+        ) from None
+
+
+def choices_of(answer: dict[str, Any], part: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The choices of an answer or a chunk, each with its `message` or `delta`."""
+    choices = answer.get("choices")
+    found = []
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict):
+            raise UpstreamProtocol("The upstream sent something that is no answer.")
+        inner = choice.get(part)
+        if not isinstance(inner, dict):
+            inner = choice[part] = {}
+        found.append((choice, inner))
+    return found
+
+
+def whole(payload: bytes, fix: Fix, extra: frozenset[str] = frozenset()) -> tuple[bytes, Facts]:
+    """A whole answer, put right, without the members of `extra`."""
+    answer = decoded(payload)
+    for choice, message in choices_of(answer, "message"):
+        fix(choice, message)
+        _check(choice)
+    for name in extra & answer.keys():
+        del answer[name]
+    if isinstance(answer.get("usage"), dict):
+        answer["usage"] = counted(answer["usage"])
+    out = msgspec.json.encode(answer)
+    return out, answer_in(out)
+
+
+def counted(usage: dict[str, Any]) -> dict[str, Any]:
+    """`usage` with all its totals, and with what was cached where OpenAI has it."""
+    out = {name: value for name, value in usage.items() if value is not None}
+    prompt, completion = out.get("prompt_tokens"), out.get("completion_tokens")
+    out.setdefault("prompt_tokens", 0)
+    out.setdefault("completion_tokens", 0)
+    if "total_tokens" not in out and isinstance(prompt, int):
+        out["total_tokens"] = prompt + (completion if isinstance(completion, int) else 0)
+    for name in ("num_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens"):
+        if "prompt_tokens_details" not in out and isinstance(out.get(name), int):
+            out["prompt_tokens_details"] = {"cached_tokens": out[name]}
+    return out
+
+
+def _check(choice: dict[str, Any]) -> None:
+    if (reason := choice.get("finish_reason")) in _GAVE_UP:
+        raise UpstreamAborted("The upstream gave up on its answer.", detail=f"finished: {reason}")
+
+
+def nothing(_choice: dict[str, Any], _part: dict[str, Any]) -> None:
+    """The fix for what is right as it is."""
+
+
+class TidyReader:
+    """One stream (see `dialects.base.Reader`): usage in an event of its own at the end, if it was
+    asked for, and nowhere else; the role once; and what `fix` puts right."""
+
+    __slots__ = ("_asked", "_extra", "_fix", "_head", "_roles", "_signs", "_told", "done", "usage")
+
+    def __init__(
+        self,
+        asked: Asked,
+        fix: Fix,
+        *,
+        signs: tuple[bytes, ...] | None = (),
+        extra: frozenset[str] = frozenset(),
+    ) -> None:
+        """`signs`: `fix` has something to do only where one of these stands; None: always.
+        `extra`: members of chunks that go, where a chunk is looked into."""
+        self.usage: Usage | None = None
+        self.done = False
+        self._asked = asked
+        self._fix = fix
+        self._signs = None if signs is None else (*signs, *_ALWAYS)
+        self._extra = extra
+        self._roles: set[Any] = set()
+        #: The last chunk's id and the like, for the event of the usage.
+        self._head: dict[str, Any] = {}
+        self._told: dict[str, Any] | None = None
+
+    def feed(self, event: str | None, payload: bytes) -> list[bytes]:
+        if self.done or not payload:
+            return []
+        if payload == DONE:
+            self.done = True
+            return [*self._count(), DONE]
+        if self._signs is not None and not self._is_odd(payload):
+            return [payload]
+        chunk = decoded(payload)
+        if chunk.get("error") is not None or event == "error":
+            raise error_of_event(chunk.get("error") or chunk)
+        self._look_at(chunk, payload)
+        pairs = choices_of(chunk, "delta")
+        for choice, delta in pairs:
+            self._fix(choice, delta)
+            _check(choice)
+            if "role" in delta:
+                self._say_role(choice.get("index"), delta)
+        for name in self._extra & chunk.keys():
+            del chunk[name]
+        return [msgspec.json.encode(chunk)] if pairs else []
+
+    def _is_odd(self, payload: bytes) -> bool:
+        if _ROLE in payload:
+            return True
+        return any(sign in payload for sign in self._signs or ())
+
+    def _say_role(self, index: Any, delta: dict[str, Any]) -> None:
+        if index in self._roles or delta["role"] is None:
+            del delta["role"]
+        else:
+            self._roles.add(index)
+
+    def _look_at(self, chunk: dict[str, Any], payload: bytes) -> None:
+        """Take the usage out."""
+        usage = chunk.pop("usage", None)
+        if isinstance(usage, dict):
+            self._told = counted(usage)
+            self.usage = answer_in(payload).usage
+            if self._asked.wants_usage:
+                names = ("id", "object", "created", "model", "system_fingerprint")
+                self._head = {name: chunk[name] for name in names if name in chunk}
+
+    def _count(self) -> list[bytes]:
+        if self._told is None or not self._asked.wants_usage:
+            return []
+        return [msgspec.json.encode({**self._head, "choices": [], "usage": self._told})]
