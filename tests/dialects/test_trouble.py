@@ -20,8 +20,7 @@ CONTEXT = [
 ]
 CONTENT = [
     "Content Exists Risk",
-    "The response was filtered due to the prompt triggering Azure OpenAI's content management "
-    "policy.",
+    "The response was filtered: it triggered Azure OpenAI's content management policy.",
     "Your request was rejected as a result of our safety system.",
     "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
 ]
