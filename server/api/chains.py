@@ -103,7 +103,8 @@ class Builder:
                 route = self._route(name, target, label=label, key=key)
             chain = Chain(Group(name, (route,)))
             if len(self._unlisted) >= _UNLISTED:
-                self._forget([c.own.routes()[0].standing.key for c in self._unlisted.values()])
+                keys = [c.own.routes()[0].standing.key for c in self._unlisted.values()]
+                self._forget([key for key in keys if UNLISTED in key])  # the config's own stay
                 self._unlisted.clear()
             self._unlisted[name] = chain
         return chain
