@@ -1,0 +1,402 @@
+"""A body's parameters, row by row. Each body that goes out is one for the official SDK's types."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from server.dialects.openai import ENGINE_ONLY
+from server.errors import InvalidRequest
+from server.protocol.envelope import Surface
+from tests.dialects.anthropic.helpers import HELLO, MODEL, SETTINGS, out, sent
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+THEIR_TOOL = {"name": "weather", "input_schema": SCHEMA}
+#: What goes out whatever is asked.
+BARE = {
+    "model": MODEL,
+    "max_tokens": SETTINGS["max_tokens"],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+}
+
+
+def format_of(**about: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, **about}}
+
+
+ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("nothing", {}, {}),
+    ("the longest answer", {"max_tokens": 9}, {"max_tokens": 9}),
+    ("its newer name", {"max_completion_tokens": 8, "max_tokens": 9}, {"max_tokens": 8}),
+    ("a stream", {"stream": True}, {"stream": True}),
+    ("its usage", {"stream": True, "stream_options": {"include_usage": True}}, {"stream": True}),
+    ("no padding", {"stream_options": {"include_obfuscation": False, "x": None}}, {}),
+    ("temperature", {"temperature": 0.5}, {"temperature": 0.5}),
+    ("too hot", {"temperature": 1.5}, {"temperature": 1}),
+    ("top_p", {"top_p": 0.9}, {"top_p": 0.9}),
+    ("top_k", {"top_k": 40}, {"top_k": 40}),
+    ("all of them", {"top_k": -1}, {}),
+    ("one stop", {"stop": "END"}, {"stop_sequences": ["END"]}),
+    ("blank stops", {"stop": ["\n", "END", " "]}, {"stop_sequences": ["END"]}),
+    ("only blank ones", {"stop": "\n"}, {}),
+    ("tools", {"tools": [TOOL]}, {"tools": [THEIR_TOOL]}),
+    ("no tools", {"tools": [], "tool_choice": "none"}, {}),
+    (
+        "a tool in full",
+        {
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {**TOOL["function"], "description": "d", "strict": True},  # type: ignore[dict-item]
+                    "cache_control": {"type": "ephemeral"},
+                }
+            ]
+        },
+        {
+            "tools": [
+                {
+                    **THEIR_TOOL,
+                    "description": "d",
+                    "strict": True,
+                    "cache_control": {"type": "ephemeral"},
+                }
+            ]
+        },
+    ),
+    (
+        "a tool without parameters",
+        {"tools": [{"type": "function", "function": {"name": "now", "strict": None}}]},
+        {"tools": [{"name": "now", "input_schema": {"type": "object", "properties": {}}}]},
+    ),
+    (
+        "a schema without a type",
+        {"tools": [{"function": {"name": "f", "parameters": {"properties": {"a": {}}}}}]},
+        {"tools": [{"name": "f", "input_schema": {"type": "object", "properties": {"a": {}}}}]},
+    ),
+    *(
+        (
+            f"choice {said}",
+            {"tools": [TOOL], "tool_choice": said, "parallel_tool_calls": parallel},
+            {"tools": [THEIR_TOOL], "tool_choice": told},
+        )
+        for said, parallel, told in (
+            ("auto", None, {"type": "auto"}),
+            ("none", None, {"type": "none"}),
+            ("required", True, {"type": "any"}),
+            (
+                {"type": "function", "function": {"name": "weather"}},
+                None,
+                {"type": "tool", "name": "weather"},
+            ),
+            (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
+            ("required", False, {"type": "any", "disable_parallel_tool_use": True}),
+            (
+                {"type": "function", "function": {"name": "weather"}},
+                False,
+                {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+            ),
+            ("none", False, {"type": "none"}),
+        )
+    ),
+    ("one by one, of none", {"parallel_tool_calls": False}, {}),
+    ("text", {"response_format": {"type": "text"}}, {}),
+    (
+        "a schema",
+        {"response_format": format_of(strict=True)},
+        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+    ),
+    (
+        "a described schema",
+        {"response_format": format_of(description="d")},
+        {
+            "output_config": {
+                "format": {"type": "json_schema", "schema": {**SCHEMA, "description": "d"}}
+            }
+        },
+    ),
+    ("a user", {"user": "u"}, {"metadata": {"user_id": "u"}}),
+    (
+        "a user by both names",
+        {"user": "u", "safety_identifier": "u"},
+        {"metadata": {"user_id": "u"}},
+    ),
+    ("the newer name", {"safety_identifier": "s"}, {"metadata": {"user_id": "s"}}),
+    ("any tier", {"service_tier": "auto"}, {}),
+    ("the plain tier", {"service_tier": "default"}, {"service_tier": "standard_only"}),
+    (
+        "their own words",
+        {"thinking": {"type": "adaptive"}, "cache_control": {"type": "ephemeral"}},
+        {"thinking": {"type": "adaptive"}, "cache_control": {"type": "ephemeral"}},
+    ),
+    *(
+        (f"{name} as it is anyway", {name: value}, {})
+        for name, value in (
+            ("n", 1),
+            ("logprobs", False),
+            ("top_logprobs", 0),
+            ("frequency_penalty", 0),
+            ("presence_penalty", 0.0),
+            ("repetition_penalty", 1.0),
+            ("logit_bias", {}),
+            ("store", False),
+            ("metadata", {}),
+            ("modalities", ["text"]),
+            ("verbosity", "medium"),
+            ("seed", None),
+            ("min_p", 0),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "told"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
+def test_what_goes_out(body: dict[str, Any], told: dict[str, Any]) -> None:
+    assert out(body) == {**BARE, **told}
+
+
+#: Parameters without a counterpart, each with a value that asks for something.
+LACKING: dict[str, Any] = {
+    "audio": {"voice": "alloy", "format": "wav"},
+    "frequency_penalty": 0.1,
+    "guided_json": {},
+    "logit_bias": {"50256": -100},
+    "logprobs": True,
+    "metadata": {"a": "b"},
+    "min_p": 0.1,
+    "min_tokens": 4,
+    "modalities": ["text", "audio"],
+    "n": 2,
+    "prediction": {"type": "content", "content": "x"},
+    "presence_penalty": -1,
+    "reasoning": {"effort": "low"},
+    "repetition_penalty": 1.1,
+    "seed": 7,
+    "store": True,
+    "top_logprobs": 2,
+    "verbosity": "low",
+    "web_search_options": {},
+    "what_is_this": 1,
+}
+#: Those that have one, with a value that has none.
+UNSAID: list[tuple[str, Any]] = [
+    ("response_format", {"type": "json_object"}),
+    ("response_format", {"type": "grammar"}),
+    ("service_tier", "flex"),
+    ("stream_options", {"continuous_usage_stats": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [*LACKING.items(), *UNSAID])
+def test_what_is_lacking_is_refused_or_dropped_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sent({name: value})
+    assert refused.value.param == name
+    outgoing = sent({name: value}, drop=[name])
+    assert outgoing.dropped == (name,)
+    assert json.loads(outgoing.body) == BARE
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
+def test_the_later_version_has_no_sampling(name: str) -> None:
+    later = "2026-10-21"
+    for value in (0.5, 1):  # even the default
+        with pytest.raises(InvalidRequest) as refused:
+            sent({name: value}, version=later)
+        assert refused.value.param == name
+    outgoing = sent({name: 1}, version=later, drop=[name])
+    assert outgoing.dropped == (name,)
+    assert json.loads(outgoing.body) == BARE
+    assert outgoing.headers == {"anthropic-version": later}
+    assert sent({name: 1}).headers == {"anthropic-version": "2023-06-01"}
+
+
+def test_what_is_brought_into_range_is_named() -> None:
+    body = {"temperature": 2, "stop": ["\n"], "reasoning_effort": "minimal"}
+    assert sent(body).lowered == ("temperature", "stop", "reasoning_effort")
+    assert sent({"temperature": 1, "stop": ["a"], "reasoning_effort": "low"}).lowered == ()
+
+
+def test_what_advises_is_let_go_by_name() -> None:
+    body = {"prompt_cache_key": "k", "prompt_cache_retention": "24h"}
+    assert sent(body).dropped == tuple(body)
+    outgoing = sent({"user": "u", "safety_identifier": "s"})
+    assert outgoing.dropped == ("user",)
+    assert json.loads(outgoing.body)["metadata"] == {"user_id": "s"}
+
+
+@pytest.mark.parametrize("name", sorted(ENGINE_ONLY))
+def test_what_only_engines_have_is_dropped_by_name(name: str) -> None:
+    outgoing = sent({name: "x"})
+    assert outgoing.dropped == (name,)
+    assert json.loads(outgoing.body) == BARE
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_completion_tokens": "9"}, "max_completion_tokens"),
+    ({"max_tokens": True}, "max_tokens"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"top_p": True}, "top_p"),
+    ({"stop": 1}, "stop"),
+    ({"stop": [1]}, "stop"),
+    ({"tools": {}}, "tools"),
+    ({"tools": ["x"]}, "tools[0]"),
+    ({"tools": [TOOL, {"type": "custom", "custom": {}}]}, "tools[1]"),
+    (
+        {"tools": [{"function": {"name": "f", "parameters": []}}]},
+        "tools[0].function.parameters",
+    ),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+    ({"reasoning_effort": "hard"}, "reasoning_effort"),
+    ({"thinking": True}, "thinking"),
+    ({"user": 7}, "user"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), WRONG)
+def test_what_is_wrong_is_told_with_its_place(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sent(body)
+    assert refused.value.param == param
+
+
+def test_a_longest_answer_has_to_come_from_somewhere() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sent({}, max_tokens=None)
+    assert refused.value.param == "max_completion_tokens"
+    assert refused.value.code == "missing_required_parameter"
+
+
+def test_only_chats() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sent({}, surface=Surface.EMBEDDINGS)
+    assert refused.value.code == "unsupported_endpoint"
+
+
+def test_where_it_goes() -> None:
+    assert sent({}).path == "/messages"
+
+
+def test_settings_are_known_ones() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        sent({}, version="2024-01-01")
+    with pytest.raises(msgspec.ValidationError):
+        sent({}, verzion="2023-06-01")
+
+
+# --- thinking
+
+
+@pytest.mark.parametrize(
+    ("effort", "told"),
+    [
+        ("minimal", "low"),
+        ("low", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "xhigh"),
+        ("max", "max"),
+    ],
+)
+@pytest.mark.parametrize(
+    "model",
+    ["claude-opus-4-6", "claude-sonnet-5", "claude-fable-5-2", "claude-mythos-preview", "other"],
+)
+def test_newer_models_are_told_an_effort(model: str, effort: str, told: str) -> None:
+    assert out({"reasoning_effort": effort}, model=model) == {
+        **BARE,
+        "model": model,
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": told},
+    }
+
+
+@pytest.mark.parametrize(
+    ("effort", "longest", "budget"),
+    [
+        ("minimal", 4096, 1024),
+        ("low", 4096, 1024),
+        ("medium", 64000, 8192),
+        ("high", 64000, 24576),
+        ("xhigh", 64000, 32768),
+        ("max", 128000, 65536),
+        ("high", 4096, 3072),
+        ("high", 1100, 1024),
+        ("low", 1025, 1024),
+    ],
+)
+@pytest.mark.parametrize(
+    "model", ["claude-sonnet-4-5-20250929", "claude-3-7-sonnet-20250219", "claude-opus-4-1"]
+)
+def test_older_models_are_told_a_budget(model: str, effort: str, longest: int, budget: int) -> None:
+    assert out({"reasoning_effort": effort, "max_tokens": longest}, model=model) == {
+        **BARE,
+        "model": model,
+        "max_tokens": longest,
+        "thinking": {"type": "enabled", "budget_tokens": budget},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ({"reasoning_effort": "low", "max_tokens": 1024}, "claude-sonnet-4-5"),  # no room
+        ({"reasoning_effort": "low"}, "claude-3-5-haiku-20241022"),  # never learnt it
+        ({"reasoning_effort": "low"}, "claude-3-opus-20240229"),
+        ({"reasoning_effort": "low"}, "claude-2.1"),
+    ],
+)
+def test_who_cannot_think_is_not_asked_to(body: dict[str, Any], model: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sent(body, model=model)
+    assert refused.value.param == "reasoning_effort"
+    outgoing = sent(body, model=model, drop=["reasoning_effort"])
+    assert outgoing.dropped == ("reasoning_effort",)
+    assert "thinking" not in json.loads(outgoing.body)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("claude-opus-4-6", {"thinking": {"type": "disabled"}}),
+        ("claude-sonnet-4-5", {}),  # these do not, unless they are told
+        ("claude-3-haiku-20240307", {}),
+    ],
+)
+def test_no_effort(model: str, told: dict[str, Any]) -> None:
+    assert out({"reasoning_effort": "none"}, model=model) == {**BARE, "model": model, **told}
+
+
+def test_a_setting_knows_better_than_the_id() -> None:
+    body = {"reasoning_effort": "low"}
+    assert out(body, thinking="budget")["thinking"]["type"] == "enabled"
+    assert out(body, model="claude-3-haiku", thinking="adaptive")["thinking"]["type"] == "adaptive"
+    with pytest.raises(InvalidRequest):
+        sent(body, thinking="none")
+
+
+@pytest.mark.parametrize("thinking", ["adaptive", "budget"])
+def test_thinking_can_be_shown(thinking: str) -> None:
+    told = out({"reasoning_effort": "low"}, thinking=thinking, thinking_display="summarized")
+    assert told["thinking"]["display"] == "summarized"
+
+
+def test_a_client_may_say_it_in_their_words() -> None:
+    said = {"type": "enabled", "budget_tokens": 2000}
+    told = out({"thinking": said, "reasoning_effort": "high"})
+    assert told["thinking"] == said
+    assert told["output_config"] == {"effort": "high"}
+    schema = out({"reasoning_effort": "high", "response_format": format_of()})
+    assert schema["output_config"].keys() == {"effort", "format"}
+
+
+def test_the_messages_are_those_of_the_body() -> None:
+    assert out({"messages": HELLO})["messages"] == BARE["messages"]
