@@ -108,7 +108,7 @@ class Given:
         raise wrong(name, " or ".join(_WORDS[kind] for kind in kinds))
 
     def keep(self, name: str) -> object:
-        """A member, as JSON where it is long; None when it is missing, null, or asks for nothing."""
+        """A member, as JSON where it is long; None when it is missing or asks for nothing."""
         value = self._left.get(name)
         if isinstance(value, Raw) and len(memoryview(value)) <= _LONGEST_IDLE:
             value = self.take(name)

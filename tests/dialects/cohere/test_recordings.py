@@ -1,0 +1,202 @@
+"""Real traffic: our reading, through the OpenAI SDK's strict types, is Cohere's own SDK's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cohere
+import httpx
+import pytest
+from cohere.core.api_error import ApiError
+
+from server.dialects.base import Asked
+from server.dialects.cohere import Cohere, rerank_in, rerank_out
+from server.errors import UpstreamError
+from server.protocol import envelope
+from server.protocol.envelope import Surface
+from tests.dialects.replay import (
+    ASKED,
+    gathered,
+    meaning,
+    read,
+    recorded,
+    strict,
+    strict_chunks,
+    strict_embeddings,
+    unpacked_embeddings,
+)
+
+DIALECT = Cohere()
+#: Once more, so that the code's table has something to err against.
+FINISH = {
+    "COMPLETE": "stop",
+    "STOP_SEQUENCE": "stop",
+    "MAX_TOKENS": "length",
+    "TOOL_CALL": "tool_calls",
+}
+EMBED = Asked(Surface.EMBEDDINGS, "theirs", "emb-1", 1)
+
+
+@pytest.fixture(scope="module")
+def recordings(recordings_dir: Path) -> list[dict[str, Any]]:
+    """The exchanges over the API v2; v1 is another API, and not ours."""
+    found = [one for one in recorded(recordings_dir, "cohere") if one["path"].startswith("/v2/")]
+    assert len(found) > 40
+    return found
+
+
+def sdk(one: dict[str, Any]) -> cohere.ClientV2:
+    """Cohere's SDK, whose every request gets this answer."""
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        kind = one["headers"]["content-type"]
+        return httpx.Response(one["status"], content=one["body"], headers={"content-type": kind})
+
+    transport = httpx.MockTransport(answer)
+    return cohere.ClientV2(api_key="k", httpx_client=httpx.Client(transport=transport))
+
+
+def usage_of(usage: Any) -> tuple[int, int, int] | None:
+    if usage is None or usage.tokens is None:
+        return None
+    return (
+        int(usage.tokens.input_tokens),
+        int(usage.tokens.output_tokens),
+        int(usage.cached_tokens or 0),
+    )
+
+
+def whole(one: dict[str, Any]) -> dict[str, Any]:
+    """What Cohere's SDK reads in an answer."""
+    found = sdk(one).chat(model="m", messages=[])
+    content = found.message.content or []
+    return {
+        "text": "".join(part.text for part in content if part.type == "text"),
+        "thinking": "".join(part.thinking for part in content if part.type == "thinking")
+        + (found.message.tool_plan or ""),
+        "citations": [json.loads(c.json()) for c in found.message.citations or []],
+        "calls": [
+            [call.id, call.function.name, call.function.arguments]
+            for call in found.message.tool_calls or []
+            if call.function
+        ],
+        "finish": FINISH[found.finish_reason],
+        "usage": usage_of(found.usage),
+    }
+
+
+def streamed(one: dict[str, Any]) -> dict[str, Any]:
+    """What Cohere's SDK reads in a stream."""
+    out: dict[str, Any] = {"text": "", "thinking": "", "calls": [], "citations": []}
+    event: Any
+    for event in sdk(one).chat_stream(model="m", messages=[]):
+        message = getattr(event.delta, "message", None) if hasattr(event, "delta") else None
+        if event.type == "content-delta":
+            out["text"] += message.content.text or ""
+            out["thinking"] += message.content.thinking or ""
+        elif event.type == "tool-plan-delta":
+            out["thinking"] += message.tool_plan
+        elif event.type == "tool-call-start":
+            call = message.tool_calls
+            out["calls"].append([call.id, call.function.name, call.function.arguments])
+        elif event.type == "tool-call-delta":
+            out["calls"][event.index][2] += message.tool_calls.function.arguments
+        elif event.type == "citation-start":
+            out["citations"].append(json.loads(message.citations.json()))
+        elif event.type == "message-end":
+            out["finish"] = FINISH.get(event.delta.finish_reason, "error")
+            out["usage"] = usage_of(event.delta.usage)
+    return out
+
+
+def test_every_answer_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) -> None:
+    answers = [
+        one
+        for one in recordings
+        if one["path"] == "/v2/chat" and "event-stream" not in one["headers"]["content-type"]
+    ]
+    assert len(answers) >= 30
+    for one in answers:
+        ours, facts = DIALECT.answer_in(one["body"].encode(), ASKED)
+        assert meaning(strict(ours)) == whole(one)
+        assert facts.usage is not None
+        assert not facts.usage.partly
+
+
+def test_every_stream_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) -> None:
+    streams = [one for one in recordings if "event-stream" in one["headers"]["content-type"]]
+    assert len(streams) >= 6
+    ended = []
+    for one in streams:
+        theirs = streamed(one)
+        for seed in range(5):
+            reader = DIALECT.reader(ASKED)
+            if theirs["finish"] == "error":
+                with pytest.raises(UpstreamError) as caught:
+                    read(reader, one["body"].encode(), seed)
+                assert "INVALID_TOOL_GENERATION" in caught.value.message
+                assert not reader.done
+                continue
+            assert gathered(read(reader, one["body"].encode(), seed)) == theirs
+            assert reader.done
+        ended.append(theirs["finish"])
+    assert {"stop", "tool_calls", "error"} <= set(ended)
+
+
+def test_embeddings_read_as_their_sdk_reads_them(recordings: list[dict[str, Any]]) -> None:
+    found = [one for one in recordings if one["path"] == "/v2/embed" and one["status"] == 200]
+    assert found
+    for one in found:
+        theirs = sdk(one).embed(model="m", input_type="search_query", texts=["a"])
+        ours, facts = DIALECT.answer_in(one["body"].encode(), EMBED)
+        read_back = strict_embeddings(ours)
+        assert [item.embedding for item in read_back.data] == theirs.embeddings.float_
+        assert theirs.meta is not None
+        assert theirs.meta.billed_units is not None
+        assert read_back.usage.prompt_tokens == theirs.meta.billed_units.input_tokens
+        assert facts.usage is not None
+        packed, _ = DIALECT.answer_in(
+            one["body"].encode(), Asked(Surface.EMBEDDINGS, "m", "e", 1, base64=True)
+        )
+        unpacked = unpacked_embeddings(packed).data[0].embedding
+        assert unpacked == pytest.approx(read_back.data[0].embedding, rel=1e-6)
+
+
+def test_rerank_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) -> None:
+    found = [one for one in recordings if one["path"] == "/v2/rerank"]
+    assert len(found) == 2
+    for one in found:
+        members = envelope.members(json.dumps(one["request"]).encode())
+        out = rerank_out(members, model=one["request"]["model"], drop=frozenset())
+        asked = {name: value for name, value in one["request"].items() if value is not None}
+        assert json.loads(out.body) == asked
+        ours, _ = rerank_in(one["body"].encode(), EMBED)
+        again = sdk({**one, "body": ours.decode()})
+        theirs = sdk(one).rerank(model="m", query="q", documents=["d"])
+        assert again.rerank(model="m", query="q", documents=["d"]).results == theirs.results
+
+
+def test_errors_have_their_status_and_words(recordings: list[dict[str, Any]]) -> None:
+    found = [one for one in recordings if one["status"] != 200]
+    assert found
+    for one in found:
+        with pytest.raises(ApiError) as theirs:
+            sdk(one).embed(model="m", input_type="search_query", texts=["a"])
+        ours = DIALECT.error_in(one["status"], one["body"].encode())
+        assert ours.upstream_status == theirs.value.status_code
+        assert ours.message == theirs.value.body["message"]
+
+
+def test_no_chunk_is_wrong_by_itself(recordings: list[dict[str, Any]]) -> None:
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    streams = [
+        one
+        for one in recordings
+        if "event-stream" in one["headers"]["content-type"] and '"ERROR"' not in one["body"]
+    ]
+    for one in streams:
+        made = read(DIALECT.reader(ASKED), one["body"].encode())
+        assert len(strict_chunks(made)) >= 3
