@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -20,19 +21,44 @@ from server.serving import Roundhouse
 from tests.fakes.client import RawClient
 from tests.fakes.upstream import ScriptedUpstream
 
+HERE = Path(__file__).parent
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+#: Seconds that any test may take; pytest's own limit is a little above.
+LONGEST = 110.0
 #: The targets of the model `m`, in their order.
 ONE, TWO = "one/a", "two/b"
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
-    """A server in the test's process is on the loop that it has in life. Only libuv looks names up
-    by itself, past what a test says of them."""
-    fixtures = getattr(item, "fixturenames", ())
-    if "serve" in fixtures and "names" not in fixtures:
+    """A server in the test's process is on the loop that it has in life."""
+    if on_uvloop(item):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+def on_uvloop(item: pytest.Item) -> bool:
+    """Not where names are looked up: libuv does so by itself, past what a test says of them."""
+    fixtures = getattr(item, "fixturenames", ())
+    return "serve" in fixtures and "names" not in fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test waits for ever; on uvloop an alarm's exception is lost, pytest-timeout's too."""
+    for item in items:
+        if item.path.parent == HERE and isinstance(item, pytest.Function) and on_uvloop(item):
+            item.obj = bounded(item.obj)
+
+
+def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The same test, with an end."""
+
+    @functools.wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(LONGEST):
+            await test(*args, **kwargs)
+
+    return run
 
 
 class House:
