@@ -83,7 +83,7 @@ class Mistral:
 
     def answer_in(self, payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
         if asked.surface is Surface.CHAT:
-            return whole(payload, _Fix())
+            return whole(payload, _Fix(complete=True))
         return payload, openai.answer_in(payload)
 
     def reader(self, asked: Asked) -> Reader:
@@ -172,9 +172,11 @@ class _Fix:
     """Puts the choices of one answer or one stream right: a list of content parts is text and
     reasoning, and calls have what OpenAI's have."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_complete")
 
-    def __init__(self) -> None:
+    def __init__(self, *, complete: bool = False) -> None:
+        """`complete`: calls are whole, and have arguments that can be decoded."""
+        self._complete = complete
         #: Of each choice: the ids of calls by their index.
         self._calls: dict[Any, dict[int, str]] = {}
 
@@ -190,6 +192,8 @@ class _Fix:
             for call in calls:
                 if isinstance(call, dict):
                     _mend(call, known)
+                    if self._complete and isinstance(call.get("function"), dict):
+                        call["function"]["arguments"] = call["function"].get("arguments") or "{}"
         elif "tool_calls" in part:
             del part["tool_calls"]
 

@@ -93,7 +93,7 @@ def streamed(one: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {"text": "", "thinking": "", "calls": [], "citations": []}
     event: Any
     for event in sdk(one).chat_stream(model="m", messages=[]):
-        message = getattr(event.delta, "message", None) if hasattr(event, "delta") else None
+        message: Any = getattr(getattr(event, "delta", None), "message", None)
         if event.type == "content-delta":
             out["text"] += message.content.text or ""
             out["thinking"] += message.content.thinking or ""

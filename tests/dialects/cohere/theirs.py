@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import pydantic
@@ -17,8 +18,8 @@ from server.protocol.envelope import Surface
 from tests.dialects.replay import sent
 
 DIALECT = Cohere()
-#: The SDK knows one method for streams and one for the rest.
-_METHODS = {
+#: The methods that have these bodies' members as parameters.
+_METHODS: dict[str, Callable[..., Any]] = {
     "/chat": V2Client.chat,
     "/embed": V2Client.embed,
     "/rerank": V2Client.rerank,
