@@ -21,6 +21,7 @@ from server.engines.watch import Timing
 from tests.engines.conftest import (
     QUICK,
     FakeLauncher,
+    alive,
     ask,
     gone,
     nothing_left,
@@ -303,6 +304,28 @@ async def test_a_client_that_goes_frees_the_engine(
     assert "vllm:num_requests_running" in text
     assert await house.metric("attempts_total", target=ENGINE, outcome="client_gone") == 1
     assert await house.metric("requests_total", status="499") == 1
+
+
+# --- the end
+
+
+async def test_a_stopping_server_lets_its_engines_finish(
+    start: Start, launcher: FakeLauncher
+) -> None:
+    """They go when their streams have ended, and none stays behind."""
+    house = await start()
+    view = await is_ready(house)
+    assert view.pid is not None
+    client = await begun(house)
+    stopping = asyncio.create_task(house.server.__aexit__(None, None, None))
+    while not await house.metric_now("drain_seconds"):
+        await asyncio.sleep(0)
+    assert alive(view.pid)
+    await tell(view, "finish")
+    assert (await events_of(client))[-1] == b"data: [DONE]"
+    client.close()
+    await stopping
+    await gone(view.pid)
 
 
 # --- the disk
