@@ -107,7 +107,7 @@ class TidyReader:
         self.done = False
         self._asked = asked
         self._fix = fix
-        self._signs = None if signs is None else (*signs, *_ALWAYS)
+        self._signs = None if signs is None else (_ROLE, *signs, *_ALWAYS)
         self._extra = extra
         self._roles: set[Any] = set()
         #: The last chunk's id and the like, for the event of the usage.
@@ -137,9 +137,10 @@ class TidyReader:
         return [msgspec.json.encode(chunk)] if pairs else []
 
     def _is_odd(self, payload: bytes) -> bool:
-        if _ROLE in payload:
-            return True
-        return any(sign in payload for sign in self._signs or ())
+        for sign in self._signs or ():  # noqa: SIM110 - a generator is slow, this is per token
+            if sign in payload:
+                return True
+        return False
 
     def _say_role(self, index: Any, delta: dict[str, Any]) -> None:
         if index in self._roles or delta["role"] is None:
