@@ -8,6 +8,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 
 from server.transport import descriptors
 from tests.fakes.client import RawClient
-from tests.fakes.upstream import Gate, ScriptedUpstream, chat_answer, chat_stream
+from tests.fakes.upstream import Gate, ScriptedUpstream, answer_late, chat_answer, chat_stream
 from tests.faults.conftest import (
     ASK,
     CHAT,
@@ -27,7 +28,7 @@ from tests.faults.conftest import (
     config_of,
     events_of,
 )
-from tests.faults.process import served
+from tests.faults.process import PROGRAM, served
 
 
 @contextlib.contextmanager
@@ -163,3 +164,41 @@ async def test_a_real_server_recovers(
         assert await server.metric("attempts_total", http, target=TWO) == 0
         server.signal()
         assert await server.process.wait() == 0
+
+
+async def test_a_flood_of_clients_leaves_some(
+    one: ScriptedUpstream, two: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """With few descriptors there are few places for clients: a connection for each to an upstream
+    fits beside them, and the admin listener still hears."""
+    few = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+    places = (256 - 128) // 2
+    gate = Gate()
+    one.default = answer_late(gate, chat_answer("from one"))
+    async with (
+        served(tmp_path, config_of(one, two), program=few + PROGRAM) as server,
+        httpx.AsyncClient(timeout=30) as admin,
+        AsyncExitStack() as stack,
+    ):
+        clients = []
+        for _ in range(places):
+            client = await stack.enter_async_context(RawClient(port=server.port))
+            await client.post(CHAT, ASK)
+            await one.next_request()
+            clients.append(client)
+        for _ in range(20):
+            async with RawClient(port=server.port) as more:
+                head = await more.read_head()
+                assert (head.status, head.header("retry-after")) == (503, "1")
+            assert (await admin.get(f"{server.admin_url}/health")).status_code == 200
+        assert server.open_files < 256 - descriptors.RESERVE
+        assert await server.metric("shed_total", admin, reason="connections") == 20
+        assert await server.metric("shed_total", admin, reason="fd") == 0
+        gate.open()
+        for client in clients:
+            assert (await client.read_head()).status == 200
+            client.close()
+        async with httpx.AsyncClient(timeout=30) as fresh:
+            while (await fresh.get(f"{server.url}/health")).status_code != 200:
+                await asyncio.sleep(0.01)  # until the server has seen them go
+            answered_by(await fresh.post(f"{server.url}{CHAT}", json=ASK), ONE)
