@@ -54,8 +54,10 @@ class Asked:
         return 200 if self.error is None else self.error.status
 
     def ended_once(self) -> bool:
-        if self.error is not None or self.left:
-            return not self.sink.committed and self.sink.answer is None and not self.sink.ended
+        if self.left:
+            return not self.sink.ended
+        if self.error is not None:
+            return not (self.sink.committed or self.sink.ended)
         return self.sink.ended == 1
 
 
