@@ -119,6 +119,7 @@ class Acting(Breaker):
     def __init__(self, state: State) -> None:
         super().__init__(lambda: 0.0)
         self.acted = state
+        self.untroubled = state is CLOSED
 
     def state(self, now: float) -> State:
         return self.acted
