@@ -61,7 +61,7 @@ def _error(status: int, error: dict[str, Any], request_id: Any) -> UpstreamStatu
     cause = details.get("error_code") if isinstance(details, dict) else None
     text = message if isinstance(message, str) else ""
     stands_for = status
-    if kind == "billing_error" or cause in _MONEY_CODES or (status < 500 and _MONEY.search(text)):
+    if kind == "billing_error" or cause in _MONEY_CODES or _MONEY.search(text):
         stands_for = _NO_MONEY
     # In OpenAI's shape, so that its dialect judges what of it is for clients.
     said = {"message": message, "code": cause if isinstance(cause, str) else _CODES.get(status)}

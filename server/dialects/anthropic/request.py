@@ -1,7 +1,8 @@
 """Request out: OpenAI's chat completion as Anthropic's message. Pure.
 
 Each member of a body is either said in Anthropic's words, or says nothing that is not so anyway
-(`n: 1`), or is refused by its name. The target's `drop` takes members out before that.
+(`n: 1`), or only advises and is named, or is refused by its name. The target's `drop` takes
+members out before that. See `server.dialects.given`.
 """
 
 from __future__ import annotations
@@ -10,45 +11,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
 
 from server.dialects.anthropic.messages import Conversation
 from server.dialects.anthropic.settings import SAMPLING, Settings, effort_into
 from server.dialects.base import Outgoing
-from server.dialects.openai import ENGINE_ONLY
+from server.dialects.given import Given, wrong
 from server.errors import InvalidRequest
 
 PATH: Final = "/messages"
-#: Members that have a place in Anthropic's request, or tell how to read the answer.
-TAKEN: Final = frozenset(
-    "cache_control max_completion_tokens max_tokens messages model parallel_tool_calls "
-    "reasoning_effort response_format safety_identifier service_tier stop stream stream_options "
-    "temperature thinking tool_choice tools top_k top_p user".split()
-)
 SAMPLING_PARAMETERS: Final = ("temperature", "top_p", "top_k")
-#: They advise and change no answer: let go without leave, and named.
-ADVICE: Final = frozenset({"prompt_cache_key", "prompt_cache_retention"})
-#: Values that ask for what Anthropic does anyway.
-SAME: Final[Mapping[str, tuple[Any, ...]]] = {
-    "frequency_penalty": (0,),
-    "include_reasoning": (True,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "metadata": ({},),
-    "min_p": (0,),
-    "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "store": (False,),
-    "top_logprobs": (0,),
-    "verbosity": ("medium",),
-}
 #: Of `stream_options`: the first is ours to keep, the second pads events against listeners.
 _STREAM_OPTIONS: Final = frozenset({"include_usage", "include_obfuscation"})
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _HOTTEST: Final = 1
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,9 +36,11 @@ def request_out(
     settings: Settings,
 ) -> Outgoing:
     """The request for `POST /v1/messages`. Raises InvalidRequest, with `param`."""
-    said, dropped = _said(members, drop)
-    conversation = Conversation(said.get("messages"))
-    longest = _longest(said, settings)
+    given = Given(members, drop, "Anthropic")
+    for name in ("model", "stream"):  # known already
+        given.take(name)
+    conversation = Conversation(given.take("messages"))
+    longest = _longest(given, settings)
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": longest,
@@ -73,59 +50,42 @@ def request_out(
         body["system"] = conversation.system
     if stream:
         body["stream"] = True
-    lowered = [*_sampling(body, said, settings), *_stop(body, said)]
-    _tools(body, said)
-    _format(body, said)
-    if (thinking := said.get("thinking")) is not None:
-        _object(thinking, "thinking")
-        body["thinking"] = thinking
-    if (effort := said.get("reasoning_effort")) is not None and effort_into(
+    _sampling(body, given, settings)
+    _stop(body, given)
+    _tools(body, given)
+    _format(body, given)
+    # Anthropic's own words, for which OpenAI's API has none.
+    for name in ("cache_control", "thinking"):
+        if (said := given.take_as(name, dict)) is not None:
+            body[name] = said
+    if (effort := given.take("reasoning_effort")) is not None and effort_into(
         body, effort, settings, model=model, longest=longest
     ):
-        lowered.append("reasoning_effort")
-    dropped += _user(body, said)
-    _service(body, said)
-    _check_stream_options(said)
-    if (mark := said.get("cache_control")) is not None:
-        body["cache_control"] = mark
+        given.lower("reasoning_effort")
+    _user(body, given)
+    _service(body, given)
+    options = given.take_as("stream_options", dict) or {}
+    if any(options[name] for name in options.keys() - _STREAM_OPTIONS):
+        given.drop("stream_options")
+    given.close()
+    for name in conversation.lost:
+        given.drop(name)
     return Outgoing(
         path=PATH,
         body=_encode(body),
         headers={"anthropic-version": settings.version},
-        dropped=(*dropped, *conversation.lost),
-        lowered=tuple(lowered),
+        dropped=tuple(given.dropped),
+        lowered=tuple(given.lowered),
     )
 
 
-def _said(members: Mapping[str, object], drop: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """What the body says, decoded; and the names of what is let go."""
-    said, dropped = {}, []
-    for name, member in members.items():
-        value = _decode(member) if isinstance(member, Raw) else member
-        if value is None:
-            continue
-        if name in drop or name in ENGINE_ONLY or name in ADVICE:
-            dropped.append(name)
-        elif name in TAKEN:
-            said[name] = value
-        elif value not in SAME.get(name, ()):
-            raise InvalidRequest(
-                f"This provider has no `{name}`. Leave it out; the operator can have it dropped "
-                "with `drop`.",
-                param=name,
-                code="unsupported_parameter",
-            )
-    return said, dropped
-
-
-def _longest(said: Mapping[str, Any], settings: Settings) -> int:
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = said.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def _longest(given: Given, settings: Settings) -> int:
+    found = given.longest()
+    if found is not None:
+        name, longest = found
+        if longest < 1:
             raise InvalidRequest(f"`{name}` must be a whole number over 0.", param=name)
-        return value
+        return longest
     if settings.max_tokens is None:
         raise InvalidRequest(
             "You must provide `max_completion_tokens`: this provider wants a number, and nothing "
@@ -136,56 +96,41 @@ def _longest(said: Mapping[str, Any], settings: Settings) -> int:
     return settings.max_tokens
 
 
-def _sampling(body: dict[str, Any], said: Mapping[str, Any], settings: Settings) -> list[str]:
-    lowered: list[str] = []
+def _sampling(body: dict[str, Any], given: Given, settings: Settings) -> None:
     for name in SAMPLING_PARAMETERS:
-        value = said.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidRequest(f"`{name}` must be a number.", param=name, code="invalid_type")
-        if name == "top_k" and value <= 0:  # elsewhere the word for all
+        value = given.take_as(name, int, float)
+        if value is None or (name == "top_k" and value <= 0):  # elsewhere the word for all
             continue
         if settings.version != SAMPLING:
-            raise InvalidRequest(
-                f"Version {settings.version} of this provider's API has no `{name}`. Leave it "
-                "out; the operator can have it dropped with `drop`.",
-                param=name,
-                code="unsupported_parameter",
-            )
+            raise given.lacks(name, f"`{name}` in version {settings.version} of its API")
         if name == "temperature" and value > _HOTTEST:
             value = _HOTTEST
-            lowered.append(name)
+            given.lower(name)
         body[name] = value
-    return lowered
 
 
-def _stop(body: dict[str, Any], said: Mapping[str, Any]) -> list[str]:
-    stop = said.get("stop")
-    if stop is None:
-        return []
+def _stop(body: dict[str, Any], given: Given) -> None:
+    stop = given.take_as("stop", str, list) or []
     texts = [stop] if isinstance(stop, str) else stop
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest(
-            "`stop` must be a string or a list of them.", param="stop", code="invalid_type"
-        )
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest("`stop` must hold strings.", param="stop", code="invalid_type")
     kept = [text for text in texts if text.strip()]  # the others are refused
     if kept:
         body["stop_sequences"] = kept
-    return [] if len(kept) == len(texts) else ["stop"]
+    if len(kept) < len(texts):
+        given.lower("stop")
 
 
-def _tools(body: dict[str, Any], said: Mapping[str, Any]) -> None:
-    tools, choice = said.get("tools"), said.get("tool_choice")
-    if not isinstance(tools, list | None):
-        raise InvalidRequest("`tools` must be a list.", param="tools", code="invalid_type")
+def _tools(body: dict[str, Any], given: Given) -> None:
+    tools, choice = given.take_as("tools", list), given.take("tool_choice")
+    parallel = given.take_as("parallel_tool_calls", bool)
     if not tools:
         if choice not in (None, "auto", "none"):
             raise InvalidRequest("`tool_choice` needs `tools`.", param="tool_choice")
         return
     body["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
     found = None if choice is None else _choice(choice)
-    if said.get("parallel_tool_calls") is False:
+    if parallel is False:
         found = found or {"type": "auto"}
         if found["type"] != "none":
             found["disable_parallel_tool_use"] = True
@@ -201,8 +146,8 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
             param=where,
         )
     schema = function.get("parameters")
-    if schema is not None:
-        _object(schema, f"{where}.function.parameters")
+    if not isinstance(schema, dict | None):
+        raise wrong(f"{where}.function.parameters", "an object")
     found = {
         "name": function.get("name"),
         "input_schema": schema
@@ -230,11 +175,10 @@ def _choice(choice: Any) -> dict[str, Any]:
     )
 
 
-def _format(body: dict[str, Any], said: Mapping[str, Any]) -> None:
-    wanted = said.get("response_format")
+def _format(body: dict[str, Any], given: Given) -> None:
+    wanted = given.take_as("response_format", dict)
     if wanted is None:
         return
-    _object(wanted, "response_format")
     kind = wanted.get("type")
     if kind == "text":
         return
@@ -258,41 +202,18 @@ def _format(body: dict[str, Any], said: Mapping[str, Any]) -> None:
     body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
 
 
-def _user(body: dict[str, Any], said: Mapping[str, Any]) -> list[str]:
+def _user(body: dict[str, Any], given: Given) -> None:
     """The newer name wins, where both are there."""
-    names = [name for name in ("safety_identifier", "user") if said.get(name)]
-    if not names:
-        return []
-    if not isinstance(said[names[0]], str):
-        raise InvalidRequest(f"`{names[0]}` must be a string.", param=names[0], code="invalid_type")
-    body["metadata"] = {"user_id": said[names[0]]}
-    return names[1:] if said[names[-1]] != said[names[0]] else []
+    user, newer = given.take_as("user", str), given.take_as("safety_identifier", str)
+    if user and newer and user != newer:
+        given.drop("user")
+    if newer or user:
+        body["metadata"] = {"user_id": newer or user}
 
 
-def _service(body: dict[str, Any], said: Mapping[str, Any]) -> None:
-    tier = said.get("service_tier")
+def _service(body: dict[str, Any], given: Given) -> None:
+    tier = given.take("service_tier")
     if tier == "default":
         body["service_tier"] = "standard_only"
     elif tier not in (None, "auto"):
-        raise InvalidRequest(
-            "`service_tier` must be `auto` or `default` with this provider.",
-            param="service_tier",
-        )
-
-
-def _check_stream_options(said: Mapping[str, Any]) -> None:
-    options = said.get("stream_options")
-    if not isinstance(options, dict):
-        return
-    for name in options.keys() - _STREAM_OPTIONS:
-        if options[name]:
-            raise InvalidRequest(
-                "Of `stream_options` this provider has `include_usage` alone.",
-                param="stream_options",
-                code="unsupported_parameter",
-            )
-
-
-def _object(value: Any, where: str) -> None:
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"`{where}` must be an object.", param=where, code="invalid_type")
+        raise given.lacks("service_tier", "such `service_tier`; it has `auto` and `default`")

@@ -31,8 +31,7 @@ THINKING = ("thinking", "redacted_thinking")
 def normalise(body: Body, default: int) -> Body:
     """`default`: the longest answer where the body names none."""
     body = copy.deepcopy(body)
-    body.setdefault("max_tokens", None)
-    if body["max_tokens"] is None:
+    if body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
         body["max_tokens"] = default
     for lose in LOSSES.values():
         lose(body)
@@ -189,8 +188,8 @@ def _declared_kinds(body: Body) -> None:
 
 
 def _older_names(body: Body) -> None:
-    longest = body.pop("max_tokens")
-    body.setdefault("max_completion_tokens", longest)
+    names = [name for name in ("max_tokens", "max_completion_tokens") if name in body]
+    body["max_completion_tokens"] = min(body.pop(name) for name in names)
     user = body.pop("user", "")
     identifier = body.pop("safety_identifier", "") or user
     if identifier:

@@ -13,7 +13,7 @@ from server.dialects.trouble import Trouble
 from tests.dialects.anthropic.helpers import DIALECT, theirs
 
 
-def body(kind: str, message: str = "words", **more: Any) -> bytes:
+def body(kind: str, message: str = "words", /, **more: Any) -> bytes:
     error = {"type": kind, "message": message, **more}
     return json.dumps({"type": "error", "error": error, "request_id": "req_7"}).encode()
 
@@ -69,6 +69,8 @@ def test_a_prompt_that_is_too_long() -> None:
 @pytest.mark.parametrize(
     ("status", "said", "more"),
     [
+        (403, "Pay first.", {"type": "billing_error"}),
+        (400, "Pay first.", {"type": "billing_error"}),
         (
             400,
             "Your credit balance is too low to access the Anthropic API. Please go to Plans.",

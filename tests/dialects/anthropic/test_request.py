@@ -31,7 +31,8 @@ def format_of(**about: Any) -> dict[str, Any]:
 ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("nothing", {}, {}),
     ("the longest answer", {"max_tokens": 9}, {"max_tokens": 9}),
-    ("its newer name", {"max_completion_tokens": 8, "max_tokens": 9}, {"max_tokens": 8}),
+    ("its newer name", {"max_completion_tokens": 8}, {"max_tokens": 8}),
+    ("the smaller one", {"max_completion_tokens": 9, "max_tokens": 8.0}, {"max_tokens": 8}),
     ("a stream", {"stream": True}, {"stream": True}),
     ("its usage", {"stream": True, "stream_options": {"include_usage": True}}, {"stream": True}),
     ("no padding", {"stream_options": {"include_obfuscation": False, "x": None}}, {}),
@@ -118,6 +119,20 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             }
         },
     ),
+    (
+        "a schema that describes itself",
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"schema": {**SCHEMA, "description": "own"}, "description": "d"},
+            }
+        },
+        {
+            "output_config": {
+                "format": {"type": "json_schema", "schema": {**SCHEMA, "description": "own"}}
+            }
+        },
+    ),
     ("a user", {"user": "u"}, {"metadata": {"user_id": "u"}}),
     (
         "a user by both names",
@@ -165,17 +180,14 @@ LACKING: dict[str, Any] = {
     "guided_json": {},
     "logit_bias": {"50256": -100},
     "logprobs": True,
-    "metadata": {"a": "b"},
     "min_p": 0.1,
     "min_tokens": 4,
     "modalities": ["text", "audio"],
     "n": 2,
-    "prediction": {"type": "content", "content": "x"},
     "presence_penalty": -1,
     "reasoning": {"effort": "low"},
     "repetition_penalty": 1.1,
     "seed": 7,
-    "store": True,
     "top_logprobs": 2,
     "verbosity": "low",
     "web_search_options": {},
@@ -186,7 +198,6 @@ UNSAID: list[tuple[str, Any]] = [
     ("response_format", {"type": "json_object"}),
     ("response_format", {"type": "grammar"}),
     ("service_tier", "flex"),
-    ("stream_options", {"continuous_usage_stats": True}),
 ]
 
 
@@ -221,8 +232,17 @@ def test_what_is_brought_into_range_is_named() -> None:
 
 
 def test_what_advises_is_let_go_by_name() -> None:
-    body = {"prompt_cache_key": "k", "prompt_cache_retention": "24h"}
-    assert sent(body).dropped == tuple(body)
+    body = {
+        "metadata": {"a": "b"},
+        "prediction": {"type": "content", "content": "x"},
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "24h",
+        "store": True,
+        "stream_options": {"continuous_usage_stats": True},
+    }
+    outgoing = sent(body)
+    assert sorted(outgoing.dropped) == sorted(body)
+    assert json.loads(outgoing.body) == BARE
     outgoing = sent({"user": "u", "safety_identifier": "s"})
     assert outgoing.dropped == ("user",)
     assert json.loads(outgoing.body)["metadata"] == {"user_id": "s"}
@@ -237,6 +257,10 @@ def test_what_only_engines_have_is_dropped_by_name(name: str) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 0}, "max_tokens"),
+    ({"max_completion_tokens": -1, "max_tokens": 9}, "max_completion_tokens"),
+    ({"max_completion_tokens": 9.5}, "max_completion_tokens"),
+    ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
+    ({"stream_options": 7}, "stream_options"),
     ({"max_completion_tokens": "9"}, "max_completion_tokens"),
     ({"max_tokens": True}, "max_tokens"),
     ({"temperature": "hot"}, "temperature"),

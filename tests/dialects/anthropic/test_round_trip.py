@@ -61,7 +61,7 @@ def _lowered(body: Body) -> set[str]:
     if (body.get("temperature") or 0) > 1:
         found.add("temperature")
     stop = body.get("stop")
-    texts = [stop] if isinstance(stop, str) else stop or []
+    texts = [stop] if stop and isinstance(stop, str) else stop or []
     if any(not text.strip() for text in texts):
         found.add("stop")
     if body.get("reasoning_effort") == "minimal":

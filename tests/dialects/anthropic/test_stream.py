@@ -175,11 +175,13 @@ def test_calls_that_stream_in_turns() -> None:
         delta(0, "input_json_delta", partial_json="{}"),
         stop(1),
         stop(0),
+        stop(1),
     )
     assert made[3:] == [
         [called(0, function={"arguments": "{}"})],
         [called(1, function={"arguments": '{"all": "at once"}'})],
         [],
+        [],  # ended already
     ]
 
 
