@@ -178,7 +178,7 @@ class _Fix:
         """`complete`: calls are whole, and have arguments that can be decoded."""
         self._complete = complete
         #: Of each choice: the ids of calls by their index.
-        self._calls: dict[Any, dict[int, str]] = {}
+        self._calls: dict[int, dict[int, str]] = {}
 
     def __call__(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
         reason = choice.get("finish_reason")
@@ -188,7 +188,7 @@ class _Fix:
             _split(part)
         calls = part.get("tool_calls")
         if isinstance(calls, list) and calls:
-            known = self._calls.setdefault(choice.get("index"), {})
+            known = self._calls.setdefault(choice["index"], {})
             for call in calls:
                 if isinstance(call, dict):
                     _mend(call, known)

@@ -41,13 +41,18 @@ def choices_of(answer: dict[str, Any], part: str) -> list[tuple[dict[str, Any], 
     choices = answer.get("choices")
     found = []
     for choice in choices if isinstance(choices, list) else ():
-        if not isinstance(choice, dict):
+        if not isinstance(choice, dict) or not _is_sound(choice):
             raise UpstreamProtocol("The upstream sent something that is no answer.")
         inner = choice.get(part)
         if not isinstance(inner, dict):
             inner = choice[part] = {}
         found.append((choice, inner))
     return found
+
+
+def _is_sound(choice: dict[str, Any]) -> bool:
+    index, reason = choice.setdefault("index", 0), choice.get("finish_reason")
+    return isinstance(index, int) and (reason is None or isinstance(reason, str))
 
 
 def whole(payload: bytes, fix: Fix, extra: frozenset[str] = frozenset()) -> tuple[bytes, Facts]:
@@ -109,7 +114,7 @@ class TidyReader:
         self._fix = fix
         self._signs = None if signs is None else (_ROLE, *signs, *_ALWAYS)
         self._extra = extra
-        self._roles: set[Any] = set()
+        self._roles: set[int] = set()
         #: The last chunk's id and the like, for the event of the usage.
         self._head: dict[str, Any] = {}
         self._told: dict[str, Any] | None = None
@@ -131,7 +136,7 @@ class TidyReader:
             self._fix(choice, delta)
             _check(choice)
             if "role" in delta:
-                self._say_role(choice.get("index"), delta)
+                self._say_role(choice["index"], delta)
         for name in self._extra & chunk.keys():
             del chunk[name]
         return [msgspec.json.encode(chunk)] if pairs else []
@@ -142,7 +147,7 @@ class TidyReader:
                 return True
         return False
 
-    def _say_role(self, index: Any, delta: dict[str, Any]) -> None:
+    def _say_role(self, index: int, delta: dict[str, Any]) -> None:
         if index in self._roles or delta["role"] is None:
             del delta["role"]
         else:

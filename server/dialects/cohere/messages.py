@@ -41,7 +41,7 @@ def messages_out(given: Given) -> list[Thing]:
         if not isinstance(message, dict):
             raise wrong(where, "an object")
         role = message.get("role")
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise InvalidRequest(f"`{where}.role` is not known.", param=f"{where}.role")
         kind = "system" if role == "developer" else role
         _name_losses(message, _KNOWN[kind], given)
@@ -93,7 +93,7 @@ def _content(content: Any, where: str, kinds: frozenset[str]) -> Any:
     for index, part in enumerate(content):
         place = f"{where}[{index}]"
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise InvalidRequest(
                 f"`{place}`: Cohere takes no part of type {_shown(kind)} here.",
                 param=place,
