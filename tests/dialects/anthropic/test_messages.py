@@ -16,6 +16,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 40
 JPEG = b"\xff\xd8\xff\xe0" + b"\x00" * 40
 GIF = b"GIF89a" + b"\x00" * 40
 WEBP = b"RIFF\x24\x00\x00\x00WEBPVP8 " + b"\x00" * 40
+WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + b"\x00" * 40
 PDF = b"%PDF-1.7\n" + b"\x00" * 40
 MARK = {"type": "ephemeral"}
 
@@ -303,7 +304,15 @@ def test_an_answer_sent_back_as_it_came_loses_nothing() -> None:
                 [user([text("q"), {"type": "image_url", "image_url": {"url": url}}])],
                 "messages[0].content[1].image_url.url",
             )
-            for url in ("ftp://a/b", data_url(b"BM  bitmap"), data_url(PDF), "data:,x", "x!", 7)
+            for url in (
+                "ftp://a/b",
+                data_url(WAV),
+                data_url(b"BM  bitmap"),
+                data_url(PDF),
+                "data:,x",
+                "x!",
+                7,
+            )
         ),
         ([user([{"type": "file"}])], "messages[0].content[0].file"),
         ([user([{"type": "file", "file": {}}])], "messages[0].content[0].file.file_data"),
