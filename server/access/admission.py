@@ -29,9 +29,12 @@ _BYTES: Final = 4
 _ANSWER: Final = 256
 #: Bytes of a body that may hold more than text.
 _LARGE: Final = 4096
-#: What stands before a picture (a data URL) or a sound (`input_audio`) in the body, and whether its
-#: string begins after that. In a text, the second would have its quotes escaped.
-_INLINE: Final = ((b";base64,", False), (b'"data":', True))
+#: What ends the head of a picture's data URL, and the bytes in which it must.
+_BASE64: Final = b";base64,"
+_HEAD: Final = 128
+#: The member that a sound is (`input_audio`). In a text, its quotes would be escaped.
+_SOUND: Final = b'"data"'
+_SPACE: Final = b" \t\r\n"
 #: Tokens of such a piece: about a picture's of a megapixel.
 _PIECE: Final = 1024
 #: More tokens than any model writes.
@@ -215,18 +218,40 @@ def _prompt(members: Mapping[str, Raw], body_size: int) -> int:
     """By the body's size. Pictures and sounds in it are not read as text."""
     if body_size < _LARGE or "messages" not in members:
         return body_size // _BYTES + 1
-    text, inline, pieces = bytes(members["messages"]), 0, 0
-    for mark, quotes in _INLINE:
-        end = 0
-        while (start := text.find(mark, end)) >= 0:
-            start += len(mark)
-            if quotes:
-                start = text.find(b'"', start) + 1
-            end = max(start, text.find(b'"', start))
-            if end - start >= _LARGE:
-                inline += end - start
-                pieces += 1
+    inline, pieces = _inline(bytes(members["messages"]))
     return (body_size - inline) // _BYTES + 1 + pieces * _PIECE
+
+
+def _inline(text: bytes) -> tuple[int, int]:
+    """Bytes of the pictures and sounds in it, and how many there are, leaving out small ones.
+
+    Between two quotes that are so far apart lies a multiple of _LARGE. So only there is looked, and
+    the work is the same whatever a client has written elsewhere.
+    """
+    inline = pieces = end = 0
+    for at in range(_LARGE, len(text), _LARGE):
+        if at < end:
+            continue
+        start = text.rfind(b'"', end, at + 1) + 1
+        end = text.find(b'"', at + 1)
+        if end < 0:
+            break
+        found = _piece(text, start) if start and end - start >= _LARGE else None
+        if found is not None and end - found >= _LARGE:
+            inline += end - found
+            pieces += 1
+    return inline, pieces
+
+
+def _piece(text: bytes, start: int) -> int | None:
+    """Where in the string that begins here a picture or sound begins; None: it is a text."""
+    if text.startswith(b"data:", start):
+        head = text.find(_BASE64, start, start + _HEAD)
+        return None if head < 0 else head + len(_BASE64)
+    before = text[max(0, start - _HEAD) : start - 1].rstrip(_SPACE)
+    if before.endswith(b":") and before[:-1].rstrip(_SPACE).endswith(_SOUND):
+        return start
+    return None
 
 
 def _number(members: Mapping[str, Raw], name: str) -> int | None:

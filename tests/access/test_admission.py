@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
 
-from server.access.admission import Admission, Admitted, estimate
+from server.access.admission import Admission, Admitted, _inline, estimate
 from server.access.keys import EVERYONE, KeyInfo
 from server.access.limits import KeyLimits
 from server.errors import Overloaded, RateLimited
@@ -332,3 +333,52 @@ def test_pictures_and_sounds_are_not_read_as_text() -> None:
     spaced = body.replace(b'"data":', b'"data" :').replace(b'"data" :', b'"data":  ')
     again = estimate(envelope.members(spaced), Surface.CHAT, len(spaced), None, 10**6)
     assert abs(again - found) <= 1
+
+
+def estimated(messages: str) -> int:
+    """The tokens of the prompt of a body with these messages, which are its whole size."""
+    found = {"messages": msgspec.Raw(messages.encode())}
+    return estimate(found, Surface.EMBEDDINGS, len(messages), None, 10**9)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        '[{"content":"' + "A" * 5000 + '","data":1}]',  # no quote comes after it
+        '[{"content":"' + "A" * 5000 + '","data":1,"z":2}]',
+        "[" + " " * 9000 + '{"content":"' + "A" * 9000 + '"}]',
+        "[" + "[" * 9000 + "]" * 9000 + "]",
+        '["' + "a" * 4093 + '","' + "data:" * 2000 + '"]',
+        '["' + "a" * 4094 + '","' + "b" * 4095 + '"]',  # a quote where is looked
+        '["data:' + "x" * 200 + ";base64," + "A" * 9000 + '"]',  # no head is so long
+        '[{"data":"' + "A" * 4095 + '"}]',
+        '[{"content":"see ;base64,' + "A" * 9000 + '"}]',
+    ],
+)
+def test_what_is_no_picture_is_text(messages: str) -> None:
+    assert estimated(messages) == len(messages) // 4 + 1
+
+
+@pytest.mark.parametrize("size", range(4090, 4110))
+@pytest.mark.parametrize("before", [0, 1, 4070, 4080, 4095])
+def test_every_large_sound_is_found_wherever_it_stands(before: int, size: int) -> None:
+    head, tail = "[" + " " * before + '{"data" :\n"', '"}]'
+    found = estimated(head + "A" * size + tail)
+    left = len(head) + len(tail)
+    large = left // 4 + 1 + 1024
+    assert found == (large if size >= 4096 else (left + size) // 4 + 1)
+
+
+def test_the_work_does_not_grow_with_what_looks_like_sounds() -> None:
+    """It looks at one place in so many bytes, and not at each of these."""
+    looked = 0
+
+    class Text(bytes):
+        def find(self, *args: Any) -> int:
+            nonlocal looked
+            looked += 1
+            return super().find(*args)
+
+    text = Text(b'["' + b"A" * 5000 + b'",' + b'{"data":""},{"url":";base64,"},' * 10_000 + b"0]")
+    assert _inline(text) == (0, 0)
+    assert looked <= len(text) // 4096
