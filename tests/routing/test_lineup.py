@@ -50,6 +50,13 @@ def test_the_bridge_stands_before_the_fallbacks(table: Table) -> None:
     assert [lineup.is_bridge(r.group) for r in lineup.plan(NOW, table.dice)] == [True, False, False]
 
 
+def test_no_bridge_where_one_of_the_models_own_can_answer(table: Table) -> None:
+    own = Group("m", (table.route("a", ready=False), table.route("b")))
+    chain = Chain(own, bridge=Group("d", (table.route("d"),)))
+    assert table.tries(chain) == "b a"
+    assert table.tries(chain, tried=("b",)) == "d a"
+
+
 @pytest.mark.parametrize("loading", list(Loading))
 def test_what_the_chain_says_of_loading(table: Table, loading: Loading) -> None:
     own = Group("m", (table.route("a", ready=False),))
