@@ -17,12 +17,14 @@ from server.dialects.cohere import Cohere, rerank_in, rerank_out
 from server.errors import UpstreamError
 from server.protocol import envelope
 from server.protocol.envelope import Surface
+from tests.dialects.cohere.theirs import back, checked
 from tests.dialects.replay import (
     ASKED,
     gathered,
     meaning,
     read,
     recorded,
+    sent,
     strict,
     strict_chunks,
     strict_embeddings,
@@ -200,3 +202,42 @@ def test_no_chunk_is_wrong_by_itself(recordings: list[dict[str, Any]]) -> None:
     for one in streams:
         made = read(DIALECT.reader(ASKED), one["body"].encode())
         assert len(strict_chunks(made)) >= 3
+
+
+# --- requests: said in OpenAI's words, they go out as Cohere's clients sent them
+
+
+def asked(request: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's body for a recorded one."""
+    body = {name: value for name, value in request.items() if value is not None}
+    if "stop_sequences" in body:
+        body["stop"] = body.pop("stop_sequences")
+    if "tool_choice" in body:
+        body["tool_choice"] = {"REQUIRED": "required", "NONE": "none"}[body["tool_choice"]]
+    if schema := body.get("response_format", {}).get("json_schema"):
+        named = {"name": "x", "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
+    body["messages"] = back(body["messages"])
+    return body
+
+
+def bare(value: Any) -> Any:
+    """Without what stands there and says nothing."""
+    if isinstance(value, dict):
+        return {name: bare(item) for name, item in value.items() if item not in (None, [])}
+    return [bare(item) for item in value] if isinstance(value, list) else value
+
+
+def test_requests_go_out_as_theirs_did(recordings: list[dict[str, Any]]) -> None:
+    chats = [one["request"] for one in recordings if one["path"] == "/v2/chat"]
+    assert len(chats) > 30
+    members: set[str] = set()
+    for request in chats:
+        outgoing = sent(DIALECT, asked(request), model=request["model"])
+        body = checked(outgoing)
+        assert bare(body) == bare(request)
+        assert not outgoing.dropped
+        assert not outgoing.lowered
+        members |= body.keys()
+    wanted = {"documents", "response_format", "stop_sequences", "tool_choice", "tools"}
+    assert wanted <= members

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.dialects.cohere.theirs import DIALECT, checked
+from tests.dialects.cohere.theirs import DIALECT, back, checked
 from tests.dialects.replay import sent
 
 #: Everything that a conversation may lose or change on its way, by name:
@@ -118,23 +118,6 @@ def normal_answer(message: dict[str, Any]) -> dict[str, Any]:
         out["content"] = [part for part in parts if part["text"]]
     elif content or not found:
         out["content"] = content
-    return out
-
-
-def back(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """OpenAI's conversation of Cohere's."""
-    out = []
-    for message in messages:
-        one = dict(message)
-        if plan := one.pop("tool_plan", None):
-            one["reasoning_content"] = plan
-        content = one.get("content")
-        if one["role"] == "assistant" and isinstance(content, list):
-            thoughts = [part["thinking"] for part in content if part["type"] == "thinking"]
-            if thoughts:
-                one["reasoning_content"] = "".join(thoughts)
-                one["content"] = [part for part in content if part["type"] != "thinking"]
-        out.append(one)
     return out
 
 

@@ -66,3 +66,20 @@ def out(body: dict[str, Any], **how: Any) -> dict[str, Any]:
 def embedded(body: dict[str, Any], **how: Any) -> dict[str, Any]:
     """The same of embeddings."""
     return out({"input": "a", **body}, surface=Surface.EMBEDDINGS, **how)
+
+
+def back(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """OpenAI's conversation of Cohere's."""
+    out = []
+    for message in messages:
+        one = dict(message)
+        if plan := one.pop("tool_plan", None):
+            one["reasoning_content"] = plan
+        content = one.get("content")
+        if one["role"] == "assistant" and isinstance(content, list):
+            thoughts = [part["thinking"] for part in content if part["type"] == "thinking"]
+            if thoughts:
+                one["reasoning_content"] = "".join(thoughts)
+                one["content"] = [part for part in content if part["type"] != "thinking"]
+        out.append(one)
+    return out
