@@ -29,7 +29,7 @@ from server.transport import Response, Transport
 
 #: Bytes of an upstream's error answer that are looked at.
 _ERROR_BODY: Final = 64 * 1024
-#: Seconds that it may take.
+#: Seconds that it may take, and never beyond the request's deadline.
 _ERROR_TIME: Final = 10.0
 #: Outcomes that show a target in health: it answered, and said no.
 ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth"})
@@ -93,7 +93,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         response = await target.send(job.request, job.transport)
         try:
             if response.status != 200:
-                raise await _error_of(response)
+                raise await _error_of(response, job.request.deadline)
             if streaming:
 
                 def committing() -> None:
@@ -186,10 +186,10 @@ def _relay(
     )
 
 
-async def _error_of(response: Response) -> UpstreamError:
+async def _error_of(response: Response, deadline: float) -> UpstreamError:
     body = b""
     with contextlib.suppress(UpstreamError):
-        response.expect(time.monotonic() + _ERROR_TIME)
+        response.expect(min(time.monotonic() + _ERROR_TIME, deadline))
         body = await response.read_all(_ERROR_BODY)
     error = openai.error_in(response.status, body)
     if response.status in (429, 503, 529):

@@ -114,6 +114,29 @@ async def test_what_may_have_been_billed_is_final(
     assert second.requests == []
 
 
+async def test_an_error_that_never_ends_ends_with_the_deadline(
+    run: Run,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    one: FakeTarget,
+    two: FakeTarget,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.routing.attempt._ERROR_TIME", 3600.0)
+
+    async def stalls(exchange: Any) -> None:
+        await exchange.head(500, {"content-type": "application/json"})
+        await exchange.chunk(b"{")
+        await exchange.hang()
+
+    upstream.queue(stalls)
+    found = await failing(run, request_of(stream=False, deadline=0.1), one, two)
+    assert found.status == 500
+    assert run.attempts() == {("one", "http_5xx"): 1}
+    assert second.requests == []
+    await upstream.disconnected()
+
+
 @pytest.mark.parametrize(("script", "outcome"), AMBIGUOUS)
 async def test_engines_try_again_elsewhere(
     run: Run,
