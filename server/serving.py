@@ -234,6 +234,8 @@ class Roundhouse:
         with self.supervisor.subscribe() as changes:
             async for view in changes:
                 if view.socket is not None:
+                    if sockets.get(view.name) != view.socket:
+                        self.services.dispatcher.standings.renew(f"engine/{view.name}")
                     sockets[view.name] = view.socket
                 elif view.state is not EngineState.DRAINING and view.name in sockets:
                     await self.services.transport.forget(sockets.pop(view.name))

@@ -103,9 +103,9 @@ class Builder:
                 route = self._route(name, target, label=label, key=key)
             chain = Chain(Group(name, (route,)))
             if len(self._unlisted) >= _UNLISTED:
-                keys = [c.own.routes()[0].standing.key for c in self._unlisted.values()]
-                self._forget([key for key in keys if UNLISTED in key])  # the config's own stay
-                self._unlisted.clear()
+                oldest = self._unlisted.pop(next(iter(self._unlisted)))
+                key = oldest.own.routes()[0].standing.key
+                self._forget([key] if UNLISTED in key else [])  # the config's own stay
             self._unlisted[name] = chain
         return chain
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -49,7 +49,7 @@ class _Message(msgspec.Struct):
 class _Part(msgspec.Struct):
     """A part of a message's content. vLLM knows a part without `type` by its member."""
 
-    type: Any = None
+    type: Raw = _NULL
     text: Raw = _NULL
     image_url: Raw = _NULL
     image_embeds: Raw = _NULL
@@ -59,19 +59,28 @@ class _Part(msgspec.Struct):
 
 
 class _Format(msgspec.Struct):
-    type: Any = None
+    type: Raw = _NULL
 
 
 _messages: Final = msgspec.json.Decoder(list[_Message])
 _parts: Final = msgspec.json.Decoder(list[_Part | str])
 _format: Final = msgspec.json.Decoder(_Format)
 _modalities: Final = msgspec.json.Decoder(list[str])
-_list: Final = msgspec.json.Decoder(list[Raw] | None)
 _string: Final = msgspec.json.Decoder(str)
-_prompts: Final = msgspec.json.Decoder(str | list[str | int | list[int]])
+_strings: Final = msgspec.json.Decoder(list[str])
 _VISION: Final = frozenset({"image_url", "input_image", "image_embeds", "video_url"})
 _AUDIO: Final = frozenset({"input_audio", "audio_url"})
+_MEDIA: Final = {"vision": _VISION, "audio": _AUDIO}
 _BROKEN: Final = (msgspec.MsgspecError, RecursionError)
+#: A request may hold millions of parts, and all others wait while they are looked at. Of no request
+#: are more objects built than this.
+_BUILT: Final = 8192
+#: Bytes in which such objects are counted at a time, and places at which a sign is looked at.
+_SLICE: Final = 2**16
+_HITS: Final = 1024
+#: Bytes in which a member's name and its neighbours stand, and of a word or number that is one.
+_NEAR: Final = 64
+_SPACE: Final = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,64 +182,127 @@ class Needs:
         raw = self._members.get("prompt")
         if raw is None or len(memoryview(raw)) <= min(2, longest or 2) * window:
             return False  # an id has a digit and a comma
+        text = bytes(raw)
+        if (most := _most_ids(text)) is not None:
+            return most > window
+        if longest is None or text.count(b'"') > _BUILT:
+            return False
         try:
-            prompt = _prompts.decode(raw)
+            found = [_string.decode(text)] if text[:1] == b'"' else _strings.decode(text)
         except _BROKEN:
             return False
-        if isinstance(prompt, str):
-            prompt = [prompt]
-        ids = sum(isinstance(item, int) for item in prompt)
-        texts = [len(item) for item in prompt if isinstance(item, str)]
-        lists = [len(item) for item in prompt if isinstance(item, list)]
-        if longest is not None and max(texts, default=0) > window * longest:
-            return True
-        return max(ids, *lists) > window if lists else ids > window
+        return max(map(len, found), default=0) > window * longest
+
+
+def _most_ids(text: bytes) -> int | None:
+    """Token ids of the longest prompt in it, counted and not built; None: it is not of ids."""
+    signs = text.translate(None, b"-0123456789" + _SPACE)
+    if signs.translate(None, b"[],") or signs[:1] != b"[" or signs.count(b"[") > _BUILT:
+        return None
+    lists = signs[1:-1].split(b"[")
+    return 1 + max(one.partition(b"]")[0].count(b",") for one in lists)
 
 
 def _media_of(raw: Raw | None) -> frozenset[str]:
     """The abilities that the parts of the messages need.
 
     Contents are first split off as JSON and not built: that costs what a search for signs would,
-    and no spelling of the member's name escapes it. Only a list of parts is looked into.
+    and no spelling of the member's name escapes it. Only a list of parts is looked into. Where too
+    many objects would have to be built, signs must do.
     """
     if raw is None:
         return frozenset()
-    found = set()
+    found, left = set(), _BUILT
     try:
         for message in _messages.decode(raw):
-            content = message.content
-            if bytes(memoryview(content)[:1]) == b"[":
-                for part in _parts.decode(content):
-                    if isinstance(part, _Part):
-                        found |= _media_in(part)
+            if (parts := _list_in(message)) is None:
+                continue
+            left -= _objects(parts, left)
+            if left < 0:
+                return frozenset(found | _signs(bytes(raw)))
+            for part in _parts.decode(parts):
+                if isinstance(part, _Part):
+                    found |= _media_in(part)
     except _BROKEN:  # nothing to judge; the target will say what it thinks of it
         return frozenset()
     return frozenset(found)
 
 
+def _list_in(message: _Message) -> bytes | None:
+    """The content, if it is a list."""
+    content = message.content
+    return bytes(content) if bytes(memoryview(content)[:1]) == b"[" else None
+
+
+def _objects(text: bytes, most: int) -> int:
+    """As many as it may hold, or more: each of them begins with a brace or a quote. Over `most` it
+    is not counted on."""
+    count = 0
+    for at in range(0, len(text), _SLICE):
+        count += text.count(b"{", at, at + _SLICE) + text.count(b'"', at, at + _SLICE)
+        if count > most:
+            break
+    return count
+
+
+def _signs(text: bytes) -> set[str]:
+    """As `_media_in`, of all parts at once, by how their members are nearly always written: an
+    escaped name is missed, and one that is nested deeper is taken for a part's."""
+    return {
+        ability
+        for ability, names in _MEDIA.items()
+        if any(_stands(text, b'"%s"' % name.encode()) for name in names)
+    }
+
+
+def _stands(text: bytes, name: bytes) -> bool:
+    """Is there such a member that is not null, or such a `type`?"""
+    at = -1
+    for _ in range(_HITS):
+        if (at := text.find(name, at + 1)) < 0:
+            return False
+        before = text[max(0, at - _NEAR) : at]
+        if before.endswith(b"\\"):  # quoted in somebody's words
+            continue
+        after = text[at + len(name) : at + len(name) + _NEAR].lstrip(_SPACE)
+        if after.startswith(b":"):
+            if not after[1:].lstrip(_SPACE).startswith(b"null"):
+                return True
+        elif (before := before.rstrip(_SPACE)).endswith(b":"):
+            if before[:-1].rstrip(_SPACE).endswith(b'"type"'):
+                return True
+    return False
+
+
 def _media_in(part: _Part) -> set[str]:
     kinds = {name for name in _VISION | _AUDIO if getattr(part, name, _NULL) != _NULL}
-    if isinstance(part.type, str):
-        kinds.add(part.type)
-    found = set()
-    if not kinds.isdisjoint(_VISION):
-        found.add("vision")
-    if not kinds.isdisjoint(_AUDIO):
-        found.add("audio")
-    return found
+    kinds.add(_word(part.type))
+    return {ability for ability, names in _MEDIA.items() if not kinds.isdisjoint(names)}
+
+
+def _word(raw: Raw) -> str:
+    """The short string that it is; empty for anything else, which is not built."""
+    if len(memoryview(raw)) > _NEAR or bytes(memoryview(raw)[:1]) != b'"':
+        return ""
+    return _string.decode(raw)
 
 
 def _last_length(raw: Raw) -> int:
-    """Characters of the last user message's text."""
+    """Characters of the last user message's text; 0: not judged."""
     try:
         users = [message for message in _messages.decode(raw) if message.role == "user"]
         if not users:
             return 0
-        content = users[-1].content
-        if bytes(memoryview(content)[:1]) != b"[":
-            return len(_string.decode(content).strip())
-        parts = [part for part in _parts.decode(content) if isinstance(part, _Part)]
-        texts = [_string.decode(part.text) for part in parts if part.text != _NULL]
+        parts = _list_in(users[-1])
+        if parts is None:
+            return len(_string.decode(users[-1].content).strip())
+        if _objects(parts, _BUILT) > _BUILT:
+            return 0
+        texts = [
+            _string.decode(part.text)
+            for part in _parts.decode(parts)
+            if isinstance(part, _Part) and part.text != _NULL
+        ]
         return sum(len(text.strip()) for text in texts)
     except _BROKEN:
         return 0
@@ -241,26 +313,25 @@ def _something(raw: Raw) -> bool:
 
 
 def _a_list(raw: Raw) -> bool:
-    try:
-        return bool(_list.decode(raw))
-    except _BROKEN:
-        return False
+    """A list with something in it."""
+    text = bytes(memoryview(raw)[:_NEAR])
+    return text[:1] == b"[" and text[1:].lstrip(_SPACE)[:1] != b"]"
 
 
 def _a_schema(raw: Raw) -> bool:
     try:
-        return bool(_format.decode(raw).type == "json_schema")
+        return _word(_format.decode(raw).type) == "json_schema"
     except _BROKEN:
         return False
 
 
 def _several(raw: Raw) -> bool:
-    return (number(raw) or 0) > 1
+    return len(memoryview(raw)) <= _NEAR and (number(raw) or 0) > 1
 
 
 def _spoken(raw: Raw) -> bool:
     try:
-        return "audio" in _modalities.decode(raw)
+        return len(memoryview(raw)) <= _BUILT and "audio" in _modalities.decode(raw)
     except _BROKEN:
         return False
 

@@ -12,6 +12,7 @@ from typing import Final
 from server.dialects import openai
 from server.errors import (
     EngineNotReady,
+    Overloaded,
     RoundhouseError,
     UpstreamError,
     UpstreamProtocol,
@@ -130,9 +131,12 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     except EngineNotReady:
         outcome = "not_ready"
         raise
+    except Overloaded:
+        outcome = "shed"
+        raise
     except UpstreamError as error:
         outcome, retry_after = error.outcome, error.retry_after
-        said = _said(error)
+        said = _said(error, target.label)
         if outcome not in ALIVE:
             target.failed(mark)
         record.detail = error.detail
@@ -144,11 +148,18 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()
 
 
-def _said(error: UpstreamError) -> str:
-    """The outcome as the breakers are told it. With 403 a provider says that the account may not
-    use this model, which is no fault of its key for others."""
-    forbidden = isinstance(error, UpstreamStatus) and error.upstream_status == 403
-    return "forbidden" if forbidden else error.outcome
+def _said(error: UpstreamError, label: str) -> str:
+    """The outcome as the breakers are told it.
+
+    With 403 a provider says that the account may not use this model, with 402 that it has not the
+    money for this: no fault of its key for others. A 401 is the key's, unless a client named the
+    id (`provider/*`): some say so of models that there are not.
+    """
+    if isinstance(error, UpstreamStatus):
+        status = error.upstream_status
+        if status in (402, 403) or (status == 401 and label.endswith("/*")):
+            return "forbidden"
+    return error.outcome
 
 
 async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:

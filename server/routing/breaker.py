@@ -127,6 +127,7 @@ class Breaker:
         "_settings",
         "_under_way",
         "_why",
+        "untroubled",
     )
 
     def __init__(
@@ -158,6 +159,8 @@ class Breaker:
         #: became of them is no news.
         self._first = 0
         self._rested = 0
+        #: It is closed, whatever the time. Not so: `state` tells.
+        self.untroubled = True
 
     @property
     def under_way(self) -> int:
@@ -173,7 +176,10 @@ class Breaker:
             return State.RESTING if now < self._rest_until else State.HALF_OPEN
         if now < self._rest_until:
             return State.RESTING
-        return State.RAMP if now < self._ramp_until else State.CLOSED
+        if now < self._ramp_until:
+            return State.RAMP
+        self.untroubled = True
+        return State.CLOSED
 
     def allow(self, now: float, draw: float, *, panic: bool = False) -> bool:
         """May an attempt begin now? Asking changes nothing.
@@ -303,11 +309,13 @@ class Breaker:
             length = max(length, min(asked, settings.rest_cap))
         self._level += 1
         self._why = why
+        self.untroubled = False
         self._open_until = now + length
 
     def _recover(self, now: float) -> None:
         self._probe = self._open_until = None
         self._recovered = now
+        self.untroubled = False
         self._ramp(max(now, self._rest_until))
         self._row = self._rests = 0
         self._bad.clear()
@@ -323,6 +331,7 @@ class Breaker:
             length = self._spread(settings.rest_first, settings.rest_bare, max(0, self._rests - 1))
         ramping = now < self._ramp_until
         self._rest_until = max(self._rest_until, now + min(length, settings.rest_cap))
+        self.untroubled = False
         self._rested = self._serial + 1
         if ramping:  # all at once after a rest would be the next 429
             self._ramp(self._rest_until)

@@ -18,7 +18,7 @@ class Window:
     (`span / buckets`) early. Times are monotonic seconds; one that lies behind counts as the last.
     """
 
-    __slots__ = ("_counts", "_newest", "_total", "_width")
+    __slots__ = ("_counts", "_edge", "_newest", "_total", "_width")
 
     def __init__(self, span: float, buckets: int = 20) -> None:
         if span <= 0 or buckets < 1:
@@ -26,10 +26,13 @@ class Window:
         self._width = span / buckets
         self._counts = [0] * buckets
         self._newest = 0
+        #: Where the newest counter ends.
+        self._edge = self._width
         self._total = 0
 
     def add(self, now: float) -> None:
-        self._turn(now)
+        if now >= self._edge:
+            self._turn(now)
         self._counts[self._newest % len(self._counts)] += 1
         self._total += 1
 
@@ -46,6 +49,7 @@ class Window:
         passed = newest - self._newest
         if passed <= 0:
             return
+        self._edge = (newest + 1) * self._width
         size = len(self._counts)
         if passed >= size:
             self.clear()

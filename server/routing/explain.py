@@ -32,7 +32,7 @@ from server.routing.explanation import (
     Places,
     Said,
 )
-from server.routing.lineup import Dice, LineUp, Ranked, affinity_of, panicking, tokens_of
+from server.routing.lineup import Dice, LineUp, Ranked, affinity_of, tokens_of
 from server.routing.plan import Action, Cause, Step
 from server.routing.policies import dollars_for
 
@@ -122,8 +122,10 @@ class _Look:
         return ceilings.refusal(self.request.members, self.request.surface)
 
     def _panic(self, plan: list[Ranked]) -> bool:
-        routes = [r.route for r in plan if self.lineup.lacks(r.route) is None]
-        return panicking(routes, self.now, self.dispatcher.dice.panic)
+        return any(
+            r.step.action is Action.SEND and not r.route.standing.allow(self.now, 0.0, panic=False)
+            for r in plan
+        )
 
     def _refusal(
         self, plan: list[Ranked], who_can: Callable[[str], list[str]]

@@ -118,14 +118,14 @@ class LineUp:
             loading=self._loading,
             bridge=self._bridge,
         )
-        able = [routes[c.index] for c in candidates if c.lacks is None]
-        panic = panicking(able, now, dice.panic)
-        draw = dice.draw()
-        steps = plan.rank(_judged(candidates, routes, now, draw, panic=panic), rules)
-        ramp = any(c.state is State.RAMP for c in candidates)
-        if ramp and (not steps or steps[0].action is not Action.SEND):
+        steps = plan.rank(_judged(candidates, routes, now, dice.draw(), panic=False), rules)
+        if not _any_sent(steps) and any(c.state is State.RAMP for c in candidates):
             # A ramp is there to spare a target, not to refuse the request.
-            steps = plan.rank(_judged(candidates, routes, now, 0.0, panic=panic), rules)
+            steps = plan.rank(_judged(candidates, routes, now, 0.0, panic=False), rules)
+        if not _any_sent(steps):
+            able = [routes[c.index] for c in candidates if c.ready and c.lacks is None]
+            if panicking(able, now, dice.panic):
+                steps = plan.rank(_judged(candidates, routes, now, 0.0, panic=True), rules)
         ranked: dict[str, Ranked] = {}
         for step in steps:  # a target that stands twice has its chance where that comes first
             route, found = routes[step.index], candidates[step.index]
@@ -210,6 +210,10 @@ class LineUp:
                 found = Facts()
             self._facts[policy] = found
         return found
+
+
+def _any_sent(steps: Sequence[Step]) -> bool:
+    return bool(steps) and steps[0].action is Action.SEND
 
 
 def panicking(routes: Sequence[Route], now: float, threshold: float) -> bool:

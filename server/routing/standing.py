@@ -48,10 +48,7 @@ class Standing:
 
     def clear(self, now: float) -> bool:
         """Nothing speaks against it: both breakers are closed."""
-        credential = self.credential
-        return self.breaker.state(now) is State.CLOSED and (
-            credential is None or credential.state(now) is State.CLOSED
-        )
+        return _well(self.breaker, now) and _well(self.credential, now)
 
     def state(self, now: float) -> State:
         """The worse of the target's and of its credential's."""
@@ -90,7 +87,8 @@ class Standing:
         """An attempt begins. No await may lie between `allow` and this."""
         self.in_flight += 1
         credential, ticket = self.credential, 0
-        if credential is not None and credential.state(now) is not State.CLOSED:
+        if not _well(credential, now):
+            assert credential is not None
             ticket = credential.began(now)
         return Attempt(self.breaker, self.breaker.began(now), credential, ticket, now)
 
@@ -123,6 +121,10 @@ class Standing:
                 return
             ticket = credential.began(now)
         credential.ended(now, ticket, outcome, retry_after)
+
+
+def _well(breaker: Breaker | None, now: float) -> bool:
+    return breaker is None or breaker.untroubled or breaker.state(now) is State.CLOSED
 
 
 class Standings:
@@ -174,6 +176,11 @@ class Standings:
         used = {id(standing.credential) for standing in self._all.values()}
         for name in [name for name, one in self._credentials.items() if id(one) not in used]:
             del self._credentials[name]
+
+    def renew(self, key: str) -> None:
+        """Another process answers there now: what its predecessor did is no news."""
+        if (found := self._all.get(key)) is not None:
+            found.breaker = Breaker(self._jitter, self._settings)
 
     def forget(self, keys: Collection[str]) -> None:
         """Replicas that are gone. Attempts under way there end as they do."""

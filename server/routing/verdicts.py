@@ -33,10 +33,12 @@ VERDICTS: Final = MappingProxyType(
         "http_4xx": Verdict.ANSWERED,
         "http_429": Verdict.RATE_LIMITED,
         "http_auth": Verdict.AUTH,
-        "forbidden": Verdict.FORBIDDEN,  # of `http_auth` those with status 403
+        "forbidden": Verdict.FORBIDDEN,  # of `http_auth` those of one model alone
         # A client chooses its deadline, so it may not trip what others use.
         "deadline": Verdict.NEUTRAL,
-        **dict.fromkeys(("client_gone", "slow_client", "not_ready", "internal"), Verdict.NEUTRAL),
+        **dict.fromkeys(
+            ("client_gone", "slow_client", "not_ready", "shed", "internal"), Verdict.NEUTRAL
+        ),
     }
 )
 

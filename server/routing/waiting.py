@@ -15,15 +15,16 @@ from server.targets import Target
 COMMENT_EVERY: Final = 5.0
 
 
-async def until_ready(job: Job, target: Target) -> None:
-    """Until the target is ready. Raises EngineNotReady, Overloaded, SlowClient.
+async def until_ready(job: Job, target: Target, hope: float) -> None:
+    """Until the target is ready, or `hope` (as the clock will say) is there, when somebody else may
+    answer. Raises EngineNotReady, Overloaded, SlowClient.
 
     A stream that has waited for `pace.waiting` seconds gets its head and comments, which commit
     nothing but the status.
     """
     request, sink = job.request, job.sink
     begun = job.clock()
-    timeout = max(0.0, request.deadline - begun)
+    timeout = max(0.0, min(request.deadline, hope) - begun)
     try:
         if not request.stream:
             await target.wait(timeout)

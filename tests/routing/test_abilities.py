@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from server.config.cards import ABILITIES
 from server.protocol.envelope import Surface, members
+from server.routing import abilities
 from server.routing.abilities import KEPT, PARAMETERS, Able, Needs
 
 NOTHING = dict.fromkeys(PARAMETERS, False)
@@ -235,3 +236,102 @@ def test_embeddings_are_not_judged() -> None:
     able = Able.of({}, window=1, longest_token=1)
     assert needs(Surface.EMBEDDINGS, input="x" * 99).missing(able) is None
     assert needs(Surface.CHAT).missing(able) is None
+
+
+#: Parts with more quotes than objects may be built of one request.
+MANY = [{"type": "text", "text": 'say "x"'}] * 2000
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (part("image_url"), "vision"),
+        (part("input_audio"), "audio"),
+        ({"image_url": "u"}, "vision"),
+        ({"type": "image_embeds"}, "vision"),
+        ({"type": "text", "text": "x", "image_url": None}, None),
+        ({"type": "text", "text": "image_url"}, None),
+        ({"type": "text", "text": '"type": "image_url"'}, None),
+        ({"type": "text", "text": '{"image_url": 1} ' * 2000}, None),
+        ("image_url", None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 3])
+def test_many_parts(last: Any, expected: str | None, indent: int | None) -> None:
+    body = json.dumps({"messages": [*TEXT, *chat(*MANY, last), *TEXT]}, indent=indent).encode()
+    assert Needs(members(body), Surface.CHAT).missing(Able.of(NOTHING)) == expected
+
+
+def test_a_picture_before_many_parts_is_found() -> None:
+    body = rb'{"messages":[{"content":[{"type":"image\u005furl"}]},{"content":[%s]}]}'
+    many = b",".join([b"{}"] * 10_000)
+    request = Needs(members(body % many), Surface.CHAT)
+    assert request.missing(Able.of(NOTHING)) == "vision"
+
+
+@pytest.mark.parametrize("piece", ["{}", '""', '{"type":""}', '"image_url"', '{"a":"image_url"}'])
+def test_no_request_has_more_built_than_a_bound(
+    piece: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = 0
+
+    class Counting:
+        def __init__(self, decoder: Any) -> None:
+            self.decoder = decoder
+
+        def decode(self, raw: Any) -> Any:
+            nonlocal built
+            found = self.decoder.decode(raw)
+            built += len(found)
+            return found
+
+    for name in ("_messages", "_parts", "_strings", "_modalities"):
+        monkeypatch.setattr(abilities, name, Counting(getattr(abilities, name)))
+    messages = '{"role":"user","content":[' + ",".join([piece] * 4000) + "]}"
+    body = '{"messages":[' + ",".join([messages] * 10) + "]}"
+    request = Needs(members(body.encode()), Surface.CHAT)
+    assert request.missing(Able.of(NOTHING, **TEXTS)) is None
+    many = ",".join([piece] * 40_000)
+    body = f'{{"prompt":[{many}],"modalities":[{many}]}}'
+    request = Needs(members(body.encode()), Surface.COMPLETIONS)
+    assert request.missing(Able.of(NOTHING, **TEXTS)) is None
+    assert 10 < built < 10_000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "over"),
+    [
+        ("[1, 2,\n3]" + " " * 99, False),
+        ("[" + "-1, " * 10 + "1]", True),
+        ("[[1],[" + "2," * 10 + "2]]", True),
+        ("[[" + "1," * 9 + "1], [" + "2," * 9 + "2]]", False),
+        ("[[]" + ",[]" * 40 + "]", False),
+        ("[[]" + ",[]" * 10_000 + "]", False),
+        ("[[[1" + ",1" * 40 + "]]]", True),
+        ('[["' + "x" * 99 + '"]]', False),
+        ("[" + "0," * 40 + "null]", False),
+    ],
+)
+def test_ids_are_counted_as_they_are_written(prompt: str, over: bool) -> None:
+    body = f'{{"prompt": {prompt}}}'.encode()
+    missing = Needs(members(body), Surface.COMPLETIONS).missing(Able.of({}, **TEXTS))
+    assert missing == ("context" if over else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "asks"),
+    [
+        ("tools", "[ \n ]", False),
+        ("tools", "[ \n 0]", True),
+        ("response_format", '{"type":"json\\u005fschema"}', True),
+        ("response_format", '{"type":' + "[" * 30 + "]" * 30 + "}", False),
+        ("n", "[" + "{}," * 99 + "2]", False),
+        ("n", "9" * 400, False),
+    ],
+)
+def test_what_asks_however_it_is_written(name: str, value: str, asks: bool) -> None:
+    body = f'{{"{name}": {value}}}'.encode()
+    assert Needs(members(body), Surface.EMBEDDINGS).missing(Able.of(NOTHING)) == (
+        {"tools": "tools", "response_format": "json_schema"}[name] if asks else None
+    )

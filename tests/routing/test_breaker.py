@@ -26,7 +26,7 @@ def outcomes() -> Iterator[str]:
         yield from getattr(kind, "OUTCOMES", ())
     for status in range(100, 600):
         yield errors.UpstreamStatus(status, message="").outcome
-    yield from ("ok", "client_gone", "slow_client", "not_ready", "internal")
+    yield from ("ok", "client_gone", "slow_client", "not_ready", "shed", "internal")
 
 
 def test_every_outcome_has_a_verdict_and_none_is_made_up() -> None:

@@ -1,0 +1,73 @@
+"""What all requests share on their ways: memory of targets, places, the retry budget, chance."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from server.access.rooms import Room, Rooms
+from server.protocol.request import Request
+from server.routing.budget import RetryBudget
+from server.routing.chain import Chain, Route
+from server.routing.lineup import Dice
+from server.routing.settings import Settings
+from server.routing.standing import Standings
+from server.telemetry.metrics import Metrics
+from server.transport import Transport
+
+
+class Means:
+    """One for the server, over all reloads of its config."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        metrics: Metrics,
+        *,
+        standings: Standings | None = None,
+        rooms: Rooms | None = None,
+        settings: Settings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.transport, self.metrics, self.clock = transport, metrics, clock
+        self.standings = standings or Standings(draw)
+        self.rooms = rooms or Rooms(metrics, clock)
+        self.settings = settings or Settings()
+        self.budget = RetryBudget(self.settings.budget)
+        self.standings.configure(self.settings.breaker)
+        self.dice = Dice(draw, self.full, self.settings.panic)
+
+    def configure(self, settings: Settings) -> None:
+        """After a reload. What is unchanged keeps its memory."""
+        if settings.budget != self.settings.budget:
+            self.budget = RetryBudget(settings.budget)
+        self.standings.configure(settings.breaker)
+        self.dice.panic = settings.panic
+        self.settings = settings
+
+    def room(self, route: Route) -> Room | None:
+        """Where requests wait for a place at this target; None: it takes all."""
+        if route.slots is None:
+            return None
+        return self.rooms.room("target", route.standing.key, route.slots, route.bound)
+
+    def full(self, route: Route) -> bool:
+        """Are all its places taken?"""
+        room = self.room(route)
+        return room is not None and room.inside >= room.slots
+
+    def at_once(self, chain: Chain, request: Request) -> Route | None:
+        """The first target of a fixed order, if nothing speaks against it. Nearly every request
+        ends there, and needs no plan."""
+        first = chain.first
+        if (
+            first is not None
+            and first.unconditional
+            and first.target.ready
+            and first.standing.clear(self.clock())
+            and first.refuses(request) is None
+        ):
+            return first
+        return None

@@ -1,0 +1,322 @@
+"""The attempt loop: the plan's targets in order, one deadline, nothing after the commit point."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from server.access.queue import Ticket
+from server.dialects.trouble import Trouble
+from server.errors import (
+    EngineNotReady,
+    RoundhouseError,
+    UnavailableError,
+    UpstreamError,
+    UpstreamStatus,
+)
+from server.routing import refusals
+from server.routing.attempt import ALIVE, Job, attempt
+from server.routing.chain import Chain, Route
+from server.routing.lineup import LineUp, Ranked
+from server.routing.means import Means
+from server.routing.plan import KEPT_BACK, Action, Cause
+from server.routing.policies import Policy
+from server.routing.waiting import until_ready
+
+
+class Run:
+    """One request on its way through its plan."""
+
+    __slots__ = (
+        "chain", "job", "last", "limited", "lineup", "narrowed", "owner", "paid", "plan",
+        "preferred", "spent", "tried", "who_can",
+    )  # fmt: skip
+
+    def __init__(
+        self, owner: Means, job: Job, chain: Chain, who_can: Callable[[str], list[str]]
+    ) -> None:
+        self.owner, self.job, self.chain, self.who_can = owner, job, chain, who_can
+        self.lineup: LineUp | None = None
+        #: Keys of targets that had their chance, and of those that shall have no second one.
+        self.tried: set[str] = set()
+        self.spent: set[str] = set()
+        self.last: RoundhouseError | None = None
+        #: The last that said 429: it tells when to come back, which is worth more than a fault.
+        self.limited: RoundhouseError | None = None
+        self.plan: list[Ranked] = []
+        #: The target that the policy would have liked best.
+        self.preferred: Route | None = None
+        self.narrowed = False
+        #: The next extra attempt is paid for.
+        self.paid = False
+
+    async def answer(self) -> None:
+        try:
+            await self._answer()
+        finally:
+            # An error leads to this frame and so to us: no circle, or the body would stay, too.
+            self.last = self.limited = None
+
+    async def _answer(self) -> None:
+        self.preferred = route = self.owner.at_once(self.chain, self.job.request)
+        ticket: Ticket | None = None
+        while True:
+            if route is None:
+                route, ticket = await self._choose()
+            try:
+                await attempt(self.job, route, self._answered)
+                return
+            except EngineNotReady as error:
+                self._failed(route, error, Cause.NOT_READY)
+            except UpstreamError as error:
+                if self._is_final(error, route):
+                    raise
+            finally:
+                if ticket is not None:
+                    ticket.leave(self.job.clock())
+            self.paid, route, ticket = False, None, None
+
+    async def _choose(self) -> tuple[Route, Ticket | None]:
+        """Whom to send to next, with a place there. Raises the error that ends the request."""
+        if self.lineup is None:
+            self.lineup = LineUp(self.chain, self.job.request)
+        while (ranked := await self._next(self.lineup)) is not None:
+            if (chosen := await self._follow(self.lineup, ranked)) is not None:
+                return chosen
+        raise self._final(self.lineup)
+
+    # --- who is next ------------------------------------------------------------------------
+
+    async def _next(self, lineup: LineUp) -> Ranked | None:
+        """The best step by how the targets are now; None: there is none left."""
+        job, owner = self.job, self.owner
+        if job.record.attempts >= owner.settings.attempts:
+            return None
+        over = job.clock() >= job.request.deadline
+        if over and (self.last is not None or job.record.waited):
+            return None
+        found = self._best(lineup, self.tried)
+        if found is None and self._too_long_for_all(lineup):
+            found = self._best(lineup, self.tried)
+        stranger = found is not None and found.step.action is Action.WAIT and found.group > 0
+        if found is None or (stranger and self.last is not None):
+            # Who was tried and may do better now comes before other models' engines that load.
+            again = await self._again(lineup)
+            if again is not None or found is None:
+                return again
+        return found if self._pay() else None
+
+    def _best(self, lineup: LineUp, tried: set[str]) -> Ranked | None:
+        self.plan = lineup.plan(self.job.clock(), self.owner.dice, tried)
+        if self.preferred is None:
+            self.preferred = next((r.route for r in self.plan if r.step.index == 0), None)
+        best = self.plan[0] if self.plan else None
+        return None if best is None or best.step.action is Action.SKIP else best
+
+    async def _again(self, lineup: LineUp) -> Ranked | None:
+        """A second chance for one that was tried, after a pause, since nobody else is left."""
+        if self.last is None or not self.tried - self.spent:
+            return None
+        best = self._best(lineup, self.spent)
+        if best is None or not self._pay():
+            return None
+        if best.step.action is not Action.SEND:  # there will be time enough
+            return best
+        job, settings = self.job, self.owner.settings
+        pause = settings.backoff.pause(
+            job.record.attempts,
+            self.owner.dice.draw(),
+            now=job.clock(),
+            deadline=job.request.deadline,
+        )
+        await asyncio.sleep(pause)
+        job.record.waited += pause
+        if job.clock() >= job.request.deadline:
+            return None
+        return self._best(lineup, self.spent)
+
+    def _pay(self) -> bool:
+        """Does the retry budget allow one attempt more? The first one is free."""
+        if not self.job.record.attempts or self.paid:
+            return True
+        budget, now = self.owner.budget, self.job.clock()
+        last = self.last
+        # Who refuses what the next one is there for has had no work with it.
+        referred = self.narrowed and isinstance(last, UpstreamStatus) and last.trouble is not None
+        sent = isinstance(last, UpstreamError) and last.sent and not referred
+        if not budget.may_retry(now, sent=sent):
+            self.job.metrics.retries.labels("refused").inc()
+            return False
+        budget.spend(now, sent=sent)
+        self.job.metrics.retries.labels("spent" if sent else "free").inc()
+        self.paid = True
+        return True
+
+    def _too_long_for_all(self, lineup: LineUp) -> bool:
+        """The prompt is too long for every target: go on with larger windows, if there are any."""
+        if any(lineup.missing(ranked.route) == "context" for ranked in self.plan):
+            return self._narrow(Trouble.CONTEXT_LENGTH)
+        return False
+
+    def _narrow(self, trouble: Trouble) -> bool:
+        """Go on with those that stand in for such trouble, if there are any; once."""
+        chain = self.chain
+        groups = chain.context if trouble is Trouble.CONTEXT_LENGTH else chain.content
+        if self.narrowed or not groups:
+            return False
+        self.narrowed = True
+        if self.lineup is None:
+            self.lineup = LineUp(self.chain, self.job.request)
+        self.lineup.narrow(groups)
+        self.job.record.fallback_reason = trouble.value
+        return True
+
+    # --- one step ---------------------------------------------------------------------------
+
+    async def _follow(self, lineup: LineUp, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
+        """The step's target, once it is ready and has a place; None: look again who is next."""
+        route = ranked.route
+        match ranked.step.action:
+            case Action.REFUSE:
+                route.target.want()
+                self._count_bridge("refused")
+                raise refusals.loading(route)
+            case Action.WAIT:
+                self._count_bridge("waited")
+                await self._wait(route, self._hope())
+                return None
+            case Action.QUEUE:
+                self._wake_passed_over(ranked)
+                return await self._queue(lineup, ranked.group)
+            case _:
+                self._wake_passed_over(ranked)
+                room = self.owner.room(route)
+                if room is None:
+                    return route, None
+                return route, self.owner.rooms.enter(room, self.job.request.key, self.job.clock())
+
+    def _count_bridge(self, outcome: str) -> None:
+        self.job.metrics.bridge.labels(self.job.label, outcome).inc()
+
+    def _hope(self) -> float:
+        """When the first of those that breakers keep back may be asked, as the clock will say."""
+        now = self.job.clock()
+        after = refusals.soonest(self.plan, now)
+        return math.inf if after is None else now + after
+
+    async def _wait(self, route: Route, hope: float) -> None:
+        try:
+            await until_ready(self.job, route.target, hope)
+        except UnavailableError as error:
+            if not error.retryable:  # our own overload is no reason to load others
+                raise
+            if self.job.clock() >= hope:  # somebody else may answer by now
+                for ranked in self.plan:
+                    if ranked.step.action is Action.SKIP:
+                        self.tried.discard(ranked.route.standing.key)
+                        self.spent.discard(ranked.route.standing.key)
+                return
+            self._failed(route, error, Cause.NOT_READY)
+            self.spent.add(route.standing.key)
+
+    async def _queue(self, lineup: LineUp, group: int) -> tuple[Route, Ticket] | None:
+        """A place at whichever of the plan's full targets, all of this group, has one first; None
+        when that target is none to be tried any more."""
+        full = [r.route for r in self.plan if r.step.action is Action.QUEUE]
+        if lineup.is_strict(group):
+            del full[1:]
+        job = self.job
+        now = job.clock()
+        deadline = min(job.request.deadline, now + self.owner.settings.queue)
+        rooms = [room for route in full if (room := self.owner.room(route)) is not None]
+        try:
+            index, ticket = await self.owner.rooms.first(rooms, job.request.key, deadline)
+        finally:
+            job.record.waited += job.clock() - now
+        if (route := self._still(lineup, full[index])) is None:
+            ticket.leave(job.clock())
+            return None
+        return route, ticket
+
+    def _still(self, lineup: LineUp, waited_for: Route) -> Route | None:
+        """The target that was waited for, unless it has failed, rests or is gone meanwhile."""
+        self._best(lineup, self.tried)
+        for ranked in self.plan:
+            if ranked.route.standing is waited_for.standing:
+                return None if ranked.step.cause in KEPT_BACK else ranked.route
+        return None
+
+    def _is_final(self, error: UpstreamError, route: Route) -> bool:
+        """Is the failure of an attempt the end of the request?"""
+        if error.outcome in ALIVE or error.retry_after is not None:
+            self.spent.add(route.standing.key)
+        if isinstance(error, UpstreamStatus) and error.trouble is not None:
+            self._failed(route, error, error.trouble)
+            if self._narrow(Trouble(error.trouble)):
+                return False
+        ambiguous = error.sent and not error.outcome.startswith("http_")
+        if (
+            not error.retryable
+            or error.outcome == "deadline"
+            or (ambiguous and not route.target.retry_ambiguous)
+        ):
+            return True
+        self._failed(route, error, error.outcome)
+        return False
+
+    def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
+        self.tried.add(route.standing.key)
+        # A target's own error says more than a later one that was not even up.
+        if self.last is None or not isinstance(error, UnavailableError):
+            self.last = error
+        if error.status == 429:
+            self.limited = error
+        if self.job.record.fallback_reason is None:
+            self.job.record.fallback_reason = reason
+
+    def _wake_passed_over(self, chosen: Ranked) -> None:
+        """Engines that would have been better and are not loaded: load them for the next ones."""
+        for ranked in self.plan:
+            if ranked.step.index < chosen.step.index and ranked.step.action is Action.WAIT:
+                ranked.route.target.want()
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def _answered(self, route: Route) -> None:
+        """This target's answer is the client's: say so before the head goes out."""
+        record, preferred = self.job.record, self.preferred
+        if preferred is route:  # nearly always
+            record.fallback_reason = None
+            return
+        found = next((r for r in self.plan if r.route is route), None)
+        if found is not None and self.lineup is not None and self.lineup.is_bridge(found.group):
+            record.bridge = route.model
+            self._count_bridge("bridged")
+        reason = record.fallback_reason or self._reason(found)
+        if preferred is None or preferred.standing is route.standing or reason is None:
+            record.fallback_reason = None
+            return
+        record.fallback_from, record.fallback_reason = preferred.target.label, reason
+        self.job.metrics.fallbacks.labels(self.job.label, reason).inc()
+
+    def _reason(self, found: Ranked | None) -> str | None:
+        """Why not the preferred one, though nothing failed; None: a policy's choice is no
+        fallback."""
+        own = found is not None and found.group == 0 and not self.narrowed
+        if own and self.chain.own.policy is not Policy.ORDERED:
+            return None
+        for ranked in self.plan:
+            if ranked.step.index == 0 and ranked.step.cause not in (Cause.NONE, Cause.TRIED):
+                return ranked.step.cause.value
+        return Cause.NOT_READY.value
+
+    def _final(self, lineup: LineUp) -> RoundhouseError:
+        now = self.job.clock()
+        error = self.limited or self.last
+        if error is None:
+            return refusals.nobody(lineup, self.plan, now, self.who_can)
+        if error.retry_after is None and error is self.limited:
+            plan = self.plan or lineup.plan(now, self.owner.dice, self.tried)
+            error.retry_after = refusals.soonest(plan, now)
+        return error
