@@ -212,7 +212,8 @@ def _media_of(raw: Raw | None) -> frozenset[str]:
     """
     if raw is None:
         return frozenset()
-    found, left = set(), _BUILT
+    found: set[str] = set()
+    left = _BUILT
     try:
         for message in _messages.decode(raw):
             if (parts := _list_in(message)) is None:
@@ -268,10 +269,15 @@ def _stands(text: bytes, name: bytes) -> bool:
         if after.startswith(b":"):
             if not after[1:].lstrip(_SPACE).startswith(b"null"):
                 return True
-        elif (before := before.rstrip(_SPACE)).endswith(b":"):
-            if before[:-1].rstrip(_SPACE).endswith(b'"type"'):
-                return True
+        elif _leads(b'"type"', before):
+            return True
     return False
+
+
+def _leads(member: bytes, before: bytes) -> bool:
+    """Does the text before a value end with this member's name?"""
+    before = before.rstrip(_SPACE)
+    return before.endswith(b":") and before[:-1].rstrip(_SPACE).endswith(member)
 
 
 def _media_in(part: _Part) -> set[str]:

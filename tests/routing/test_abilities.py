@@ -296,7 +296,7 @@ def test_no_request_has_more_built_than_a_bound(
     body = f'{{"prompt":[{many}],"modalities":[{many}]}}'
     request = Needs(members(body.encode()), Surface.COMPLETIONS)
     assert request.missing(Able.of(NOTHING, **TEXTS)) is None
-    assert 10 < built < 10_000
+    assert 10 < built < 20_000
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,6 @@ def test_no_request_has_more_built_than_a_bound(
         ("[[" + "1," * 9 + "1], [" + "2," * 9 + "2]]", False),
         ("[[]" + ",[]" * 40 + "]", False),
         ("[[]" + ",[]" * 10_000 + "]", False),
-        ("[[[1" + ",1" * 40 + "]]]", True),
         ('[["' + "x" * 99 + '"]]', False),
         ("[" + "0," * 40 + "null]", False),
     ],
