@@ -24,7 +24,7 @@ ENGINE_PYTHON = REPO_ROOT / ".venv-engine" / "bin" / "python"
 #: context of its own: 25 ms of the CPU that the engines need to start.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 #: Seconds for a tiny model on two slow cores, with another engine starting beside it.
-START = 240.0
+START = 360.0
 
 
 def free_port() -> int:
