@@ -99,13 +99,14 @@ class Run:
         found = self._best(lineup, self.tried)
         if found is None and self._too_long_for_all(lineup):
             found = self._best(lineup, self.tried)
-        stranger = found is not None and found.step.action is Action.WAIT and found.group > 0
-        if found is None or (stranger and self.last is not None):
+        if found is None:
+            return await self._again(lineup)
+        if not self._pay():
+            return None
+        if found.step.action is Action.WAIT and found.group > 0 and self.last is not None:
             # Who was tried and may do better now comes before other models' engines that load.
-            again = await self._again(lineup)
-            if again is not None or found is None:
-                return again
-        return found if self._pay() else None
+            return await self._again(lineup) or found
+        return found
 
     def _best(self, lineup: LineUp, tried: set[str]) -> Ranked | None:
         self.plan = lineup.plan(self.job.clock(), self.owner.dice, tried)
