@@ -230,3 +230,15 @@ async def test_a_storm_behind_a_larger_window_costs_no_more(
     await stage.asks(stage.chain(one, context=[two]), 100)
     assert len(upstream.requests) == 100
     assert len(second.requests) == 120
+
+
+async def test_a_refusal_is_counted_once(
+    stage: Stage, upstream: ScriptedUpstream, one: FakeTarget, two: FakeTarget
+) -> None:
+    """Also where a second chance and another model's engine that loads would both cost it."""
+    stage.settings(budget=NOTHING)
+    upstream.default = BOOM
+    two.ready = False
+    found = await stage.ask(stage.chain(one, fallbacks=[two]))
+    assert (found.status, found.record.attempts, two.waits) == (500, 1, [])
+    assert stage.count("retries_total", result="refused") == 1
