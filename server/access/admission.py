@@ -39,6 +39,8 @@ _SPACE: Final = b" \t\r\n"
 _PIECE: Final = 1024
 #: More tokens than any model writes.
 _MOST: Final = 10**9
+#: And more digits than a number of tokens has: what is longer is not even read.
+_DIGITS: Final = 64
 _UNREAD: Final = frozenset({Surface.TOKENIZE, Surface.DETOKENIZE})
 #: Seconds after which a key with too many requests under way is told to come back. A guess: one of
 #: them has to end first.
@@ -256,5 +258,6 @@ def _piece(text: bytes, start: int) -> int | None:
 
 def _number(members: Mapping[str, Raw], name: str) -> int | None:
     """None for what is none, and for what is no number of tokens."""
-    value = number(members[name]) if name in members else None
+    raw = members.get(name)
+    value = None if raw is None or len(memoryview(raw)) > _DIGITS else number(raw)
     return int(value) if value is not None and 1 <= value <= _MOST else None

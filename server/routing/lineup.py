@@ -27,6 +27,10 @@ _FREE: Final = Prices(0.0, 0.0, 0.0)
 _PROMPTS: Final = ("messages", "prompt", "input", "tools")
 #: Tokens of an answer whose length nobody says, for prices alone.
 _ANSWER: Final = 256
+#: More tokens than any model writes: who asks for more gets the same price. And the digits that are
+#: read at all.
+_MOST: Final = 10**9
+_DIGITS: Final = 4096
 #: Policies whose order is a preference: what is full is waited for.
 _STRICT: Final = frozenset({Policy.ORDERED, Policy.CHEAPEST})
 
@@ -253,8 +257,10 @@ def tokens_of(request: Request) -> Facts:
     prompt = sum(len(memoryview(members[name])) for name in _PROMPTS if name in members)
     if request.surface is Surface.EMBEDDINGS:
         return Facts(prompt // _BYTES)
-    said = (number(members[name]) for name in LONGEST if name in members)
-    return Facts(prompt // _BYTES, int(next(filter(None, said), _ANSWER)))
+    given = (members[name] for name in LONGEST if name in members)
+    said = (number(value) or 0 for value in given if len(memoryview(value)) <= _DIGITS)
+    longest = next((value for value in said if value > 0), _ANSWER)
+    return Facts(prompt // _BYTES, max(1, int(min(longest, _MOST))))
 
 
 def _text(value: Raw) -> str | None:

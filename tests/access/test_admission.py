@@ -295,6 +295,7 @@ def members(**body: object) -> dict[str, msgspec.Raw]:
         ({"max_tokens": None}, None, 26 + 256),
         ({"max_tokens": 50, "n": 3}, None, 26 + 150),
         ({"max_tokens": 10**12, "n": -1}, None, 26 + 256),
+        ({"max_tokens": 10**4000}, None, 26 + 256),
         ({"max_tokens": "5"}, None, 26 + 256),
         ({"max_tokens": 10**8}, None, 10_000),
     ],
