@@ -140,7 +140,7 @@ def explained(
         legacy_functions=asked.legacy,
         tenant=key.tenant,
         arrived=now,
-        deadline=now + services.state.timeouts.total,
+        deadline=now + wishes.patience_of(headers, services.state.timeouts.total),
         key=key.name,
         session=wishes.session_of(headers),
     )

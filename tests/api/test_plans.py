@@ -108,6 +108,30 @@ async def test_the_clients_own_wishes(admin: httpx.AsyncClient) -> None:
     assert len(steps(alone)) == 1
 
 
+async def test_a_wish_that_makes_no_sense(admin: httpx.AsyncClient) -> None:
+    for name, said in (("x-roundhouse-timeout", "soon"), ("x-roundhouse-fallbacks", "perhaps")):
+        answer = await admin.post("/plans/m", json=HI, headers={name: said})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+    await plan(admin, "m", HI, **{"x-roundhouse-timeout": "2s"})
+
+
+@pytest.mark.parametrize("longest", [10**400, 10**30, 1])
+async def test_an_answer_of_any_length_has_a_price(
+    serve: Serve, upstream: ScriptedUpstream, second: ScriptedUpstream, longest: int
+) -> None:
+    config = config_of(upstream, second)
+    config["models"]["both"] |= {"balance": "cheapest", "prices": {"input": 1, "output": 2}}
+    server = await serve(config)
+    ask = {"model": "both", **HI, "max_tokens": longest}
+    async with await admin_of(server) as admin, httpx.AsyncClient(base_url=server.url) as http:
+        found = await plan(admin, "both", ask)
+        assert found["request"]["output_tokens"] == min(longest, 10**9)
+        assert "$" in found["targets"][0]["reason"]
+        upstream.queue(chat_answer())
+        answer = await http.post("/v1/chat/completions", json=ask)
+        assert answer.headers["x-roundhouse-target"] == "up/a"
+
+
 async def test_as_a_key(admin: httpx.AsyncClient) -> None:
     assert (await plan(admin, "org/model-x?key=narrow"))["request"]["key"] == "narrow"
     assert (await refused(admin, "m?key=narrow"))[:2] == (403, "model_not_allowed")
