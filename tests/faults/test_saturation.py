@@ -4,13 +4,11 @@ between. /health answers all the while."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-import time
+import json
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final
@@ -29,6 +27,23 @@ PLACES: Final = 8
 WAVES: Final = 5
 LIMITS: Final = {"max_in_flight": PLACES, "max_waiting": PLACES}
 SERVER_LIMITS: Final = {"in_flight": PLACES, "waiting": PLACES}
+#: Until its input ends.
+PROBE: Final = """
+import json, select, sys, time
+from contextlib import closing
+from http.client import HTTPConnection
+
+times = []
+while not select.select([sys.stdin], [], [], 0)[0]:
+    start = time.monotonic()
+    with closing(HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)) as http:
+        http.request("GET", "/health")
+        assert http.getresponse().status == 200
+    times.append(time.monotonic() - start)
+    if len(times) == 1:
+        print("looking", flush=True)
+print(json.dumps(times))
+"""
 
 
 class Busy:
@@ -62,25 +77,22 @@ def limited(kind: str, one: ScriptedUpstream, two: ScriptedUpstream) -> dict[str
 
 @asynccontextmanager
 async def watched(port: int) -> AsyncIterator[list[float]]:
-    """Asks /health over and over, each time on a connection of its own, and notes how long each
-    answer took. In a thread: the load keeps this loop busy."""
+    """Asks /health over and over, each time on a connection of its own; afterwards the list has
+    the seconds that each answer took. In a process of its own, since the load keeps ours busy."""
     times: list[float] = []
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.is_set():
-            start = time.monotonic()
-            with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as http:
-                http.request("GET", "/health")
-                assert http.getresponse().status == 200
-            times.append(time.monotonic() - start)
-
-    looking = asyncio.create_task(asyncio.to_thread(look))
+    probe = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROBE, str(port)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert probe.stdout is not None
+    assert await probe.stdout.readline() == b"looking\n"
     try:
         yield times
     finally:
-        over.set()
-        await looking
+        told, _ = await probe.communicate(b"")  # and no more
+    times += json.loads(told)
+    assert probe.returncode == 0
 
 
 async def wave(load: Load, busy: Busy, first: int) -> list[Outcome]:
