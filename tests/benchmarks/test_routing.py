@@ -296,6 +296,18 @@ def test_a_run_is_written_and_told(
     assert "conversations" in capsys.readouterr().out
 
 
+def test_external_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    ours, theirs = (program.parser().parse_args(words) for words in ([], ["--external"]))
+    assert program.folder_of(ours).name.endswith("-routing")
+    assert program.folder_of(theirs).name.endswith("-routing-external")
+    assert program.folder_of(options(tmp_path)) == tmp_path
+
+
+def test_the_command_names_no_folder_of_this_machine() -> None:
+    told = program.command_of(["--rounds", "2", "--out", "/here", "--external"])
+    assert told == "python -m benchmarks.routing --rounds 2 --external"
+
+
 def test_without_vllm_it_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
