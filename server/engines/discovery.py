@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-#: Seconds for one look-up. The system's resolver gives up sooner by itself, and a thread that it
-#: holds cannot be taken back.
+from server.transport.names import look_up
+
+#: Seconds for one look-up. The system's resolver mostly gives up sooner by itself.
 LOOK_UP: Final = 30.0
 #: What getaddrinfo says when there is an answer, and it is that there is nothing.
 _NOTHING: Final = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
@@ -76,17 +77,15 @@ async def resolve(discover: str) -> list[tuple[str, int]]:
 async def addresses(host: str, port: int) -> list[tuple[str, int]]:
     """All addresses of a host. Raises LookUpFailed."""
     try:
-        answers = await asyncio.get_running_loop().getaddrinfo(
-            # A family that this machine does not speak is of no use.
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG,
-        )  # fmt: skip
+        # A family that this machine does not speak is of no use.
+        found = await look_up(host, socket.AI_ADDRCONFIG)
     except socket.gaierror as exc:
         if exc.errno in _NOTHING:
             return []
         raise LookUpFailed(exc.strerror or "the look-up failed") from exc
     except UnicodeError as exc:
         raise LookUpFailed("that is no name of a host") from exc
-    return [(str(where[0]), port) for *_, where in answers]
+    return [(address, port) for address in found]
 
 
 class Srv:

@@ -12,6 +12,7 @@ from server.errors import ConnectFailed, UpstreamTimeout, UpstreamTruncated
 from server.transport import descriptors
 from server.transport.answer import Stage
 from server.transport.head import Address, address, request_head
+from server.transport.names import Names
 from server.transport.pool import Pool
 from server.transport.seam import AttemptTimeouts, Endpoint, Response
 from server.transport.wire import Wire
@@ -96,6 +97,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._pools: dict[Address, Pool] = {}
+        self._names = Names()
         self._closed = False
         self._library: LibraryTransport | None = None
 
@@ -179,7 +181,7 @@ class Transport:
         if len(self._pools) >= _POOLS:
             for known in [known for known, pool in self._pools.items() if not len(pool)]:
                 del self._pools[known]
-        pool = self._pools[place] = Pool(place)
+        pool = self._pools[place] = Pool(place, self._names)
         return pool
 
     async def forget(self, uds: str) -> None:

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import functools
 import math
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any, Final
 import aiohttp
 import yarl
 from aiohttp import payload as aiohttp_payload
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
@@ -32,6 +34,7 @@ from server.errors import (
     UpstreamTruncated,
 )
 from server.transport import descriptors
+from server.transport.names import look_up
 from server.transport.pool import IDLE, tls_context
 from server.transport.seam import AttemptTimeouts, Endpoint, Response
 from server.transport.wire import READ_AHEAD
@@ -74,6 +77,28 @@ def _end(payload: StreamReader | None, why: BaseException | None) -> None:
         payload.set_exception(why or aiohttp.ClientPayloadError("the connection was closed"))
 
 
+class _Names(AbstractResolver):
+    """The names of proxies, looked up as all others are; the pool remembers what was found."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in await look_up(host, socket.AI_ADDRCONFIG)
+        ]
+
+    async def close(self) -> None:
+        return
+
+
 class _Pool(aiohttp.TCPConnector):
     """A pool that never hands out a connection on which unasked bytes have come in.
 
@@ -81,7 +106,13 @@ class _Pool(aiohttp.TCPConnector):
     """
 
     def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE, ttl_dns_cache=10, ssl=tls_context())
+        super().__init__(
+            limit=0,
+            keepalive_timeout=IDLE,
+            ttl_dns_cache=10,
+            ssl=tls_context(),
+            resolver=_Names(),
+        )
         self._factory = functools.partial(_Wire, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:

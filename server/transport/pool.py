@@ -14,6 +14,7 @@ from server.errors import ConnectFailed, UpstreamError
 from server.transport import descriptors
 from server.transport.answer import Stage
 from server.transport.head import Address, no_answer
+from server.transport.names import Found, Names
 from server.transport.wire import Wire
 
 #: Idle connections are retired after this many seconds, or sooner where the peer says or shows
@@ -30,8 +31,9 @@ _LEARN_FROM: Final = 2.0
 class Pool:
     """Connections to one address. Free ones are taken newest first, so that a burst's rest ages."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, names: Names | None = None) -> None:
         self.address = address
+        self._names = names or Names()
         self._loop = asyncio.get_running_loop()
         self._free: deque[Wire] = deque()
         self._all: set[Wire] = set()
@@ -96,12 +98,42 @@ class Pool:
         if place.uds is not None:
             _, wire = await loop.create_unix_connection(lambda: Wire(self, loop), place.uds)
             return wire
-        # The family's order is the system's; a name with a dead address costs its time-out.
+        names, host = self._names, place.host
+        known = names.known(host)
+        try:
+            return await self._reach(place, known or await names.look_up(host))
+        except asyncio.CancelledError:  # mostly the time for connecting: it may have moved
+            names.forget(host)
+            raise
+        except OSError as error:
+            names.forget(host)
+            if known is None or known == (host,) or _is_final(error):
+                raise
+            found = await names.look_up(host)
+            if not set(found) - set(known):
+                raise
+        return await self._reach(place, found)
+
+    async def _reach(self, place: Address, addresses: Found) -> Wire:
+        """The first of these that takes the connection. Their order is the system's; one that is
+        dead costs its time-out."""
+        *others, last = addresses
+        for address in others:
+            try:
+                return await self._reach_one(place, address)
+            except OSError as error:
+                if _is_final(error):
+                    raise
+        return await self._reach_one(place, last)
+
+    async def _reach_one(self, place: Address, address: str) -> Wire:
+        loop = self._loop
         _, wire = await loop.create_connection(
             lambda: Wire(self, loop),
-            place.host,
+            address,
             place.port,
             ssl=tls_context() if place.tls else None,
+            server_hostname=place.host if place.tls else None,
         )
         return wire
 
@@ -170,6 +202,11 @@ class Pool:
         self._free.clear()
         for wire in list(self._all):
             wire.abort()
+
+
+def _is_final(error: OSError) -> bool:
+    """Would another address of the same name fare no better?"""
+    return isinstance(error, ssl.SSLError) or descriptors.lacking(error)
 
 
 def _failed(outcome: str, detail: str) -> UpstreamError:

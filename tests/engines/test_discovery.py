@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -78,6 +79,24 @@ async def test_no_such_name_is_an_answer_and_a_failure_is_none(
     else:
         with pytest.raises(LookUpFailed):
             await addresses("localhost", 80)
+
+
+async def test_names_that_hang_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, real = threading.Event(), socket.getaddrinfo
+
+    def look_up(host: str, *args: Any, **more: Any) -> Any:
+        if host != "localhost":
+            assert go.wait(60)
+        return real("localhost", *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    hung = [asyncio.create_task(addresses(f"{n}.localhost", 80)) for n in range(40)]
+    await asyncio.sleep(0)  # they have begun
+    try:
+        assert ("127.0.0.1", 80) in await addresses("localhost", 80)
+    finally:
+        go.set()
+    assert all(("127.0.0.1", 80) in each for each in await asyncio.gather(*hung))
 
 
 async def test_srv_targets_are_replicas(names: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,6 @@ async def test_refused(transport: Transport, tmp_path: Path) -> None:
             assert caught.value.outcome == "refused"
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])  # libuv looks names up by itself
 async def test_dns(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*args: Any, **kwargs: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -118,19 +117,6 @@ async def test_connect_timeout(transport: Transport) -> None:
         with pytest.raises(ConnectFailed) as caught:
             await ask(transport, f"http://127.0.0.1:{port}", times=times)
         assert (caught.value.outcome, caught.value.sent) == ("connect_timeout", False)
-
-
-@pytest.mark.asyncio(loop_factories=["asyncio"])
-async def test_a_slow_look_up_counts_as_connecting(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def never(*args: Any, **kwargs: Any) -> Any:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
-    with pytest.raises(ConnectFailed) as caught:
-        await ask(transport, "http://slow.localhost:9", times=AttemptTimeouts(0.05, 5, 5))
-    assert caught.value.outcome == "connect_timeout"
 
 
 # --- before the head
