@@ -33,23 +33,24 @@ from tests.faults.checked import pieces_for
 from tests.faults.process import PROGRAM
 
 #: The server looks up names with this ending in a folder: there, a file of the name means that
-#: nobody knows it. (libuv asks the system by itself, which knows no such names at all.)
+#: nobody knows it. It remembers no name, so that each new connection depends on that.
 ZONE: Final = ".test"
 SERVER: Final = f"""
 import pathlib, socket, sys
-import uvloop
+from server.transport import names
 
 graves = pathlib.Path(sys.argv[1]).with_name("graves")
-real = uvloop.Loop.create_connection
+real = socket.getaddrinfo
 
-async def connect(self, factory, host, port, *, ssl=None):
-    assert host.endswith("{ZONE}"), host
-    if (graves / host).exists():
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    named = dict(server_hostname=host) if ssl else dict()
-    return await real(self, factory, "127.0.0.1", port, ssl=ssl, **named)
+def look_up(host, *args, **more):
+    if str(host).endswith("{ZONE}"):
+        if (graves / host).exists():
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        host = "127.0.0.1"
+    return real(host, *args, **more)
 
-uvloop.Loop.create_connection = connect
+socket.getaddrinfo = look_up
+names.KEPT = 0.0
 {PROGRAM}"""
 
 

@@ -33,6 +33,11 @@ RATE: Final = 40.0
 CALM: Final = 60.0
 #: Runs that are shorter than this do not wait for idle connections to be given up.
 SHORT: Final = 60
+#: What all the faults look like from inside. In less time some fall on targets that nobody asks.
+OUTCOMES: Final = (
+    *("refused", "dns", "tls", "reset", "first_byte_timeout", "stall", "truncated", "protocol"),
+    *("http_5xx", "http_429", "http_auth"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +199,9 @@ async def test_the_killer(tmp_path: Path) -> None:
     assert ends[End.ANSWERED] > ends[End.ERROR] + ends[End.BROKEN]
     if SECONDS >= 15:  # they come by turns
         assert {blow.fault for blow in seen.killer.blows} == set(Fault)
+    if SECONDS >= SHORT:
+        for outcome in OUTCOMES:
+            assert books("attempts_total", outcome=outcome), outcome
     # The server's books say the same.
     assert books("requests_total", endpoint="chat") == offered
     for status, count in Counter(each.status for each in outcomes if each.status != 200).items():
