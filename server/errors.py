@@ -23,7 +23,8 @@
     │   ├── ConnectFailed       502  refused, dns, tls, connect_timeout: nothing was sent
     │   ├── UpstreamReset       502  the connection broke after sending
     │   ├── UpstreamTimeout     504  no first byte, or the stream stalled
-    │   ├── UpstreamProtocol    502  bytes that are no answer: bad framing, bad UTF-8, over a cap
+    │   ├── UpstreamProtocol    502  bytes that are no answer: bad framing, bad UTF-8, no end
+    │   ├── UpstreamTooLarge    502  an answer over a cap of ours, whoever gives it
     │   ├── UpstreamTruncated   502  the answer ended before it was complete
     │   ├── UpstreamAborted     502  the engine said `abort` or `error` as finish reason
     │   └── UpstreamStatus      any  the target answered with an error; status and body are its own
@@ -79,14 +80,15 @@ class RoundhouseError(Exception):
 
     def body(self) -> dict[str, object]:
         """The OpenAI error object."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        said = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": said}
+
+
+def untrace(error: BaseException) -> None:
+    """Forget the frames that it came by. It was told, and they may lead back to it: a circle."""
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__, found = None, found.__context__
 
 
 class InternalError(RoundhouseError):
@@ -214,11 +216,8 @@ class Draining(UnavailableError):
 
 
 class UpstreamError(RoundhouseError):
-    """One attempt failed.
-
-    `outcome` is a closed metric label. `sent` says that bytes of the request may have reached the
-    target, so that the work may have been done, and billed, already.
-    """
+    """One attempt failed. `outcome` is a closed metric label. `sent` says that bytes of the request
+    may have reached the target, so that the work may have been done, and billed, already."""
 
     status = 502
     type = "server_error"
@@ -260,6 +259,12 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamProtocol(UpstreamError):
     code = "upstream_protocol"
     outcome = "protocol"
+
+
+class UpstreamTooLarge(UpstreamError):
+    code = "upstream_too_large"
+    retryable = False
+    outcome = "too_large"
 
 
 class UpstreamTruncated(UpstreamError):

@@ -34,6 +34,8 @@ class Engines(Protocol):
 
     def eta(self, name: str) -> float | None: ...
 
+    def hopeless(self, name: str) -> EngineNotReady | None: ...
+
 
 class Target(Protocol):
     """One place that can answer. `label` is its metric label and response header."""
@@ -52,6 +54,9 @@ class Target(Protocol):
 
     def eta(self) -> float | None:
         """Seconds until it is ready, estimated; None: nobody knows."""
+
+    def hopeless(self) -> EngineNotReady | None:
+        """What a client is told while waiting for it is of no use; None: nothing of its own."""
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or None."""
@@ -103,6 +108,9 @@ class EngineTarget:
 
     def eta(self) -> float | None:
         return self.engines.eta(self.engine)
+
+    def hopeless(self) -> EngineNotReady | None:
+        return self.engines.hopeless(self.engine)
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         return None
@@ -172,6 +180,9 @@ class ExternalTarget:
     def eta(self) -> float | None:
         return None
 
+    def hopeless(self) -> EngineNotReady | None:
+        return None
+
     def refuses(self, request: Request) -> InvalidRequest | None:
         return None
 
@@ -218,6 +229,9 @@ class ReplicaTarget:
 
     def eta(self) -> float | None:
         return 0.0
+
+    def hopeless(self) -> EngineNotReady | None:
+        return None
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         return None
@@ -283,6 +297,9 @@ class ProviderTarget:
 
     def eta(self) -> float | None:
         return 0.0
+
+    def hopeless(self) -> EngineNotReady | None:
+        return None
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         if request.surface in _ENGINE_ONLY_SURFACES:

@@ -53,6 +53,9 @@ class FakeEngines:
     def eta(self, name: str) -> float | None:
         return 12.0
 
+    def hopeless(self, name: str) -> EngineNotReady | None:
+        return None
+
 
 def engine(
     state: EngineState | None, socket: str | None = None

@@ -21,7 +21,7 @@ from server.api.cycle import Cycle
 from server.api.services import Services
 from server.api.sink import ClientSink
 from server.config.resolve import ResolvedModel
-from server.errors import ClientGone, Draining, Overloaded, RoundhouseError
+from server.errors import ClientGone, Draining, Overloaded, RoundhouseError, untrace
 from server.protocol.envelope import Envelope, Surface
 from server.protocol.request import Request
 from server.routing.attempt import error_event
@@ -31,6 +31,8 @@ from server.routing.relay import SlowClient
 from server.telemetry.access import RequestLog
 
 _WISHES: Final = frozenset({wishes.FALLBACKS, wishes.TIMEOUT, wishes.SESSION})
+#: Errors that say nothing of the work that a target has had: a client could have it all for free.
+_IMPATIENT: Final = frozenset({ClientGone.code, UpstreamTimeout.code})
 #: Seconds that a client has to take an error.
 _LAST_WORDS: Final = 5.0
 
@@ -102,6 +104,7 @@ class Exchange:
             await self._serve()
         except RoundhouseError as error:
             await self._fail(error)
+            untrace(error)
         except asyncio.CancelledError:
             assert self._task is not None
             if self._gone:
@@ -299,13 +302,15 @@ class Exchange:
         return None if said is None else said.decode("latin-1")
 
     def _leave(self) -> None:
-        """Give back what this request was let in with; its tokens count if it was answered."""
+        """Give back what this request was let in with; its tokens count if it was answered, or if
+        nobody waited for the answer that a target may well have written."""
         if (admitted := self.admitted) is None:
             return
         record = self.record
+        left = record.sent is not None and record.error in _IMPATIENT
         if usage := record.usage:
             admitted.settle(usage.prompt + usage.completion)
-        elif self.sink.committed or (record.error is None and record.end is None):
+        elif left or self.sink.committed or (record.error is None and record.end is None):
             admitted.settle(None)
         admitted.leave(uncount=self._turned_away)
 

@@ -15,6 +15,7 @@ Schema = dict[str, Any]
 
 #: Codes that single places give instead of their class's own.
 MORE_CODES: Final = (
+    "content_policy_violation",
     "context_length_exceeded",
     "cross_origin",
     "engine_failed",

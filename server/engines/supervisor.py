@@ -271,6 +271,18 @@ class Supervisor:
                 retry_after=NOT_COMING,
             )
 
+    def hopeless(self, name: str) -> EngineNotReady | None:
+        """What a request is told that asks for an engine which only an operator brings back."""
+        unit = self._units.get(name)
+        try:
+            if unit is not None:
+                self._check(unit)
+        except EngineNotReady as error:
+            return error
+        except Draining:
+            pass
+        return None
+
     def _retry(self, unit: EngineUnit) -> float:
         eta = unit.eta()
         return UNKNOWN_START if eta is None else max(1.0, eta)

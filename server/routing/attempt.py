@@ -17,6 +17,7 @@ from server.errors import (
     UpstreamError,
     UpstreamProtocol,
     UpstreamStatus,
+    untrace,
 )
 from server.protocol import sse
 from server.protocol.request import Request
@@ -32,10 +33,10 @@ from server.transport import Response, Transport
 _ERROR_BODY: Final = 64 * 1024
 #: Seconds that it may take, and never beyond the request's deadline.
 _ERROR_TIME: Final = 10.0
-#: Outcomes that show a target in health: it answered, and said no.
-ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth"})
+#: Outcomes that show a target in health: it answered, and said no, or too much.
+ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth", "too_large"})
 #: Outcomes that are reasons of `roundhouse_stream_end`, too.
-_ENDS: Final = frozenset({"stall", "protocol", "truncated", "reset", "aborted"})
+_ENDS: Final = frozenset({"stall", "protocol", "too_large", "truncated", "reset", "aborted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         if not job.sink.committed:
             raise
         await _break_off(job, error, relay.pending if relay else b"")
+        untrace(error)
     finally:
         standing.ended(job.clock(), begun, said or outcome, retry_after, whole=not streaming)
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()

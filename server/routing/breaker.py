@@ -69,6 +69,9 @@ class BreakerSettings:
     forget: float = 60.0
     #: Up to this share is taken off an open time at random, so that probes do not come together.
     jitter: float = 0.2
+    #: A probe that has not answered after so long is one among others, and a next one begins: a
+    #: long answer that is no stream must not keep a target that is well from everybody.
+    probe_patience: float = 10.0
     #: After a good probe: the shares let through, each for `ramp_step`, then all.
     ramp: tuple[float, ...] = (0.1, 0.25, 0.5)
     ramp_step: float = 5.0
@@ -86,6 +89,7 @@ class BreakerSettings:
             and 0 <= self.jitter < 1
             and all(0 < share <= 1 for share in self.ramp)
             and min(self.window, self.open_first, self.ramp_step, self.rest_first) > 0
+            and self.probe_patience > 0
             and self.open_first <= self.open_cap
             and self.rest_first <= self.rest_bare <= self.rest_cap
             and self.forget >= 0
@@ -116,6 +120,7 @@ class Breaker:
         "_level",
         "_open_until",
         "_probe",
+        "_probe_until",
         "_ramp_until",
         "_recovered",
         "_rest_until",
@@ -155,6 +160,7 @@ class Breaker:
         self._serial = 0
         self._under_way = 0
         self._probe: int | None = None
+        self._probe_until = -math.inf
         #: Tickets below are of attempts begun before the last probe, or before the last rest: what
         #: became of them is no news.
         self._first = 0
@@ -197,7 +203,7 @@ class Breaker:
             return True
         if state is State.RAMP:
             return draw < self._share(now)
-        return state is State.HALF_OPEN and self._probe is None
+        return state is State.HALF_OPEN and self._wants_probe(now)
 
     def wait(self, now: float) -> float:
         """Seconds until it may let something through; 0: it does, or waits for its probe."""
@@ -232,9 +238,13 @@ class Breaker:
         self._serial += 1
         self._under_way += 1
         tripped = self._open_until is not None
-        if tripped and self._probe is None and self.state(now) is State.HALF_OPEN:
+        if tripped and self._wants_probe(now) and self.state(now) is State.HALF_OPEN:
             self._probe = self._first = self._serial
+            self._probe_until = now + self._settings.probe_patience
         return self._serial
+
+    def _wants_probe(self, now: float) -> bool:
+        return self._probe is None or now >= self._probe_until
 
     def answering(self, now: float, ticket: int) -> None:
         """The target's answer begins well (the commit point).

@@ -79,7 +79,9 @@ def nobody(
         for ranked in plan:
             if ranked.step.cause is Cause.ABILITY:
                 return _unable(lineup, ranked, who_can)
-    return EngineNotReady(f"No target of `{model}` can answer now.", code="no_target_left")
+    told = (r.route.target.hopeless() for r in plan if r.step.cause is Cause.NOT_READY)
+    nothing = EngineNotReady(f"No target of `{model}` can answer now.", code="no_target_left")
+    return next(filter(None, told), nothing)
 
 
 def _refused(route: Route, now: float) -> bool:

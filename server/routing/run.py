@@ -14,6 +14,7 @@ from server.errors import (
     UnavailableError,
     UpstreamError,
     UpstreamStatus,
+    untrace,
 )
 from server.routing import refusals
 from server.routing.attempt import ALIVE, Job, attempt
@@ -52,13 +53,6 @@ class Run:
         self.paid = False
 
     async def answer(self) -> None:
-        try:
-            await self._answer()
-        finally:
-            # An error leads to this frame and so to us: no circle, or the body would stay, too.
-            self.last = self.limited = None
-
-    async def _answer(self) -> None:
         self.preferred = route = self.owner.at_once(self.chain, self.job.request)
         ticket: Ticket | None = None
         while True:
@@ -268,6 +262,7 @@ class Run:
 
     def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
         self.tried.add(route.standing.key)
+        untrace(error)
         # A target's own error says more than a later one that was not even up.
         if self.last is None or not isinstance(error, UnavailableError):
             self.last = error

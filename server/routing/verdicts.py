@@ -34,8 +34,9 @@ VERDICTS: Final = MappingProxyType(
         "http_429": Verdict.RATE_LIMITED,
         "http_auth": Verdict.AUTH,
         "forbidden": Verdict.FORBIDDEN,  # of `http_auth` those of one model alone
-        # A client chooses its deadline, so it may not trip what others use.
-        "deadline": Verdict.NEUTRAL,
+        # A client chooses its deadline, and how much it asks for, so that neither may trip what
+        # others use.
+        **dict.fromkeys(("deadline", "too_large"), Verdict.NEUTRAL),
         **dict.fromkeys(
             ("client_gone", "slow_client", "not_ready", "shed", "internal"), Verdict.NEUTRAL
         ),

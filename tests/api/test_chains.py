@@ -10,6 +10,7 @@ from server.api.services import State, build_state
 from server.config.load import load
 from server.engines.fleet import Fleet, settings_of
 from server.engines.state import EngineView
+from server.errors import EngineNotReady
 from server.registry import Catalog
 from server.routing.chain import Chain, Loading
 from server.routing.policies import Policy
@@ -34,6 +35,9 @@ class NoEngines:
     def report_failure(self, name: str, generation: int) -> None: ...
 
     def eta(self, name: str) -> float | None:
+        return None
+
+    def hopeless(self, name: str) -> EngineNotReady | None:
         return None
 
 

@@ -9,9 +9,18 @@ from collections import Counter
 
 import pytest
 
+from server.routing.budget import Backoff
+from server.routing.settings import Settings
 from server.serving import Roundhouse
 from tests.api.conftest import ASK, KEY, port_of
-from tests.fakes.upstream import ScriptedUpstream, chat_answer, chat_stream
+from tests.fakes.faults import reset_before_head
+from tests.fakes.upstream import (
+    ScriptedUpstream,
+    answer_json,
+    chat_answer,
+    chat_stream,
+    error,
+)
 
 
 def request(**more: object) -> bytes:
@@ -32,13 +41,26 @@ async def ask(port: int, sent: bytes, until: bytes, times: int) -> None:
     await writer.wait_closed()
 
 
-@pytest.mark.parametrize("stream", [False, True])
+#: What the upstream says, whether the client wants a stream, and what the answer ends with.
+ANSWERS = {
+    "whole": (chat_answer("one"), False, b'"total_tokens"'),
+    "stream": (chat_stream(("one", "two")), True, b"0\r\n\r\n"),
+    "500": (answer_json(500, error("x")), False, b'"code":'),
+    "400": (answer_json(400, error("x")), False, b'"code":'),
+    "429": (answer_json(429, error("x"), {"retry-after-ms": "0"}), False, b'"code":'),
+    "reset": (reset_before_head(), True, b'"code":'),
+}
+
+
+@pytest.mark.parametrize("answer", list(ANSWERS))
 async def test_requests_leave_no_cycles(
-    server: Roundhouse, upstream: ScriptedUpstream, stream: bool
+    server: Roundhouse, upstream: ScriptedUpstream, answer: str
 ) -> None:
-    upstream.default = chat_stream(("one", "two")) if stream else chat_answer("one")
+    """Nor do those that fail: an error leads to the frames that it came by, and they to the
+    request's body."""
+    upstream.default, stream, until = ANSWERS[answer]
+    server.services.dispatcher.configure(Settings(backoff=Backoff(0.0, 0.0)))
     sent = request(stream=stream)
-    until = b"0\r\n\r\n" if stream else b'"total_tokens"'
     await ask(port_of(server), sent, until, 3)
     gc.collect()
     gc.disable()

@@ -232,11 +232,51 @@ async def test_a_client_that_goes_gives_back_what_it_had(
         await exchange.disconnected.wait()
         while server.services.open:
             await asyncio.sleep(0)
+        # Nobody knows what the target has written, or goes on to write.
         limiter = server.services.admission.limiter
-        # What had begun to flow was paid for; what had not was not.
-        assert bool(limiter.settled) == stream
+        assert limiter.used == limiter.settled == limiter.reserved > 0
         upstream.queue(chat_answer())
         assert (await http.post(CHAT, json=ASK)).status_code == 200
+
+
+async def test_no_tokens_are_free_for_those_who_do_not_wait(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    upstream.queue(hang_before_head())
+    server = await serve(config_of(upstream, **of_key(tpm=1000)))
+    async with client(server) as http:
+        ask, soon = {**ASK, "max_tokens": 900}, {"x-roundhouse-timeout": "50ms"}
+        answer = await http.post(CHAT, json=ask, headers=soon)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+        answer = await http.post(CHAT, json=ask)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    limiter = server.services.admission.limiter
+    assert limiter.used == limiter.settled > 900
+
+
+async def test_who_goes_before_a_target_had_the_request_pays_no_tokens(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    gate = Gate()
+    upstream.default = answer_late(gate, chat_answer())
+    config = config_of(upstream, **of_key(tpm=100_000))
+    config["models"]["m"]["targets"][0].update(max_in_flight=1, max_waiting=1)
+    server = await serve(config)
+    async with client(server) as http:
+        holder = asyncio.create_task(http.post(CHAT, json=ASK))
+        await upstream.next_request()
+        async with RawClient(port=port_of(server)) as raw:
+            await raw.post(CHAT, ASK, list(AUTH.items()))
+            (room,) = server.services.dispatcher.rooms.all()
+            while not room.depth:
+                await asyncio.sleep(0)
+        while room.depth:
+            await asyncio.sleep(0)
+        gate.open()
+        assert (await holder).status_code == 200
+    limiter = server.services.admission.limiter
+    assert limiter.used == 9
+    assert limiter.released == limiter.settled > 0
 
 
 # --- rooms of models and of the server

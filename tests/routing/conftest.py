@@ -108,6 +108,9 @@ class FakeTarget:
     def eta(self) -> float | None:
         return None
 
+    def hopeless(self) -> EngineNotReady | None:
+        return None
+
     def refuses(self, request: Request) -> InvalidRequest | None:
         return self.refusal
 

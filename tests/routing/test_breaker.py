@@ -45,6 +45,7 @@ def test_every_outcome_has_a_verdict_and_none_is_made_up() -> None:
         ("http_auth", Verdict.AUTH),
         ("client_gone", Verdict.NEUTRAL),
         ("deadline", Verdict.NEUTRAL),
+        ("too_large", Verdict.NEUTRAL),
         ("something new", Verdict.NEUTRAL),
     ],
 )
@@ -183,9 +184,23 @@ def test_one_probe_at_a_time() -> None:
     assert scene.allow()
     probe = scene.begin()[0]
     assert not scene.allow(0.0)
-    scene.now += 1000
+    scene.now += 9.9
     assert not scene.allow(0.0)
     scene.end(probe, "ok")
+    assert scene.state is RAMP
+
+
+def test_a_probe_that_takes_long_keeps_nobody_from_the_next_one() -> None:
+    """An answer that is no stream may take minutes."""
+    scene = Scene().half_open()
+    slow = scene.begin()[0]
+    scene.now += 10
+    assert scene.allow()
+    quick = scene.begin()[0]
+    assert not scene.allow(0.0)
+    scene.end(slow, "ok")  # is no news any more
+    assert scene.state is HALF_OPEN
+    scene.end(quick, "ok")
     assert scene.state is RAMP
 
 

@@ -83,6 +83,10 @@ class Breakers(RuleBasedStateMachine):
         self.breaker = Breaker(lambda: self.draw, SETTINGS)
         self.model = Model()
         self.began = self.ended = 0
+        self.probe_until = -math.inf
+
+    def wants_probe(self) -> bool:
+        return not self.model.probes() or self.now >= self.probe_until
 
     # --- what can happen ------------------------------------------------------------------------
 
@@ -105,8 +109,11 @@ class Breakers(RuleBasedStateMachine):
             if not self.breaker.allow(self.now, draw, panic=panic):
                 continue
             self.began += 1
-            probe = state is State.HALF_OPEN and not self.model.probes()
+            probe = state is State.HALF_OPEN and self.wants_probe()
             if probe:
+                for old in self.model.probes():  # it took too long
+                    old.probe = False
+                self.probe_until = self.now + SETTINGS.probe_patience
                 self.model.life += 1
             elif not panic:  # what no probe and no panic lets through is let through by health
                 assert not self.model.tripped
@@ -202,7 +209,7 @@ class Breakers(RuleBasedStateMachine):
     def never_more_than_one_probe(self) -> None:
         assert len(self.model.probes()) <= 1
         if self.breaker.state(self.now) is State.HALF_OPEN:
-            assert self.breaker.allow(self.now, 0.0) is not bool(self.model.probes())
+            assert self.breaker.allow(self.now, 0.0) is self.wants_probe()
 
     @invariant()
     def what_began_has_ended_or_is_under_way(self) -> None:

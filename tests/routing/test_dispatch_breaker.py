@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
-from server.errors import EngineNotReady
+from server.errors import EngineNotReady, UpstreamTooLarge
 from server.routing.breaker import State
 from server.routing.chain import Chain
-from tests.fakes.faults import cut_chunk
+from tests.fakes.faults import cut_chunk, endless_line
 from tests.fakes.upstream import (
     Gate,
     ScriptedUpstream,
+    answer_bytes,
     answer_json,
     answer_late,
     chat_answer,
@@ -20,7 +21,7 @@ from tests.fakes.upstream import (
     error,
     sse,
 )
-from tests.routing.conftest import CHUNK, FakeTarget
+from tests.routing.conftest import CHUNK, PACE, FakeTarget
 from tests.routing.stage import Stage
 
 BOOM = answer_json(500, error("boom"))
@@ -58,6 +59,31 @@ async def test_a_target_that_failed_is_passed_over(
     assert stage.count("breaker_state", target="one", state="open") == 1
     assert stage.count("breaker_state", target="one") == 1
     assert stage.count("breaker_state", target="two", state="closed") == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_over_our_limit_is_final_and_trips_nothing(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    one: FakeTarget,
+    two: FakeTarget,
+    stream: bool,
+) -> None:
+    """The client asked for it: any other target would give as much."""
+    one.retry_ambiguous = True
+    chain = stage.chain(one, two)
+    long = '{"choices": [{"logprobs": "' + "x" * PACE.answer_limit
+    upstream.default = (
+        sse([endless_line(begin=b"data: {")]) if stream else answer_bytes(200, long.encode())
+    )
+    for found in await stage.asks(chain, 6, stream=stream):
+        assert isinstance(found.error, UpstreamTooLarge)
+        assert (found.status, found.record.attempts) == (502, 1)
+    assert stage.attempts(outcome="too_large") == 6
+    assert second.requests == []
+    assert stage.state(chain.own.routes()[0]) is State.CLOSED
+    assert one.failures == []
 
 
 async def test_one_probe_finds_out_and_a_ramp_follows(

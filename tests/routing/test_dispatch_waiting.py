@@ -190,10 +190,10 @@ async def test_the_deadline_ends_with_the_first_event(
 ) -> None:
     late = asyncio.Event()
     upstream.queue(sse(['{"choices":[{}]}', late, "[DONE]"]))
-    request = request_of(deadline=0.1)
+    request = request_of(deadline=1.0)
     task = run.start(request, one)
     await run.sink.written.at_least(1)
-    asyncio.get_running_loop().call_later(0.15, late.set)
+    asyncio.get_running_loop().call_later(1.1, late.set)
     await task
     assert run.record.end == "done"
 

@@ -179,6 +179,15 @@ async def test_broken_in_mid_stream(
     await upstream.requests[0].finished.wait()
 
 
+async def test_an_event_over_our_limit_is_no_fault_of_the_target(
+    run: Run, upstream: ScriptedUpstream, one: FakeTarget
+) -> None:
+    upstream.queue(sse([CHUNK, endless_line(begin=b'data: {"choices": "')]))
+    await run(request_of(), one)
+    ends_in_error(run, "too_large")
+    assert one.failures == []
+
+
 async def test_a_stall(run: Run, upstream: ScriptedUpstream, one: FakeTarget) -> None:
     one.timeouts = AttemptTimeouts(5, 5, 0.05)
     upstream.queue(sse([CHUNK, hang]))
