@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from server.cli.client import Client, ClientError, error_text, printable
-from server.errors import UpstreamProtocol
+from server.errors import UpstreamError
 from server.protocol import sse
 
 _EVENT_LIMIT: Final = 8 * 2**20
@@ -70,7 +70,7 @@ def deltas(chunks: Iterator[bytes]) -> Iterator[str]:
                     return
                 if payload is not None:
                     yield from _text(payload)
-    except (UpstreamProtocol, ValueError):
+    except (UpstreamError, ValueError):
         raise ClientError("The server sent something that is no chat stream.") from None
     raise ClientError("The answer broke off.")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from server.errors import UpstreamProtocol
+from server.errors import UpstreamError
 from server.loadtest.sample import Failure
 from server.protocol import sse
 
@@ -106,7 +106,7 @@ class Reading:
         """Bytes of a stream that were read at `now`. Any bytes: what is no stream is a failure."""
         try:
             block = self._splitter.feed(data)
-        except UpstreamProtocol as error:
+        except UpstreamError as error:
             self.failed = Failure("no chat stream", f"{error.message} ({error.detail})")
             return
         for event in sse.events(block):

@@ -12,20 +12,23 @@ from typing import Any
 
 import msgspec
 
-from server.errors import UpstreamProtocol
+from server.errors import UpstreamProtocol, UpstreamTooLarge
 
 DONE = b"data: [DONE]\n\n"
 
 # A blank line after any mixture of line ends. `\r\n` must not count as two ends.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINES = re.compile(rb"\r\n|\n|\r")
+# The beginning of an event that holds an object.
+_OBJECT = re.compile(rb"(?:(?:event|id):[^\r\n]{0,200}[\r\n]{1,2})*data: ?\{")
 
 
 class Splitter:
     """Cuts a stream into blocks of whole events and keeps the rest for the next feed.
 
-    `limit` caps the bytes of one unfinished event; over it UpstreamProtocol is raised, once the
-    whole events before it have been handed out.
+    `limit` caps the bytes of one unfinished event. Over it UpstreamTooLarge is raised, or
+    UpstreamProtocol where it is no event with an object, once the whole events before it have been
+    handed out.
     """
 
     __slots__ = ("_limit", "rest")
@@ -56,7 +59,8 @@ class Splitter:
             return data
         self.rest = data[end:]
         if not end and len(self.rest) > self._limit:
-            raise UpstreamProtocol(
+            kind = UpstreamTooLarge if _OBJECT.match(self.rest) else UpstreamProtocol
+            raise kind(
                 "The upstream sent an event that is too long.",
                 detail=f"an event of more than {self._limit} bytes",
             )

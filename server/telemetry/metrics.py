@@ -79,8 +79,8 @@ class Metrics:
         self.stream_end = self._add(
             Counter,
             "roundhouse_stream_end",
-            "How streams ended: done, client_gone, stall, protocol, truncated, reset, aborted, "
-            "upstream_error, slow_client, shutdown, internal.",
+            "How streams ended: done, client_gone, stall, protocol, too_large, truncated, reset, "
+            "aborted, upstream_error, slow_client, shutdown, internal.",
             ("model", "reason"),
         )
         self.attempts = self._add(

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from server.errors import UpstreamProtocol
+from server.errors import UpstreamProtocol, UpstreamTooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class Response(ABC):
             pass
 
     async def read_all(self, limit: int, *, progress: Callable[[], None] | None = None) -> bytes:
-        """The whole body; `progress` hears of each read. Over `limit` bytes: UpstreamProtocol."""
+        """The whole body; `progress` hears of each read. Over `limit` bytes: UpstreamTooLarge, or
+        UpstreamProtocol where it does not begin as an object of JSON does."""
         parts: list[bytes] = []
         size = 0
         while data := await self.read():
@@ -78,9 +79,9 @@ class Response(ABC):
             if progress is not None:
                 progress()
             if size > limit:
-                raise UpstreamProtocol(
-                    "The upstream's answer is too large.", detail=f"more than {limit} bytes"
-                )
+                begun = parts[0].lstrip()
+                kind = UpstreamTooLarge if begun[:1] in (b"{", b"") else UpstreamProtocol
+                raise kind("The upstream's answer is too large.", detail=f"more than {limit} bytes")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @abstractmethod

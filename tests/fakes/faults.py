@@ -64,11 +64,11 @@ def error_event(
     return error(message, type, code)
 
 
-def endless_line(size: int = 100 * 2**20, block: int = 2**16) -> Action:
-    """`data: ` and `size` bytes without a line end; `exchange.written` tells how far it got."""
+def endless_line(size: int = 100 * 2**20, block: int = 2**16, begin: bytes = b"data: ") -> Action:
+    """`begin` and `size` bytes without a line end; `exchange.written` tells how far it got."""
 
     async def action(exchange: Exchange) -> None:
-        await exchange.chunk(b"data: ")
+        await exchange.chunk(begin)
         for start in range(0, size, block):
             await exchange.chunk(b"x" * min(block, size - start))
 

@@ -166,8 +166,8 @@ async def test_a_whole_answer_of_100_mb(
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_protocol")
-    assert await house.metric("attempts_total", target=ONE, outcome="protocol") == 1
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_too_large")
+    assert await house.metric("attempts_total", target=ONE, outcome="too_large") == 1
     await one.requests[0].finished.wait()
     assert one.requests[0].written < 20 * MIB
     assert peak < 20 * MIB

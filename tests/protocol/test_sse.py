@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import UpstreamProtocol
+from server.errors import UpstreamProtocol, UpstreamTooLarge
 from server.protocol import sse
 
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
@@ -105,6 +105,30 @@ def test_whole_events_come_out_before_the_limit_is_told() -> None:
     assert splitter.feed(b"data: 1\n\ndata: " + b"x" * 100) == b"data: 1\n\n"
     with pytest.raises(UpstreamProtocol, match="too long"):
         splitter.feed(b"x")
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"data: {",
+        b"data:{",
+        b"event: x\ndata: {",
+        b"id: 1\r\nevent: x\r\ndata: {",
+        b"id:1\rdata: {",
+    ],
+)
+def test_an_object_over_the_limit_is_no_garbage(begin: bytes) -> None:
+    splitter = sse.Splitter(64)
+    assert splitter.feed(b"data: 1\n\n") == b"data: 1\n\n"
+    assert splitter.feed(begin) == b""
+    with pytest.raises(UpstreamTooLarge, match="too long"):
+        splitter.feed(b'"' + b"x" * 64)
+
+
+@pytest.mark.parametrize("begin", [b"{", b"data: x", b"<html>", b"event: data: {", b"\0"])
+def test_garbage_over_the_limit_is_garbage(begin: bytes) -> None:
+    with pytest.raises(UpstreamProtocol, match="too long"):
+        sse.Splitter(64).feed(begin + b"x" * 64)
 
 
 @pytest.mark.parametrize(

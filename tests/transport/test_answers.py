@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import UpstreamError, UpstreamProtocol
+from server.errors import UpstreamError, UpstreamProtocol, UpstreamTooLarge
 from server.transport import Transport
 from server.transport.answer import Stage
 from tests.fakes.faults import hang
@@ -78,7 +78,16 @@ async def test_large_answers_come_in_as_they_are(transport: Transport) -> None:
     async with ScriptedUpstream(answer_bytes(200, body)) as upstream:
         assert await whole(transport, upstream) == body
         response = await ask(transport, upstream)
-        with pytest.raises(UpstreamProtocol, match="too large"):
+        with pytest.raises(UpstreamProtocol, match="too large"):  # garbage
+            await response.read_all(1000)
+        response.close()
+
+
+@pytest.mark.parametrize("body", [b"{" + b"x" * 1000, b"\r\n {" + b"x" * 1000, b" " * 1001])
+async def test_an_answer_over_the_limit_is_no_garbage(transport: Transport, body: bytes) -> None:
+    async with ScriptedUpstream(answer_bytes(200, body)) as upstream:
+        response = await ask(transport, upstream)
+        with pytest.raises(UpstreamTooLarge, match="too large"):
             await response.read_all(1000)
         response.close()
 
