@@ -21,7 +21,14 @@ from server.api.cycle import Cycle
 from server.api.services import Services
 from server.api.sink import ClientSink
 from server.config.resolve import ResolvedModel
-from server.errors import ClientGone, Draining, Overloaded, RoundhouseError, untrace
+from server.errors import (
+    ClientGone,
+    Draining,
+    Overloaded,
+    RoundhouseError,
+    UpstreamTimeout,
+    untrace,
+)
 from server.protocol.envelope import Envelope, Surface
 from server.protocol.request import Request
 from server.routing.attempt import error_event
