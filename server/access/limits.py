@@ -16,6 +16,10 @@ from typing import Final
 #: A minute's share comes back evenly, and seconds of a machine that is long up are coarse numbers:
 #: rounding must not refuse what `retry_after` promised. A part of a token or request.
 _ROUNDING: Final = 1e-3
+#: Minutes' worth of tokens that a key can owe. The count is a target's word: one answer that claims
+#: billions would lock its key for weeks. Long enough that real answers, with several choices or
+#: long thoughts, are paid for whole under any sensible limit.
+_DEBT: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class _Meter:
 
     A bucket of a minute's worth: a key that was idle may use all of it at once, and in any minute
     at most twice the limit. What is used beyond it (an answer longer than reserved) is a debt that
-    time pays first.
+    time pays first, and that grows to _DEBT minutes' worth at most.
     """
 
     __slots__ = ("at", "used")
@@ -257,8 +261,9 @@ class Limiter:
         account = self._accounts[key]
         account.in_flight -= 1
         account.bring(now, account.limits)
-        if account.limits.tpm is not None:
-            account.tokens.used = max(0.0, account.tokens.used + tokens)
+        if (tpm := account.limits.tpm) is not None:
+            owed = max(0.0, account.tokens.used + tokens)
+            account.tokens.used = min(owed, _DEBT * tpm)
         if account.limits.rpm is not None:
             account.requests.used = max(0.0, account.requests.used - requests)
 

@@ -95,6 +95,25 @@ def test_tokens_nobody_counted_stay_as_reserved() -> None:
     assert limiter.used == 200
 
 
+def test_no_targets_word_locks_a_key_for_long() -> None:
+    limiter, limits = Limiter(), KeyLimits(tpm=600)
+    leases = [let_in(limiter.admit("a", limits, 10, 0.0)) for _ in range(2)]
+    for lease, used in zip(leases, (4_000_000_000, 600), strict=True):
+        lease.settle(0.0, used)
+        assert limiter.standings("a", limits, 0.0).tokens == Standing(600, 0, 600.0)
+    assert limiter.used == 4_000_000_600
+    refusal = limiter.admit("a", limits, 600, 0.0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.retry_after == 600
+    assert isinstance(limiter.admit("a", limits, 600, 600.0), Lease)
+
+
+def test_what_a_long_answer_took_is_owed_whole() -> None:
+    limiter, limits = Limiter(), KeyLimits(tpm=600)
+    let_in(limiter.admit("a", limits, 600, 0.0)).settle(0.0, 5999)
+    assert limiter.standings("a", limits, 0.0).tokens == Standing(600, 0, 599.9)
+
+
 def test_a_lease_ends_once() -> None:
     limiter, limits = Limiter(), KeyLimits(rpm=10, tpm=600)
     lease = let_in(limiter.admit("a", limits, 100, 0.0))
