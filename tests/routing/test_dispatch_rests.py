@@ -44,6 +44,8 @@ async def test_retry_after_is_kept_to(
         ({"x-ratelimit-reset-requests": "12s", "x-ratelimit-remaining-requests": "0"}, 12.0),
         ({}, 1.0),  # no jitter
         ({"retry-after": "garbage"}, 1.0),
+        ({"retry-after": "0"}, 0.25),
+        ({"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.25),
         ({"retry-after": "99999999"}, 600.0),  # nobody rests for longer
     ],
 )
@@ -107,6 +109,17 @@ async def test_also_where_one_attempt_is_all_there_is(
     found = await stage.ask(stage.chain(one))
     assert found.error is not None
     assert found.error.headers() == {"retry-after": "1"}
+
+
+async def test_the_client_is_told_how_long_the_target_rests(
+    stage: Stage, upstream: ScriptedUpstream, one: FakeTarget
+) -> None:
+    upstream.queue(answer_json(429, error("x"), {"retry-after": "86400"}))
+    chain = stage.chain(one)
+    for _ in range(2):
+        found = await stage.ask(chain)
+        assert found.error is not None
+        assert found.error.headers() == {"retry-after": "600"}
 
 
 async def test_a_503_with_a_time_opens_for_so_long_once_it_trips(

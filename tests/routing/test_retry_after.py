@@ -6,20 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.routing.retry_after import DAY, seconds_in
+from server.routing.breaker import BreakerSettings
+from server.routing.retry_after import LEAST, MOST, seconds_in
 
 #: Sunday, 6 November 1994, 08:49:37 GMT: the date of RFC 9110's examples.
 NOW = 784_111_777.0
 
 NUMBERS = [
-    ("0", 0.0),
+    ("0", LEAST),
+    ("0.1", LEAST),
     ("1", 1.0),
     ("2.5", 2.5),
     ("7.", 7.0),
     (" 30\t", 30.0),
-    ("86400", DAY),
-    ("86401", DAY),
-    ("9" * 60, DAY),
+    ("600", MOST),
+    ("601", MOST),
+    ("9" * 60, MOST),
     ("", None),
     ("-1", None),
     ("-0", None),
@@ -45,11 +47,11 @@ DATES = [
     ("Sun Nov  6 08:50:37 1994", 60.0),
     ("Sun, 06 Nov 1994 09:50:37 +0100", 60.0),
     ("Sun, 06 Nov 1994 08:50:37 -0000", 60.0),
-    ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
-    ("Sun, 06 Nov 1994 08:49:36 GMT", 0.0),
-    ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-    ("Fri, 31 Dec 9999 23:59:59 GMT", DAY),
-    ("Fri, 31 Dec 9999 23:59:59 -2359", DAY),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", LEAST),
+    ("Sun, 06 Nov 1994 08:49:36 GMT", LEAST),
+    ("Thu, 01 Jan 1970 00:00:00 GMT", LEAST),
+    ("Fri, 31 Dec 9999 23:59:59 GMT", MOST),
+    ("Fri, 31 Dec 9999 23:59:59 -2359", MOST),
     ("Fri, 31 Dec 9999 23:59:59 -9999", None),
     ("Sun, 06 Nov 99999 08:50:37 GMT", None),
     ("Sun, 32 Nov 1994 08:50:37 GMT", None),
@@ -60,14 +62,17 @@ DATES = [
 DURATIONS = [
     ("1s", 1.0),
     ("6m0s", 360.0),
-    ("20ms", 0.02),
+    ("20ms", LEAST),
+    ("300ms", 0.3),
     ("2m59.56s", 179.56),
-    ("1h2m3.5s", 3723.5),
-    ("1d", DAY),
-    ("2d", DAY),
-    ("350us", 0.00035),
-    ("350µs", 0.00035),
-    ("5ns", 5e-9),
+    ("9m3.5s", 543.5),
+    ("1h2m3.5s", MOST),
+    ("1d", MOST),
+    ("2d", MOST),
+    ("350us", LEAST),
+    ("350000us", 0.35),
+    ("350000µs", 0.35),
+    ("5ns", LEAST),
     ("11.38", 11.38),
     # Of what is a date and no duration there is nothing to be made.
     ("1741305600000", None),
@@ -82,7 +87,7 @@ DURATIONS = [
     ("1S", None),
     ("nans", None),
     ("1e400s", None),
-    ("9" * 50 + "d", DAY),
+    ("9" * 50 + "d", MOST),
     ("1s" * 5000, None),
 ]
 
@@ -92,8 +97,8 @@ MOMENTS = [
     ("1994-11-06T08:50:37.5Z", 60.5),
     ("1994-11-06T08:50:37.123456789123Z", 60.123456),
     ("1994-11-06T09:50:37+01:00", 60.0),
-    ("9999-12-31T23:59:59Z", DAY),
-    ("9999-12-31T23:59:59-23:59", DAY),
+    ("9999-12-31T23:59:59Z", MOST),
+    ("9999-12-31T23:59:59-23:59", MOST),
     # What is over is a limit that is whole again.
     ("1994-11-06T08:49:37Z", None),
     ("0001-01-01T00:00:00+23:59", None),
@@ -119,7 +124,7 @@ def test_retry_after_ms(value: str, expected: float | None) -> None:
     if expected is None or len(value) > 20:
         assert found == expected
     else:
-        assert found == pytest.approx(float(value) / 1000)
+        assert found == pytest.approx(max(LEAST, float(value) / 1000))
 
 
 def test_milliseconds_know_no_dates() -> None:
@@ -147,7 +152,7 @@ def test_resets_as_anthropic_sends_them(limit: str, value: str, expected: float 
         ({"content-type": "application/json", "date": DATES[0][0]}, None),
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
-        ({"retry-after-ms": "0", "retry-after": "2"}, 0.0),
+        ({"retry-after-ms": "0", "retry-after": "2"}, LEAST),
         ({"retry-after": "2", "x-ratelimit-reset-tokens": "9s"}, 2.0),
         ({"retry-after": "soon", "x-ratelimit-reset-tokens": "9s"}, 9.0),
         # The longest of the limits that are used up.
@@ -182,6 +187,11 @@ def test_what_goes_first(headers: dict[str, str], expected: float | None) -> Non
     assert seconds_in(headers, now=NOW) == expected
 
 
+def test_the_client_is_told_no_other_time_than_the_target_rests() -> None:
+    assert BreakerSettings().rest_cap == MOST
+    assert BreakerSettings().rest_first / 4 == LEAST
+
+
 def test_times_of_day_are_by_the_answers_own_clock() -> None:
     answer = {"date": "Sun, 06 Nov 1994 08:50:07 GMT"}
     in_a_minute = {"retry-after": "Sun, 06 Nov 1994 08:50:37 GMT"}
@@ -199,9 +209,9 @@ def test_times_of_day_are_by_the_answers_own_clock() -> None:
     [
         {"retry-after": "100"},
         {"retry-after-ms": "100000"},
-        {"retry-after": "Sun, 06 Nov 1994 09:49:37 GMT"},
+        {"retry-after": "Sun, 06 Nov 1994 08:51:37 GMT"},
         {"x-ratelimit-reset-tokens": "100s"},
-        {"anthropic-ratelimit-tokens-reset": "1994-11-06T09:49:37Z"},
+        {"anthropic-ratelimit-tokens-reset": "1994-11-06T08:51:37Z"},
     ],
 )
 def test_the_cap_is_the_callers(headers: dict[str, str]) -> None:
@@ -238,4 +248,4 @@ VALUES = st.one_of(
 @given(st.dictionaries(NAMES, VALUES))
 def test_it_never_raises_and_is_never_out_of_bounds(headers: dict[str, str]) -> None:
     found = seconds_in(headers, now=NOW, cap=100.0)
-    assert found is None or 0 <= found <= 100
+    assert found is None or LEAST <= found <= 100
