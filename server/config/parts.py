@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.config.units import Duration
+from server.config.units import Patience
 
 #: Names of engines, providers and keys: they become metric labels, log fields and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -29,6 +29,6 @@ class Strict(BaseModel):
 class TargetTimeouts(Strict):
     """Durations for one target. What is not set here is as in `server.timeouts`."""
 
-    connect: Duration | None = Field(None, description="TCP, Unix socket and TLS handshake.")
-    first_byte: Duration | None = Field(None, description="Until the answer's head.")
-    inter_chunk: Duration | None = Field(None, description="Between two chunks of an answer.")
+    connect: Patience | None = Field(None, description="TCP, Unix socket and TLS handshake.")
+    first_byte: Patience | None = Field(None, description="Until the answer's head.")
+    inter_chunk: Patience | None = Field(None, description="Between two chunks of an answer.")

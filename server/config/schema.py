@@ -15,7 +15,7 @@ from server.config.engine import Engine, Runtime
 from server.config.model import Model
 from server.config.parts import ModelName, Name, Strict, TargetTimeouts
 from server.config.routing import Routing
-from server.config.units import Duration, Size
+from server.config.units import Duration, Patience, Size
 
 
 class Key(Strict):
@@ -81,11 +81,12 @@ class Limits(Strict):
 
 
 class Timeouts(Strict):
-    """Durations. An engine, a provider or a target may override the last three for itself."""
+    """Durations. An engine, a provider or a target may override the last three for itself. Where 0
+    stands for no time at all, and so for no answer, it is refused."""
 
-    header: Duration = Field(10, description="A client's request head must be in.")
-    body: Duration = Field(30, description="A client's request body must be in.")
-    write: Duration = Field(60, description="A client that reads nothing for so long is closed.")
+    header: Patience = Field(10, description="A client's request head must be in.")
+    body: Patience = Field(30, description="A client's request body must be in.")
+    write: Patience = Field(60, description="A client that reads nothing for so long is closed.")
     keep_alive: Duration = Field(75, description="An idle client connection is closed.")
     unready: Duration = Field(
         0, description="On shutdown: time between `/ready` turning 503 and the listener closing."
@@ -99,14 +100,14 @@ class Timeouts(Strict):
         description="A request waits so long for a free place, of the server, a model or a target; "
         "then 503.",
     )
-    total: Duration = Field(
+    total: Patience = Field(
         600,
         description="One deadline over all attempts: to the first event of a stream, to the end of "
         "a non-stream answer.",
     )
-    connect: Duration = Field(2, description="Per attempt: TCP, Unix socket and TLS handshake.")
-    first_byte: Duration = Field(300, description="Per attempt: until the answer's head.")
-    inter_chunk: Duration = Field(60, description="Per attempt: between two chunks of an answer.")
+    connect: Patience = Field(2, description="Per attempt: TCP, Unix socket and TLS handshake.")
+    first_byte: Patience = Field(300, description="Per attempt: until the answer's head.")
+    inter_chunk: Patience = Field(60, description="Per attempt: between two chunks of an answer.")
 
 
 class Server(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -54,13 +54,12 @@ def size(value: Any) -> Any:
     raise ValueError(f"{value!r} is no size: write bytes (1048576) or 64KiB, 32MiB, 1.5GiB")
 
 
-Duration = Annotated[
-    float,
-    BeforeValidator(seconds),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}], "examples": [30, "15m"]}
-    ),
-]
+_DURATION_SCHEMA = WithJsonSchema(
+    {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}], "examples": [30, "15m"]}
+)
+Duration = Annotated[float, BeforeValidator(seconds), _DURATION_SCHEMA]
+#: Where 0 would leave no time at all.
+Patience = Annotated[float, Field(gt=0), BeforeValidator(seconds), _DURATION_SCHEMA]
 Size = Annotated[
     int,
     BeforeValidator(size),

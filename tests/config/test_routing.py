@@ -53,7 +53,7 @@ version: 1
 server:
   keys: [{name: a, key: x, rpm: 60, tpm: "${T}", max_in_flight: 2}, {name: b, key: y}]
   limits: {in_flight: 100, waiting: 0}
-  timeouts: {queue: 2m}
+  timeouts: {queue: 2m, drain: 0, waiting: 0, unready: 0}
 routing: {attempts: 1, retry_budget: 0, breaker: {failures: 2, open_cap: 5m}}
 """
     config = good(text, {"T": "9000"}).config
@@ -86,6 +86,11 @@ CASES = {
     "server: {keys: [{name: a, key: x, tpm: 0}]}": "server.keys[0].tpm: should be greater than",
     "server: {keys: [{name: a, key: x, max_in_flight: 0}]}": "max_in_flight: should be greater",
     "server: {keys: [{name: a, key: x, rpm_limit: 1}]}": "is not a known key. Write `rpm`.",
+    "server: {timeouts: {total: 0}}": "server.timeouts.total: should be greater than 0.",
+    "server: {timeouts: {first_byte: 0s}}": "server.timeouts.first_byte: should be greater than",
+    "providers: {p: {dialect: openai, base_url: 'http://x.org/v1', timeouts: {connect: 0}}}": (
+        "providers.p.timeouts.connect: should be greater than 0."
+    ),
     "server: {limits: {in_flight: 0}}": "server.limits.in_flight: should be greater than or equal",
     "server: {limits: {waiting: -1}}": "server.limits.waiting: should be greater than or equal",
 }
