@@ -36,9 +36,9 @@ class Crowd:
 
     people: int = 16
     words: int = 40
-    tokens: int = 96
+    tokens: int = 160
     warm_up_s: float = 2.0
-    seconds: float = 8.0
+    seconds: float = 10.0
 
 
 def conversation(talks: Talks, turn: int, number: int, questions: int) -> Messages:
