@@ -7,8 +7,7 @@ each call, so that a reload counts at once; what is kept of a key is only what i
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -266,58 +265,6 @@ class Limiter:
             account.tokens.used = min(owed, _DEBT * tpm)
         if account.limits.rpm is not None:
             account.requests.used = max(0.0, account.requests.used - requests)
-
-
-class Concurrency:
-    """How much is under way at once, by whatever name: a key, a model, a target."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[Hashable] = Counter()
-
-    def take(self, places: Sequence[tuple[Hashable, int | None]]) -> Held | Full:
-        """One place at each (name, limit), or none at all. A name stands once in `places`; a limit
-        of None is none."""
-        for name, limit in places:
-            if limit is not None and self._counts[name] >= limit:
-                return Full(name, limit)
-        for name, _ in places:
-            self._counts[name] += 1
-        return Held(self, tuple(name for name, _ in places))
-
-    def count(self, name: Hashable) -> int:
-        """Under way now."""
-        return self._counts[name]
-
-    def names(self) -> Collection[Hashable]:
-        """Those with anything under way: nothing is kept of the others."""
-        return self._counts.keys()
-
-    def _give(self, names: Sequence[Hashable]) -> None:
-        for name in names:
-            self._counts[name] -= 1
-            if not self._counts[name]:
-                del self._counts[name]
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """The first name that had no place left."""
-
-    name: Hashable
-    limit: int
-
-
-class Held:
-    """Places taken; given back once, however often it is said."""
-
-    __slots__ = ("_names", "_owner")
-
-    def __init__(self, owner: Concurrency, names: tuple[Hashable, ...]) -> None:
-        self._owner, self._names = owner, names
-
-    def give(self) -> None:
-        names, self._names = self._names, ()
-        self._owner._give(names)
 
 
 def duration(seconds: float) -> str:

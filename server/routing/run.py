@@ -214,6 +214,8 @@ class Run:
                 return
             self._failed(route, error, Cause.NOT_READY)
             self.spent.add(route.standing.key)
+        else:
+            await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
     async def _queue(self, lineup: LineUp, group: int) -> tuple[Route, Ticket] | None:
         """A place at whichever of the plan's full targets, all of this group, has one first; None

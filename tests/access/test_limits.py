@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server.access.limits import (
-    Concurrency,
-    Full,
-    Held,
     KeyLimits,
     Lease,
     Limiter,
@@ -238,45 +234,6 @@ def test_headers() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_concurrency_is_taken_everywhere_or_nowhere() -> None:
-    concurrency = Concurrency()
-    places: list[Any] = [("key a", 3), ("model m", 1), ("target t", None)]
-    held = concurrency.take(places)
-    assert isinstance(held, Held)
-    assert concurrency.take([("key a", 3), ("model m", 1)]) == Full("model m", 1)
-    assert concurrency.count("key a") == 1
-    assert sorted(map(str, concurrency.names())) == ["key a", "model m", "target t"]
-    held.give()
-    held.give()
-    assert not concurrency.names()
-    assert concurrency.count("key a") == 0
-
-
-NAMES = st.lists(st.sampled_from("abcd"), unique=True, max_size=4)
-
-
-@given(st.lists(st.tuples(NAMES, st.integers(0, 3), st.booleans())))
-def test_concurrency_keeps_its_books(steps: list[tuple[list[str], int, bool]]) -> None:
-    concurrency = Concurrency()
-    open_: list[tuple[list[str], Held]] = []
-    for names, limit, give in steps:
-        if give and open_:
-            open_.pop(limit % len(open_))[1].give()
-            continue
-        counts = {name: sum(name in taken for taken, _ in open_) for name in names}
-        answer = concurrency.take([(name, limit) for name in names])
-        if isinstance(answer, Held):
-            open_.append((names, answer))
-            assert all(count < limit for count in counts.values())
-        else:
-            assert counts[str(answer.name)] >= limit
-    for name in "abcd":
-        assert concurrency.count(name) == sum(name in taken for taken, _ in open_)
-    for _, held in open_:
-        held.give()
-    assert not concurrency.names()
 
 
 LIMITS = st.builds(

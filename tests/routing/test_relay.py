@@ -232,7 +232,7 @@ async def test_what_only_engines_answer_is_not_looked_into(
         (answer_bytes(200, b"<html>", content_type="text/html"), "protocol"),
         (answer_bytes(200, b"", framing="length"), "protocol"),
         (answer_bytes(200, b'{"choices":[]}', encoding="gzip"), "protocol"),
-        (answer_bytes(200, b" " * (5 << 20)), "protocol"),
+        (answer_bytes(200, b" " * (5 << 20)), "too_large"),
         (answer_bytes(200, b'{"choices":[{"message":{"content":"\xff"}}]}'), "protocol"),
         (answer_json(200, {"error": {"message": "x"}}), "http_5xx"),
         (chat_answer(finish="abort"), "aborted"),
