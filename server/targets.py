@@ -76,6 +76,9 @@ class Target(Protocol):
     def failed(self, mark: int) -> None:
         """An answer broke off: look after this target now rather than later."""
 
+    def lost(self) -> bool:
+        """Is it gone, with all that it was doing? Asked a little after a failure."""
+
 
 @dataclass(slots=True)
 class EngineTarget:
@@ -144,11 +147,16 @@ class EngineTarget:
     def failed(self, mark: int) -> None:
         self.engines.report_failure(self.engine, mark)
 
+    def lost(self) -> bool:
+        return not self.ready
+
 
 class Replicas(Protocol):
     """What the data path needs of the fleet of external engines."""
 
     def view(self, name: str) -> EngineView | None: ...
+
+    def replicas(self, name: str) -> tuple[Replica, ...]: ...
 
     async def wait_ready(self, name: str, timeout: float) -> EngineView: ...
 
@@ -200,6 +208,9 @@ class ExternalTarget:
 
     def failed(self, mark: int) -> None:
         return
+
+    def lost(self) -> bool:
+        return False
 
 
 @dataclass(slots=True)
@@ -261,6 +272,10 @@ class ReplicaTarget:
 
     def failed(self, mark: int) -> None:
         self.fleet.report_failure(self.engine, self.replica.address)
+
+    def lost(self) -> bool:
+        well = self.fleet.replicas(self.engine)
+        return all(replica.address != self.replica.address for replica in well)
 
 
 def _engine_path(surface: Surface) -> str:
@@ -335,3 +350,6 @@ class ProviderTarget:
 
     def failed(self, mark: int) -> None:
         return
+
+    def lost(self) -> bool:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Final
 
 from server.access.queue import Ticket
 from server.dialects.trouble import Trouble
@@ -25,13 +26,16 @@ from server.routing.plan import KEPT_BACK, Action, Cause
 from server.routing.policies import Policy
 from server.routing.waiting import until_ready
 
+#: Seconds in which it shows that an engine is gone: the supervisor looks at once.
+SETTLE: Final = 0.25
+
 
 class Run:
     """One request on its way through its plan."""
 
     __slots__ = (
-        "chain", "job", "last", "limited", "lineup", "narrowed", "owner", "paid", "plan",
-        "preferred", "spent", "tried", "who_can",
+        "chain", "failed", "job", "last", "limited", "lineup", "lost", "narrowed", "owner", "paid",
+        "plan", "preferred", "spent", "tried", "who_can",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +55,9 @@ class Run:
         self.narrowed = False
         #: The next extra attempt is paid for.
         self.paid = False
+        #: Whose attempt failed last, and whether it went down with that.
+        self.failed: Route | None = None
+        self.lost = False
 
     async def answer(self) -> None:
         self.preferred = route = self.owner.at_once(self.chain, self.job.request)
@@ -90,6 +97,7 @@ class Run:
         over = job.clock() >= job.request.deadline
         if over and (self.last is not None or job.record.waited):
             return None
+        await self._settle()
         found = self._best(lineup, self.tried)
         if found is None and self._too_long_for_all(lineup):
             found = self._best(lineup, self.tried)
@@ -131,6 +139,18 @@ class Run:
             return None
         return self._best(lineup, self.spent)
 
+    async def _settle(self) -> None:
+        """Where the budget refuses: was the last attempt lost together with its engine? Then the
+        next one is free. That engine is asked no more, so that nothing multiplies; and when it took
+        many requests with it, none of them shall be an error while another can answer."""
+        route, self.failed = self.failed, None
+        budget, job = self.owner.budget, self.job
+        if route is None or not route.free or budget.may_retry(job.clock()):
+            return
+        await asyncio.sleep(SETTLE)
+        job.record.waited += SETTLE
+        self.lost = route.target.lost()
+
     def _pay(self) -> bool:
         """Does the retry budget allow one attempt more? The first one is free."""
         if not self.job.record.attempts or self.paid:
@@ -139,13 +159,13 @@ class Run:
         last = self.last
         # Who refuses what the next one is there for has had no work with it.
         referred = self.narrowed and isinstance(last, UpstreamStatus) and last.trouble is not None
-        sent = isinstance(last, UpstreamError) and last.sent and not referred
+        sent = isinstance(last, UpstreamError) and last.sent and not (referred or self.lost)
         if not budget.may_retry(now, sent=sent):
             self.job.metrics.retries.labels("refused").inc()
             return False
         budget.spend(now, sent=sent)
         self.job.metrics.retries.labels("spent" if sent else "free").inc()
-        self.paid = True
+        self.paid, self.lost = True, False
         return True
 
     def _too_long_for_all(self, lineup: LineUp) -> bool:
@@ -265,6 +285,7 @@ class Run:
     def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
         self.tried.add(route.standing.key)
         untrace(error)
+        self.failed = route
         # A target's own error says more than a later one that was not even up.
         if self.last is None or not isinstance(error, UnavailableError):
             self.last = error

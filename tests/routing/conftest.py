@@ -143,6 +143,9 @@ class FakeTarget:
     def failed(self, mark: int) -> None:
         self.failures.append(mark)
 
+    def lost(self) -> bool:
+        return not self.ready
+
 
 def request_of(
     *, stream: bool = True, surface: Surface = Surface.CHAT, deadline: float = 30.0, **more: Any

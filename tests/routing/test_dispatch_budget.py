@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from server.errors import EngineNotReady, UpstreamStatus
+from server.routing import run
 from server.routing.breaker import BreakerSettings
 from server.routing.budget import BudgetSettings
 from tests.fakes.faults import closed_port, reset_before_head
@@ -242,3 +243,32 @@ async def test_a_refusal_is_counted_once(
     found = await stage.ask(stage.chain(one, fallbacks=[two]))
     assert (found.status, found.record.attempts, two.waits) == (500, 1, [])
     assert stage.count("retries_total", result="refused") == 1
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_what_is_lost_with_an_engine_costs_nothing(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    one: FakeTarget,
+    two: FakeTarget,
+    monkeypatch: pytest.MonkeyPatch,
+    dies: bool,
+) -> None:
+    """Its end takes many requests with it, and none of them goes there again."""
+    monkeypatch.setattr(run, "SETTLE", 0.0)
+    stage.settings(budget=NOTHING)
+    one.retry_ambiguous = True
+    gate = Gate()
+    upstream.default, second.default = answer_late(gate, reset_before_head()), chat_answer()
+    chain = stage.chain(stage.route(one, free=True), two)
+    asked = [stage.start(chain) for _ in range(30)]
+    for _ in asked:
+        await upstream.next_request()
+    one.ready = not dies
+    gate.open()
+    found = await asyncio.gather(*asked)
+    assert {each.status for each in found} == {200 if dies else 502}
+    results = {"free": 30} if dies else {"refused": 30}
+    for result, count in results.items():
+        assert stage.count("retries_total", result=result) == count
