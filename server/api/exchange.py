@@ -16,11 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from server.access.admission import Admission, Admitted, estimate
 from server.access.keys import KeyInfo
+from server.access.limits import UNLIMITED
 from server.api import intake, render, wishes
 from server.api.cycle import Cycle
 from server.api.services import Services
 from server.api.sink import ClientSink
-from server.config.resolve import ResolvedModel
 from server.errors import (
     ClientGone,
     Draining,
@@ -132,7 +132,8 @@ class Exchange:
             self.cycle.on_gone = None
             self.services.open.discard(self)
             self.services.budget.give_back(self._held)
-            self._leave()
+            if self.admitted is not None:
+                self._leave(self.admitted)
             self._settle()
             self.sink.forget()
             self._task = None
@@ -201,10 +202,8 @@ class Exchange:
             session=session,
         )
         self.complete = time.monotonic()
-        model = state.models.get(fields.model)
-        slots = state.config.server.limits.in_flight
-        if not Admission.open(self.key, model.max_in_flight if model else None, slots):
-            await self._admit(model, members)
+        if state.limited or self.key.limits is not UNLIMITED:
+            await self._admit(members)
         in_flight = services.metrics.in_flight.labels(self.surface, self.label)
         in_flight.inc()
         try:
@@ -220,12 +219,16 @@ class Exchange:
         finally:
             in_flight.dec()
 
-    async def _admit(self, model: ResolvedModel | None, members: Mapping[str, Raw]) -> None:
+    async def _admit(self, members: Mapping[str, Raw]) -> None:
         """Past the limits of the key, the model and the server, or raise what they say."""
         services, key, request = self.services, self.key, self.request
+        state = services.state
         assert key is not None
         assert request is not None
-        limits, times = services.state.config.server.limits, services.state.timeouts
+        limits, times = state.config.server.limits, state.timeouts
+        model = state.models.get(request.model)
+        if Admission.open(key, model.max_in_flight if model else None, state.slots):
+            return
         longest = model.defaults.get("max_tokens") if model else None
         self.admitted = await services.admission.enter(
             key,
@@ -308,11 +311,9 @@ class Exchange:
         said = self.headers.get(b"x-request-id")
         return None if said is None else said.decode("latin-1")
 
-    def _leave(self) -> None:
+    def _leave(self, admitted: Admitted) -> None:
         """Give back what this request was let in with; its tokens count if it was answered, or if
         nobody waited for the answer that a target may well have written."""
-        if (admitted := self.admitted) is None:
-            return
         record = self.record
         left = record.sent is not None and record.error in _IMPATIENT
         if usage := record.usage:
@@ -331,7 +332,7 @@ class Exchange:
         metrics.duration.labels(endpoint, label).observe(now - self.arrived)
         if record.sent is not None:
             own = record.sent - self.complete - record.waited_before
-            metrics.overhead.labels(endpoint).observe(max(0.0, own))
+            metrics.overhead.labels(endpoint).observe(own if own > 0 else 0.0)
         stream = self.request is not None and self.request.stream
         ttft = None
         if stream:

@@ -43,6 +43,9 @@ class State:
     keyring: Keyring
     pace: Pace
     catalog: Catalog
+    #: Places of the whole server; None: it takes all. `limited`: it has a limit, or a model has.
+    slots: int | None = None
+    limited: bool = False
     #: The model of a request that names none; None: it must.
     default: str | None = None
 
@@ -76,6 +79,9 @@ def build_state(
             answer_limit=limits.answer,
         ),
         catalog=loaded.catalog,
+        slots=limits.in_flight,
+        limited=limits.in_flight is not None
+        or any(model.max_in_flight is not None for model in models.values()),
         default=DEFAULT if DEFAULT in models else None,
     )
 

@@ -89,10 +89,13 @@ def request_out(
     `tenant` becomes the engine's cache salt.
     """
     out: dict[str, Any] = dict(request.members)
-    gone = [name for name in out if name in ENGINE_ONLY or name in drop]
-    for name in gone:
-        del out[name]
-    request.dropped = tuple(gone)
+    if ENGINE_ONLY.isdisjoint(out) and (not drop or drop.isdisjoint(out)):
+        request.dropped = ()
+    else:
+        gone = [name for name in out if name in ENGINE_ONLY or name in drop]
+        for name in gone:
+            del out[name]
+        request.dropped = tuple(gone)
     if fill is not None:
         request.clamped = fill.into(out, request.surface)
     elif request.clamped:  # by the attempt before

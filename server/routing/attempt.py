@@ -64,9 +64,7 @@ class Job:
     clock: Callable[[], float]
 
     async def until_read(self) -> None:
-        """Until the client reads; SlowClient when it does not."""
-        if self.sink.flowing:
-            return
+        """Until the client, which does not, reads; SlowClient when it goes on so."""
         try:
             async with asyncio.timeout(self.pace.write):
                 await self.sink.drain()
@@ -86,9 +84,10 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     record.target = target.label
     record.usage = record.cost = None
     mark = target.mark()
-    begun = standing.began(job.clock())
+    now = job.clock()
+    begun = standing.began(now)
     if record.sent is None:
-        record.sent, record.waited_before = begun.began, record.waited
+        record.sent, record.waited_before = now, record.waited
     outcome, said, retry_after = "internal", None, None
     relay: StreamRelay | None = None
     try:
@@ -118,7 +117,8 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
                 )
                 record.cost = dollars(record.usage, route.prices)
                 answered(route)
-                await job.until_read()
+                if not job.sink.flowing:
+                    await job.until_read()
                 job.sink.whole(body)
         finally:
             response.close()
@@ -129,11 +129,8 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     except SlowClient:
         record.end = outcome = "slow_client"
         raise
-    except EngineNotReady:
-        outcome = "not_ready"
-        raise
-    except Overloaded:
-        outcome = "shed"
+    except (EngineNotReady, Overloaded) as error:
+        outcome = "shed" if isinstance(error, Overloaded) else "not_ready"
         raise
     except UpstreamError as error:
         outcome, retry_after = error.outcome, error.retry_after
@@ -168,7 +165,8 @@ async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:
     """End a stream that had begun: what came before the fault, then an error event."""
     job.record.end = error.outcome if error.outcome in _ENDS else "upstream_error"
     job.record.error = error.code
-    await job.until_read()
+    if not job.sink.flowing:
+        await job.until_read()
     job.sink.push(pending + error_event(error))
     job.sink.end()
 

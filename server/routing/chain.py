@@ -44,10 +44,11 @@ class Route:
     #: An engine: without a price of its own it costs nothing, where prices are compared.
     free: bool = False
 
-    @property
-    def unconditional(self) -> bool:
-        """It takes every request, as many as come."""
-        return self.slots is None and not self.able.lacks and self.able.window is None
+    #: There are requests that it cannot answer, by what is known of it.
+    choosy: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choosy", bool(self.able.lacks) or self.able.window is not None)
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or its model may not; or None. Abilities
@@ -129,12 +130,14 @@ class Chain:
     content: tuple[Group, ...] = ()
     bridge: Group | None = None
     loading: Loading = Loading.FALLBACK
-    #: The only target, or the first of a fixed order: nothing has to be weighed while it is well.
+    #: The only target, or the first of a fixed order, if it takes as many requests as come: nothing
+    #: has to be weighed while it is well.
     first: Route | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         fixed = self.own.fixed
-        if fixed and (len(fixed) == 1 or self.own.policy is Policy.ORDERED):
+        ordered = fixed and (len(fixed) == 1 or self.own.policy is Policy.ORDERED)
+        if fixed and ordered and fixed[0].slots is None:
             object.__setattr__(self, "first", fixed[0])
 
     def alone(self) -> Chain:

@@ -6,6 +6,8 @@ from typing import Final
 
 #: Seconds after which a measurement counts half.
 HALF_LIFE: Final = 30.0
+#: Seconds: what is measured within them is of one moment, and decays no further.
+MOMENT: Final = 0.01
 #: Half-lives without a measurement after which nothing is known any more.
 FORGOTTEN: Final = 20.0
 
@@ -34,10 +36,17 @@ class Latency:
         An attempt that failed by a time-out should be told, too, as the seconds it took: else a
         target that answers no more keeps the good name it had.
         """
+        if seconds < 0:
+            seconds = 0.0
+        at = self._at
+        if at is not None and now < at + MOMENT:
+            self._sum += seconds
+            self._weight += 1.0
+            return
         kept = self._kept(now)
-        self._sum = self._sum * kept + max(0.0, seconds)
+        self._sum = self._sum * kept + seconds
         self._weight = self._weight * kept + 1.0
-        self._at = now if self._at is None else max(now, self._at)
+        self._at = now
 
     def value(self, now: float) -> float | None:
         """Seconds; None when nothing was measured, or too long ago to mean anything."""
@@ -50,9 +59,8 @@ class Latency:
         return None if self._at is None else max(0.0, now - self._at)
 
     def _kept(self, now: float) -> float:
-        """What is left of old weight. Nothing beyond FORGOTTEN, and never more than all of it: a
-        caller may tell of a moment a little before the last one."""
-        age = self.age(now)
-        if age is None or age > FORGOTTEN * self._half_life:
+        """What is left of old weight at a later moment; nothing beyond FORGOTTEN."""
+        if self._at is None:
             return 0.0
-        return float(0.5 ** (age / self._half_life))
+        halves = (now - self._at) / self._half_life
+        return 0.0 if halves > FORGOTTEN else float(0.5**halves)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from server.access.rooms import Room, Rooms
 from server.protocol.request import Request
+from server.routing.abilities import Needs
 from server.routing.budget import RetryBudget
 from server.routing.chain import Chain, Route
 from server.routing.lineup import Dice
@@ -63,11 +64,12 @@ class Means:
         ends there, and needs no plan."""
         first = chain.first
         if (
-            first is not None
-            and first.unconditional
-            and first.target.ready
-            and first.standing.clear(self.clock())
-            and first.refuses(request) is None
+            first is None
+            or not first.target.ready
+            or not first.standing.clear(self.clock)
+            or first.refuses(request) is not None
         ):
-            return first
-        return None
+            return None
+        if first.choosy and Needs(request.members, request.surface).missing(first.able):
+            return None
+        return first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from typing import Final
 
 from server.access.queue import Ticket
@@ -33,31 +33,28 @@ SETTLE: Final = 0.25
 class Run:
     """One request on its way through its plan."""
 
-    __slots__ = (
-        "chain", "failed", "job", "last", "limited", "lineup", "lost", "narrowed", "owner", "paid",
-        "plan", "preferred", "spent", "tried", "who_can",
-    )  # fmt: skip
+    #: What most requests never need.
+    lineup: LineUp | None = None
+    #: Keys of targets that had their chance, and of those that shall have no second one.
+    tried: Set[str] = frozenset()
+    spent: Set[str] = frozenset()
+    last: RoundhouseError | None = None
+    #: The last that said 429: it tells when to come back, which is worth more than a fault.
+    limited: RoundhouseError | None = None
+    plan: Sequence[Ranked] = ()
+    #: The target that the policy would have liked best.
+    preferred: Route | None = None
+    narrowed = False
+    #: The next extra attempt is paid for.
+    paid = False
+    #: Whose attempt failed last, and whether it went down with that.
+    failed: Route | None = None
+    lost = False
 
     def __init__(
         self, owner: Means, job: Job, chain: Chain, who_can: Callable[[str], list[str]]
     ) -> None:
         self.owner, self.job, self.chain, self.who_can = owner, job, chain, who_can
-        self.lineup: LineUp | None = None
-        #: Keys of targets that had their chance, and of those that shall have no second one.
-        self.tried: set[str] = set()
-        self.spent: set[str] = set()
-        self.last: RoundhouseError | None = None
-        #: The last that said 429: it tells when to come back, which is worth more than a fault.
-        self.limited: RoundhouseError | None = None
-        self.plan: list[Ranked] = []
-        #: The target that the policy would have liked best.
-        self.preferred: Route | None = None
-        self.narrowed = False
-        #: The next extra attempt is paid for.
-        self.paid = False
-        #: Whose attempt failed last, and whether it went down with that.
-        self.failed: Route | None = None
-        self.lost = False
 
     async def answer(self) -> None:
         self.preferred = route = self.owner.at_once(self.chain, self.job.request)
@@ -110,7 +107,7 @@ class Run:
             return await self._again(lineup) or found
         return found
 
-    def _best(self, lineup: LineUp, tried: set[str]) -> Ranked | None:
+    def _best(self, lineup: LineUp, tried: Set[str]) -> Ranked | None:
         self.plan = lineup.plan(self.job.clock(), self.owner.dice, tried)
         if self.preferred is None:
             self.preferred = next((r.route for r in self.plan if r.step.index == 0), None)
@@ -229,11 +226,11 @@ class Run:
             if self.job.clock() >= hope:  # somebody else may answer by now
                 for ranked in self.plan:
                     if ranked.step.action is Action.SKIP:
-                        self.tried.discard(ranked.route.standing.key)
-                        self.spent.discard(ranked.route.standing.key)
+                        self.tried -= {ranked.route.standing.key}
+                        self.spent -= {ranked.route.standing.key}
                 return
             self._failed(route, error, Cause.NOT_READY)
-            self.spent.add(route.standing.key)
+            self.spent |= {route.standing.key}
         else:
             await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
@@ -267,7 +264,7 @@ class Run:
     def _is_final(self, error: UpstreamError, route: Route) -> bool:
         """Is the failure of an attempt the end of the request?"""
         if error.outcome in ALIVE or error.retry_after is not None:
-            self.spent.add(route.standing.key)
+            self.spent |= {route.standing.key}
         if isinstance(error, UpstreamStatus) and error.trouble is not None:
             self._failed(route, error, error.trouble)
             if self._narrow(Trouble(error.trouble)):
@@ -283,7 +280,7 @@ class Run:
         return False
 
     def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
-        self.tried.add(route.standing.key)
+        self.tried |= {route.standing.key}
         untrace(error)
         self.failed = route
         # A target's own error says more than a later one that was not even up.

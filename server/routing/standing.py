@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Hashable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from server.routing.breaker import Breaker, BreakerSettings, State
 from server.routing.latency import Latency
@@ -19,15 +19,9 @@ UNLISTED: Final = "\0"
 _TOO_LONG: Final = frozenset({"first_byte_timeout"})
 
 
-class Attempt(NamedTuple):
-    """One attempt that began. For `answering` and `ended`. `credential_ticket` 0: the credential
-    was well, and is told of a refusal only."""
-
-    breaker: Breaker
-    ticket: int
-    credential: Breaker | None
-    credential_ticket: int
-    began: float
+#: One attempt that began, for `answering` and `ended`: the target's breaker and its ticket, the
+#: credential's (0: it was well, and is told of a refusal only), and when.
+Attempt = tuple[Breaker, int, Breaker | None, int, float]
 
 
 class Standing:
@@ -46,9 +40,13 @@ class Standing:
         self.first = Latency()
         self.whole = Latency()
 
-    def clear(self, now: float) -> bool:
+    def clear(self, clock: Callable[[], float]) -> bool:
         """Nothing speaks against it: both breakers are closed."""
-        return _well(self.breaker, now) and _well(self.credential, now)
+        credential = self.credential
+        if self.breaker.untroubled and (credential is None or credential.untroubled):
+            return True  # whatever the time
+        now = clock()
+        return _well(self.breaker, now) and _well(credential, now)
 
     def state(self, now: float) -> State:
         """The worse of the target's and of its credential's."""
@@ -87,17 +85,17 @@ class Standing:
         """An attempt begins. No await may lie between `allow` and this."""
         self.in_flight += 1
         credential, ticket = self.credential, 0
-        if not _well(credential, now):
-            assert credential is not None
+        if credential is not None and not (credential.untroubled or _well(credential, now)):
             ticket = credential.began(now)
-        return Attempt(self.breaker, self.breaker.began(now), credential, ticket, now)
+        return self.breaker, self.breaker.began(now), credential, ticket, now
 
     def answering(self, now: float, attempt: Attempt) -> None:
         """A stream's first event came."""
-        self.first.observe(now, now - attempt.began)
-        attempt.breaker.answering(now, attempt.ticket)
-        if attempt.credential is not None and attempt.credential_ticket:
-            attempt.credential.answering(now, attempt.credential_ticket)
+        breaker, ticket, credential, credential_ticket, began = attempt
+        self.first.observe(now, now - began)
+        breaker.answering(now, ticket)
+        if credential is not None and credential_ticket:
+            credential.answering(now, credential_ticket)
 
     def ended(
         self,
@@ -109,11 +107,11 @@ class Standing:
         whole: bool = False,
     ) -> None:
         """The attempt is over, exactly once. `whole`: it was no stream."""
+        breaker, own, credential, ticket, began = attempt
         self.in_flight -= 1
         if outcome in _TOO_LONG or (whole and outcome == "ok"):
-            (self.whole if whole else self.first).observe(now, now - attempt.began)
-        attempt.breaker.ended(now, attempt.ticket, outcome, retry_after)
-        credential, ticket = attempt.credential, attempt.credential_ticket
+            (self.whole if whole else self.first).observe(now, now - began)
+        breaker.ended(now, own, outcome, retry_after)
         if credential is None:
             return
         if not ticket:  # it was closed, so that only a refusal is news

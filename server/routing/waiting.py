@@ -34,7 +34,8 @@ async def until_ready(job: Job, target: Target, hope: float) -> None:
             pause = max(0.0, job.pace.waiting - (begun - request.arrived))
             while not (await asyncio.wait({waiter}, timeout=pause))[0]:
                 pause = COMMENT_EVERY
-                await job.until_read()
+                if not sink.flowing:
+                    await job.until_read()
                 if not sink.started:
                     sink.start_stream()
                 sink.push(sse.comment("waiting"))

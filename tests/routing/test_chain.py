@@ -83,13 +83,18 @@ def test_other_fallbacks_leave_the_rest() -> None:
     assert FULL.with_fallbacks([]).fallbacks == ()
 
 
-def test_who_takes_everything_and_as_many_as_come() -> None:
-    assert A.unconditional
-    assert not route("a", slots=1).unconditional
-    assert not route("a", able=Able(window=9)).unconditional
-    assert not route("a", able=Able.of({"tools": False})).unconditional
+def test_who_may_have_to_refuse() -> None:
+    assert not A.choosy
+    assert route("a", able=Able(window=9)).choosy
+    assert route("a", able=Able.of({"tools": False})).choosy
     # What it is spared is no condition.
-    assert route("a", able=Able.of({}, drop=frozenset({"tools"}))).unconditional
+    assert not route("a", able=Able.of({}, drop=frozenset({"tools"}))).choosy
+
+
+def test_nothing_is_first_that_takes_so_many_and_no_more() -> None:
+    assert Chain(Group("m", (route("a", slots=1),))).first is None
+    choosy = route("a", able=Able(window=9))
+    assert Chain(Group("m", (choosy,))).first is choosy
 
 
 def test_why_a_target_can_never_answer() -> None:

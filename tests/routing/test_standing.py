@@ -47,7 +47,7 @@ def test_an_engine_has_no_credential(standings: Standings) -> None:
     assert one.credential is None
     assert list(standings.credentials()) == []
     attempt(one, "http_auth")
-    assert one.clear(0)
+    assert one.clear(lambda: 0)
 
 
 def test_another_secret_is_another_credential(standings: Standings) -> None:
@@ -55,16 +55,16 @@ def test_another_secret_is_another_credential(standings: Standings) -> None:
     attempt(one, "http_auth")
     assert one.state(1) is OPEN
     assert standings.of("lab/a", ("lab", "another")) is one
-    assert one.clear(1)
+    assert one.clear(lambda: 1)
     # The same secret at another provider is no more the same.
     elsewhere = standings.of("den/a", ("den", ACCOUNT[1]))
-    assert elsewhere.clear(1)
+    assert elsewhere.clear(lambda: 1)
 
 
 def test_a_credential_that_comes_back_is_remembered(standings: Standings) -> None:
     attempt(standings.of("lab/a", ACCOUNT), "http_auth")
     standings.of("lab/a", ("lab", "another"))
-    assert not standings.of("lab/a", ACCOUNT).clear(1)
+    assert not standings.of("lab/a", ACCOUNT).clear(lambda: 1)
 
 
 # --- both breakers
@@ -76,7 +76,7 @@ def test_faults_are_the_targets_alone(standings: Standings) -> None:
     assert one.breaker.state(0) is OPEN
     assert one.credential is not None
     assert one.credential.state(0) is CLOSED
-    assert two.clear(0)
+    assert two.clear(lambda: 0)
     assert one.explain(0).startswith("open for 5 s more")
     assert two.explain(0) == ""
 
@@ -87,7 +87,7 @@ def test_a_refused_credential_is_of_all_who_send_it(standings: Standings) -> Non
     for standing in (one, two):
         assert standing.breaker.state(0) is CLOSED
         assert standing.state(0) is OPEN
-        assert not standing.clear(0)
+        assert not standing.clear(lambda: 0)
         assert not standing.allow(0, 0.0, panic=False)
         assert standing.wait(0) == 30
         assert standing.explain(0).startswith("its credential is open for 30 s more")
@@ -138,7 +138,7 @@ def test_the_worse_of_both_states(own: State, other: State) -> None:
     if own is RESTING:  # that it comes back is worth more than that it is refused
         expected = RESTING
     assert standing.state(0) is expected
-    assert standing.clear(0) == (own is other is CLOSED)
+    assert standing.clear(lambda: 0) == (own is other is CLOSED)
 
 
 def test_a_recovering_credential_lets_through_by_the_same_draw(standings: Standings) -> None:
@@ -174,7 +174,7 @@ def test_one_that_is_refused_after_another_was_is_no_news(standings: Standings) 
     assert one.wait(1) == 30
     assert one.credential is not None
     assert one.credential.under_way == 0
-    assert one.clear(0) is False
+    assert one.clear(lambda: 0) is False
     probe = one.began(31)
     one.ended(32, probe, "ok")
     assert one.state(32) is RAMP
