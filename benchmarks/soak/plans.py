@@ -182,9 +182,12 @@ class Mix:
     leave_in_stream: float = 0.20
     leave_in_body: float = 0.01
     leave_before_first: float = 0.01
-    stream_faults: tuple[Fault, ...] = tuple(f for f in Fault if f is not Fault.NONE)
+    #: Without 429, which rests a target: it would be the other requests' fault, too.
+    stream_faults: tuple[Fault, ...] = tuple(
+        f for f in Fault if f not in (Fault.NONE, Fault.STATUS_429)
+    )
     whole_faults: tuple[Fault, ...] = tuple(
-        f for f in Fault if f not in (Fault.NONE, Fault.PAUSE, Fault.FRAMING)
+        f for f in stream_faults if f not in (Fault.PAUSE, Fault.FRAMING)
     )
     #: Where `rate` is 0: the chunks of a stream, and their pace where the client leaves in between.
     at_once: int = 20

@@ -163,7 +163,7 @@ class Soak:
         draw = load.draw
         plans: list[Plan] = [draw.other(kind) for kind in list(Kind)[2:]]
         slow = (Fault.STALL, Fault.PAUSE, Fault.SLOW_FIRST)
-        for fault in Fault:
+        for fault in (Fault.NONE, *self.settings.mix.stream_faults):
             if fault not in slow:
                 one = draw.stream()
                 plans.append(Plan(one.number, Kind.STREAM, one.model, 20, 50, fault, at=10))

@@ -130,6 +130,8 @@ class Run:
             now=job.clock(),
             deadline=job.request.deadline,
         )
+        if best.route.free:  # it may be gone: the supervisor looks
+            pause = max(pause, SETTLE)
         await asyncio.sleep(pause)
         job.record.waited += pause
         if job.clock() >= job.request.deadline:

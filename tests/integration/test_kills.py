@@ -75,8 +75,8 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
             asyncio.to_thread(
                 httpx.post,
                 f"{server.url}/v1/chat/completions",
-                json={**LONG, "model": "alone", "stream": False},
-                timeout=60,
+                json={**LONG, "model": "alone", "stream": False, "max_tokens": 1000},
+                timeout=240,
             )
         )
         await asyncio.to_thread(
@@ -96,10 +96,6 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
             pytest.fail("the stream was cut without an error event")
         stream_ended = time.monotonic() - killed
         assert b'"error"' in last
-        answer = await whole
-        whole_ended = time.monotonic() - killed
-        assert answer.status_code in (500, 502, 503), answer.text
-        assert answer.json()["error"]["message"]
         # In between the fallback answers, at once.
         between = await asyncio.to_thread(
             httpx.post, f"{server.url}/v1/chat/completions", json=ASK, timeout=30
@@ -116,11 +112,16 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
         )
     await asyncio.to_thread(server.wait_ready, "alone")
     back = time.monotonic() - killed
+    # What was no stream waited for the engine, and was asked anew.
+    answer = await whole
+    whole_ended = time.monotonic() - killed
+    assert answer.status_code == 200, answer.text
+    assert int(answer.headers["x-roundhouse-attempts"]) > 1
     print(
         f"{which}: stream ended {stream_ended:.2f} s, whole {whole_ended:.2f} s, back {back:.0f} s"
     )
     # Tenths of a second on an idle machine; what is asked is that nobody waits for a time-out.
-    assert max(stream_ended, whole_ended) < 15
+    assert stream_ended < 15
     assert server.engines()["guide"]["restarts"] == restarts + 1
     response = httpx.post(f"{server.url}/v1/chat/completions", json=ASK, timeout=60)
     assert response.headers["x-roundhouse-target"] == "engine/guide"
