@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.routing.latency import FORGOTTEN, Latency
+from server.routing.latency import FORGOTTEN, MOMENT, Latency
 
 
 def test_nothing_is_known_at_first() -> None:
@@ -67,14 +67,17 @@ def test_a_half_life_must_be_positive(half_life: float) -> None:
     st.floats(0.01, 1000),
 )
 def test_it_is_the_weighted_mean(steps: list[tuple[float, float]], half_life: float) -> None:
-    """As the definition says, over all measurements since the last time all was forgotten."""
-    latency, now = Latency(half_life), 0.0
+    """As the definition says, over all measurements since the last time all was forgotten; those
+    within MOMENT of one another are of the first one's time."""
+    latency, now, moment = Latency(half_life), 0.0, -1.0
     seen: list[tuple[float, float]] = []
     for step, seconds in steps:
         now += step
-        if seen and now - seen[-1][0] > FORGOTTEN * half_life:
-            seen.clear()
-        seen.append((now, seconds))
+        if now >= moment + MOMENT:
+            if seen and now - moment > FORGOTTEN * half_life:
+                seen.clear()
+            moment = now
+        seen.append((moment, seconds))
         latency.observe(now, seconds)
     weights = [0.5 ** ((now - at) / half_life) for at, _ in seen]
     mean = sum(w * x for w, (_, x) in zip(weights, seen, strict=True)) / sum(weights)
