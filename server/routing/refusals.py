@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from server.errors import EngineNotReady, InvalidRequest, RoundhouseError, UpstreamStatus
-from server.routing.breaker import State
 from server.routing.chain import Route
 from server.routing.lineup import LineUp, Ranked
 from server.routing.plan import Cause
@@ -63,7 +62,7 @@ def nobody(
                 code="upstream_rate_limited",
                 retry_after=after,
             )
-        if all(_refused(ranked.route, now) for ranked in kept):
+        if not any(ranked.route.standing.accepted(now) for ranked in kept):
             return UpstreamStatus(
                 401,
                 message="The upstream refused this server's credentials or account lately; it is "
@@ -82,11 +81,6 @@ def nobody(
     told = (r.route.target.hopeless() for r in plan if r.step.cause is Cause.NOT_READY)
     nothing = EngineNotReady(f"No target of `{model}` can answer now.", code="no_target_left")
     return next(filter(None, told), nothing)
-
-
-def _refused(route: Route, now: float) -> bool:
-    credential = route.standing.credential
-    return credential is not None and credential.state(now) in (State.OPEN, State.HALF_OPEN)
 
 
 def _unable(lineup: LineUp, ranked: Ranked, who_can: Callable[[str], list[str]]) -> RoundhouseError:

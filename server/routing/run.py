@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence, Set
+from functools import cached_property
 from typing import Final
 
 from server.access.queue import Ticket
@@ -33,9 +34,8 @@ SETTLE: Final = 0.25
 class Run:
     """One request on its way through its plan."""
 
-    #: What most requests never need.
-    lineup: LineUp | None = None
-    #: Keys of targets that had their chance, and of those that shall have no second one.
+    # What most requests never need:
+    #: keys of targets that had their chance, and of those that shall have no second one.
     tried: Set[str] = frozenset()
     spent: Set[str] = frozenset()
     last: RoundhouseError | None = None
@@ -55,6 +55,11 @@ class Run:
         self, owner: Means, job: Job, chain: Chain, who_can: Callable[[str], list[str]]
     ) -> None:
         self.owner, self.job, self.chain, self.who_can = owner, job, chain, who_can
+
+    @cached_property
+    def lineup(self) -> LineUp:
+        """Made for those requests that need a plan."""
+        return LineUp(self.chain, self.job.request)
 
     async def answer(self) -> None:
         self.preferred = route = self.owner.at_once(self.chain, self.job.request)
@@ -77,16 +82,14 @@ class Run:
 
     async def _choose(self) -> tuple[Route, Ticket | None]:
         """Whom to send to next, with a place there. Raises the error that ends the request."""
-        if self.lineup is None:
-            self.lineup = LineUp(self.chain, self.job.request)
-        while (ranked := await self._next(self.lineup)) is not None:
-            if (chosen := await self._follow(self.lineup, ranked)) is not None:
+        while (ranked := await self._next()) is not None:
+            if (chosen := await self._follow(ranked)) is not None:
                 return chosen
-        raise self._final(self.lineup)
+        raise self._final()
 
     # --- who is next ------------------------------------------------------------------------
 
-    async def _next(self, lineup: LineUp) -> Ranked | None:
+    async def _next(self) -> Ranked | None:
         """The best step by how the targets are now; None: there is none left."""
         job, owner = self.job, self.owner
         if job.record.attempts >= owner.settings.attempts:
@@ -95,30 +98,30 @@ class Run:
         if over and (self.last is not None or job.record.waited):
             return None
         await self._settle()
-        found = self._best(lineup, self.tried)
-        if found is None and self._too_long_for_all(lineup):
-            found = self._best(lineup, self.tried)
+        found = self._best(self.tried)
+        if found is None and self._too_long_for_all():
+            found = self._best(self.tried)
         if found is None:
-            return await self._again(lineup)
+            return await self._again()
         if not self._pay():
             return None
         if found.step.action is Action.WAIT and found.group > 0 and self.last is not None:
             # Who was tried and may do better now comes before other models' engines that load.
-            return await self._again(lineup) or found
+            return await self._again() or found
         return found
 
-    def _best(self, lineup: LineUp, tried: Set[str]) -> Ranked | None:
-        self.plan = lineup.plan(self.job.clock(), self.owner.dice, tried)
+    def _best(self, tried: Set[str]) -> Ranked | None:
+        self.plan = self.lineup.plan(self.job.clock(), self.owner.dice, tried)
         if self.preferred is None:
             self.preferred = next((r.route for r in self.plan if r.step.index == 0), None)
         best = self.plan[0] if self.plan else None
         return None if best is None or best.step.action is Action.SKIP else best
 
-    async def _again(self, lineup: LineUp) -> Ranked | None:
+    async def _again(self) -> Ranked | None:
         """A second chance for one that was tried, after a pause, since nobody else is left."""
         if self.last is None or not self.tried - self.spent:
             return None
-        best = self._best(lineup, self.spent)
+        best = self._best(self.spent)
         if best is None or not self._pay():
             return None
         if best.step.action is not Action.SEND:  # there will be time enough
@@ -136,7 +139,7 @@ class Run:
         job.record.waited += pause
         if job.clock() >= job.request.deadline:
             return None
-        return self._best(lineup, self.spent)
+        return self._best(self.spent)
 
     async def _settle(self) -> None:
         """Where the budget refuses: was the last attempt lost together with its engine? Then the
@@ -167,9 +170,9 @@ class Run:
         self.paid, self.lost = True, False
         return True
 
-    def _too_long_for_all(self, lineup: LineUp) -> bool:
+    def _too_long_for_all(self) -> bool:
         """The prompt is too long for every target: go on with larger windows, if there are any."""
-        if any(lineup.missing(ranked.route) == "context" for ranked in self.plan):
+        if any(self.lineup.missing(ranked.route) == "context" for ranked in self.plan):
             return self._narrow(Trouble.CONTEXT_LENGTH)
         return False
 
@@ -180,15 +183,13 @@ class Run:
         if self.narrowed or not groups:
             return False
         self.narrowed = True
-        if self.lineup is None:
-            self.lineup = LineUp(self.chain, self.job.request)
         self.lineup.narrow(groups)
         self.job.record.fallback_reason = trouble.value
         return True
 
     # --- one step ---------------------------------------------------------------------------
 
-    async def _follow(self, lineup: LineUp, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
+    async def _follow(self, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
         """The step's target, once it is ready and has a place; None: look again who is next."""
         route = ranked.route
         match ranked.step.action:
@@ -202,7 +203,7 @@ class Run:
                 return None
             case Action.QUEUE:
                 self._wake_passed_over(ranked)
-                return await self._queue(lineup, ranked.group)
+                return await self._queue(ranked.group)
             case _:
                 self._wake_passed_over(ranked)
                 room = self.owner.room(route)
@@ -236,11 +237,11 @@ class Run:
         else:
             await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
-    async def _queue(self, lineup: LineUp, group: int) -> tuple[Route, Ticket] | None:
+    async def _queue(self, group: int) -> tuple[Route, Ticket] | None:
         """A place at whichever of the plan's full targets, all of this group, has one first; None
         when that target is none to be tried any more."""
         full = [r.route for r in self.plan if r.step.action is Action.QUEUE]
-        if lineup.is_strict(group):
+        if self.lineup.is_strict(group):
             del full[1:]
         job = self.job
         now = job.clock()
@@ -250,14 +251,14 @@ class Run:
             index, ticket = await self.owner.rooms.first(rooms, job.request.key, deadline)
         finally:
             job.record.waited += job.clock() - now
-        if (route := self._still(lineup, full[index])) is None:
+        if (route := self._still(full[index])) is None:
             ticket.leave(job.clock())
             return None
         return route, ticket
 
-    def _still(self, lineup: LineUp, waited_for: Route) -> Route | None:
+    def _still(self, waited_for: Route) -> Route | None:
         """The target that was waited for, unless it has failed, rests or is gone meanwhile."""
-        self._best(lineup, self.tried)
+        self._best(self.tried)
         for ranked in self.plan:
             if ranked.route.standing is waited_for.standing:
                 return None if ranked.step.cause in KEPT_BACK else ranked.route
@@ -265,6 +266,7 @@ class Run:
 
     def _is_final(self, error: UpstreamError, route: Route) -> bool:
         """Is the failure of an attempt the end of the request?"""
+        self.failed = route
         if error.outcome in ALIVE or error.retry_after is not None:
             self.spent |= {route.standing.key}
         if isinstance(error, UpstreamStatus) and error.trouble is not None:
@@ -284,7 +286,6 @@ class Run:
     def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
         self.tried |= {route.standing.key}
         untrace(error)
-        self.failed = route
         # A target's own error says more than a later one that was not even up.
         if self.last is None or not isinstance(error, UnavailableError):
             self.last = error
@@ -308,7 +309,7 @@ class Run:
             record.fallback_reason = None
             return
         found = next((r for r in self.plan if r.route is route), None)
-        if found is not None and self.lineup is not None and self.lineup.is_bridge(found.group):
+        if found is not None and self.lineup.is_bridge(found.group):
             record.bridge = route.model
             self._count_bridge("bridged")
         reason = record.fallback_reason or self._reason(found)
@@ -329,12 +330,12 @@ class Run:
                 return ranked.step.cause.value
         return Cause.NOT_READY.value
 
-    def _final(self, lineup: LineUp) -> RoundhouseError:
+    def _final(self) -> RoundhouseError:
         now = self.job.clock()
         error = self.limited or self.last
         if error is None:
-            return refusals.nobody(lineup, self.plan, now, self.who_can)
+            return refusals.nobody(self.lineup, self.plan, now, self.who_can)
         if error.retry_after is None and error is self.limited:
-            plan = self.plan or lineup.plan(now, self.owner.dice, self.tried)
+            plan = self.plan or self.lineup.plan(now, self.owner.dice, self.tried)
             error.retry_after = refusals.soonest(plan, now)
         return error
