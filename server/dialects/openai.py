@@ -21,6 +21,8 @@ PATHS: Final = {
     Surface.CHAT: "/chat/completions",
     Surface.COMPLETIONS: "/completions",
     Surface.EMBEDDINGS: "/embeddings",
+    # Not of OpenAI: of those that speak as it does. vLLM has it under /v1, too.
+    Surface.RERANK: "/rerank",
 }
 #: Fields that only an engine's owner may set: they reach into scheduling, caches, templates or
 #: the engine's network. Source: vLLM 0.32's request models.

@@ -20,11 +20,12 @@ from server.errors import InvalidRequest
 
 
 class Surface(enum.StrEnum):
-    """The inbound APIs of the OpenAI dialect. The value is the metric label `endpoint`."""
+    """The inbound APIs: OpenAI's and their kin. The value is the metric label `endpoint`."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
     TOKENIZE = "tokenize"
     DETOKENIZE = "detokenize"
 
@@ -67,6 +68,18 @@ class _Embedding(msgspec.Struct, kw_only=True):
     input: Raw
 
 
+class _Rerank(msgspec.Struct, kw_only=True):
+    """As Cohere, Jina and vLLM have it. What is no text is for models that can see."""
+
+    model: str | None = None
+    query: str | dict[str, Raw]
+    documents: list[str | dict[str, Raw]]
+    top_n: int | None = None
+    max_tokens_per_doc: int | None = None
+    return_documents: bool | None = None
+    stream: bool | None = None
+
+
 class _Tokenize(msgspec.Struct):
     model: str | None = None
     prompt: str | None = None
@@ -82,6 +95,7 @@ _DECODERS: Final[dict[Surface, msgspec.json.Decoder[Any]]] = {
     Surface.CHAT: msgspec.json.Decoder(_Chat),
     Surface.COMPLETIONS: msgspec.json.Decoder(_Completion),
     Surface.EMBEDDINGS: msgspec.json.Decoder(_Embedding),
+    Surface.RERANK: msgspec.json.Decoder(_Rerank),
     Surface.TOKENIZE: msgspec.json.Decoder(_Tokenize),
     Surface.DETOKENIZE: msgspec.json.Decoder(_Detokenize),
 }

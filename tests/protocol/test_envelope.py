@@ -87,6 +87,7 @@ def test_chat() -> None:
     [
         (Surface.COMPLETIONS, {"model": "m", "prompt": [1, 2]}),
         (Surface.EMBEDDINGS, {"model": "m", "input": ["a"]}),
+        (Surface.RERANK, {"model": "m", "query": "a", "documents": ["a", {"text": "b"}]}),
         (Surface.TOKENIZE, {"model": "m", "prompt": "a"}),
         (Surface.DETOKENIZE, {"model": "m", "tokens": [1]}),
     ],
@@ -118,9 +119,29 @@ def test_refusals_name_the_field(body: bytes, param: str | None, code: str) -> N
     assert "$" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"query": 1}, "query"),
+        ({"query": ["a"]}, "query"),
+        ({"documents": "a"}, "documents"),
+        ({"documents": ["a", 1]}, "documents[1]"),
+        ({"top_n": "1"}, "top_n"),
+        ({"top_n": 1.5}, "top_n"),
+        ({"max_tokens_per_doc": "1"}, "max_tokens_per_doc"),
+        ({"return_documents": "no"}, "return_documents"),
+    ],
+)
+def test_refusals_of_a_rerank_name_the_field(said: dict[str, Any], param: str) -> None:
+    body = {"model": "m", "query": "a", "documents": ["a"], **said}
+    error = refused(Surface.RERANK, json.dumps(body).encode())
+    assert (error.param, error.code) == (param, "invalid_type")
+
+
 def test_every_surface_has_a_decoder_that_needs_no_model() -> None:
     for surface in Surface:
         if surface is not Surface.TOKENIZE:  # which takes either of two
             assert refused(surface, b"{}").code == "missing_required_parameter"
         body = {"messages": [], "prompt": "a", "input": "a", "tokens": [1]}
+        body |= {"query": "a", "documents": []}
         assert envelope.decode(surface, json.dumps(body).encode()).model is None

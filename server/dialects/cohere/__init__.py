@@ -25,8 +25,6 @@ from server.errors import InvalidRequest, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
 
-__all__ = ["Cohere", "rerank_in", "rerank_out"]
-
 #: The input or the answer held a word that Cohere denies.
 _DENIED: Final = 498
 #: Cohere says that the caller hung up. We did not, or nobody would read this.
@@ -37,6 +35,7 @@ class Cohere:
     """See `dialects.base.Dialect`. Settings: `input_type` and `truncate` of embeddings."""
 
     name = "cohere"
+    lacks = frozenset({"audio", "n"})
 
     def request_out(
         self,
@@ -51,8 +50,10 @@ class Cohere:
             return chat_out(members, model=model, stream=request.stream, drop=drop)
         if request.surface is Surface.EMBEDDINGS:
             return embed_out(members, model=model, drop=drop, settings=settings)
+        if request.surface is Surface.RERANK:
+            return rerank_out(members, model=model, drop=drop)
         raise InvalidRequest(
-            f"Cohere has no {request.surface.value}: use chat or embeddings.",
+            f"Cohere has no {request.surface.value}: use chat, embeddings or rerank.",
             param="model",
             code="unsupported_endpoint",
         )
@@ -60,6 +61,8 @@ class Cohere:
     def answer_in(self, payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
         if asked.surface is Surface.EMBEDDINGS:
             return embed_in(payload, asked)
+        if asked.surface is Surface.RERANK:
+            return rerank_in(payload, asked)
         return chat_in(payload, asked)
 
     def reader(self, asked: Asked) -> Reader:

@@ -22,13 +22,14 @@ def rerank_out(members: Mapping[str, object], *, model: str, drop: frozenset[str
     """The body of a POST /v2/rerank. Documents are texts, or objects with a `text`."""
     given = Given(members, drop, "Cohere")
     given.take("model")
+    given.take("stream")  # there is none, and none was asked for
     body: dict[str, Any] = {
         "model": model,
         "query": _needed(given, "query", str),
         "documents": [_text(one, i) for i, one in enumerate(_needed(given, "documents", list))],
     }
     for name in ("top_n", "max_tokens_per_doc"):
-        if (value := given.whole(name)) is not None:
+        if value := given.whole(name):  # 0 is vLLM's word for no bound
             body[name] = value
     if (spans := given.take_as("relevant_spans", dict)) is not None:
         body["relevant_spans"] = spans
@@ -85,6 +86,7 @@ class _Result(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     results: list[_Result]
+    id: str | None = None
     meta: _Meta | None = None
     usage: _Told | None = None
 
@@ -94,16 +96,22 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def rerank_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
-    """The answer as it came, with an id and the model's name as the client knows it."""
+    """The answer as it came, with an id, the model's name as the client knows it, and what was
+    counted in `usage`, too."""
     try:
         answer, members = _answer.decode(payload), _members.decode(payload)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None
-    out: dict[str, Any] = {"id": asked.id, **members, "model": asked.model}
+    out: dict[str, Any] = {**members, "model": asked.model}
+    if answer.id is None:
+        out["id"] = asked.id
     tokens = count(answer.usage.prompt_tokens) if answer.usage is not None else None
     if tokens is None and answer.meta is not None and answer.meta.tokens is not None:
         tokens = count(answer.meta.tokens.input_tokens)
-    usage = None if tokens is None else Usage(prompt=tokens)
-    return msgspec.json.encode(out), Facts(usage=usage)
+    if tokens is None:
+        return msgspec.json.encode(out), Facts()
+    if answer.usage is None:  # where clients of vLLM and Jina look for it
+        out["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return msgspec.json.encode(out), Facts(usage=Usage(prompt=tokens))

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from server.dialects.base import Asked
-from server.dialects.cohere import Cohere, rerank_in, rerank_out
+from server.dialects.cohere import Cohere
 from server.dialects.openai import Usage
 from server.errors import InvalidRequest, UpstreamProtocol
-from server.protocol import envelope
 from server.protocol.envelope import Surface
 from tests.dialects.cohere.theirs import checked, embedded
 from tests.dialects.replay import sent, strict_embeddings
@@ -82,12 +81,12 @@ def test_embeddings_without_a_count() -> None:
 # --- rerank
 
 
-def reranked(body: dict[str, Any], drop: frozenset[str] = frozenset()) -> dict[str, Any]:
-    members = envelope.members(json.dumps({"model": "m", **body}).encode())
-    return checked(rerank_out(members, model="theirs", drop=drop))
-
-
+RANKED = Asked(Surface.RERANK, "mine", "rerank-1", 1)
 ASK = {"query": "q", "documents": ["a", "b"]}
+
+
+def reranked(body: dict[str, Any], drop: tuple[str, ...] = ()) -> dict[str, Any]:
+    return checked(sent(DIALECT, body, drop=drop, surface=Surface.RERANK))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,8 @@ ASK = {"query": "q", "documents": ["a", "b"]}
         ({}, {}),
         ({"top_n": 1, "max_tokens_per_doc": 100}, {"top_n": 1, "max_tokens_per_doc": 100}),
         ({"documents": [{"text": "a"}, "b"]}, {}),
-        ({"return_documents": False, "top_n": None}, {}),
+        ({"return_documents": False, "stream": False, "top_n": None}, {}),
+        ({"top_n": 0, "max_tokens_per_doc": 0}, {}),
         ({"relevant_spans": {"mode": "enabled"}}, {"relevant_spans": {"mode": "enabled"}}),
     ],
 )
@@ -123,7 +123,7 @@ def test_rerank_that_cohere_cannot(said: dict[str, Any], param: str) -> None:
 
 def test_rerank_without_what_is_dropped() -> None:
     said = {**ASK, "return_documents": True}
-    assert reranked(said, frozenset({"return_documents", "query"})) == {"model": "theirs", **ASK}
+    assert reranked(said, ("return_documents", "query")) == {"model": "theirs", **ASK}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_rerank_without_what_is_dropped() -> None:
     [
         ({}, None),
         ({"meta": {"billed_units": {"search_units": 1}}}, None),
-        ({"meta": {"tokens": {"input_tokens": 4.0}}}, Usage(prompt=4)),
+        ({"meta": {"tokens": {"input_tokens": "many"}}}, None),
         ({"usage": {"prompt_tokens": 9, "total_tokens": 9}}, Usage(prompt=9)),
     ],
 )
@@ -139,12 +139,27 @@ def test_rerank_answers_pass_with_the_clients_name(
     more: dict[str, Any], usage: Usage | None
 ) -> None:
     results = [{"index": 1, "relevance_score": 0.5, "document": {"text": "b"}}]
-    out, facts = rerank_in(json.dumps({"results": results, "model": "x", **more}).encode(), ASKED)
-    assert json.loads(out) == {"id": "emb-1", "results": results, "model": "mine", **more}
+    payload = json.dumps({"results": results, "model": "x", **more}).encode()
+    out, facts = DIALECT.answer_in(payload, RANKED)
+    assert json.loads(out) == {"id": "rerank-1", "results": results, "model": "mine", **more}
     assert facts.usage == usage
+
+
+def test_what_cohere_counted_stands_where_clients_of_others_look_for_it() -> None:
+    answer = {"id": "theirs", "results": [], "meta": {"tokens": {"input_tokens": 4.0}}}
+    out, facts = DIALECT.answer_in(json.dumps(answer).encode(), RANKED)
+    counted = {"usage": {"prompt_tokens": 4, "total_tokens": 4}}
+    assert json.loads(out) == {**answer, "model": "mine", **counted}
+    assert facts.usage == Usage(prompt=4)
+
+
+@pytest.mark.parametrize("said", [{}, {"id": None}])
+def test_a_ranking_has_an_id(said: dict[str, Any]) -> None:
+    out, _ = DIALECT.answer_in(json.dumps({**said, "results": []}).encode(), RANKED)
+    assert json.loads(out)["id"] == "rerank-1"
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b'{"results": 1}', b'{"results": [{}]}'])
 def test_what_is_no_ranking(payload: bytes) -> None:
     with pytest.raises(UpstreamProtocol):
-        rerank_in(payload, ASKED)
+        DIALECT.answer_in(payload, RANKED)
