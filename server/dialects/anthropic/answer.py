@@ -16,9 +16,9 @@ from msgspec import Raw
 from server.dialects.anthropic.errors import error_of
 from server.dialects.base import Asked
 from server.dialects.openai import Facts, Usage
-from server.errors import UpstreamProtocol
+from server.errors import UpstreamAborted, UpstreamProtocol
 
-#: Another reason, or none, is an end like any other.
+#: Another reason is an end like any other.
 FINISH: Final = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -128,6 +128,8 @@ def answer_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
         raise error_of(said.error)
     if said.type != "message":
         raise _no_answer(f"an object of type {said.type[:40]!r}")
+    if said.stop_reason is None:
+        raise broken_off()
     counts = Counts()
     counts.add(said.usage)
     answer: dict[str, Any] = {
@@ -140,7 +142,7 @@ def answer_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
                 "index": 0,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": FINISH.get(said.stop_reason or "", "stop"),
+                "finish_reason": FINISH.get(said.stop_reason, "stop"),
             }
         ],
     }
@@ -201,6 +203,12 @@ def refusal_of(details: StopDetails | None) -> str:
         return details.explanation
     named = details is not None and isinstance(details.category, str) and details.category
     return f"The provider stopped this answer{f' ({named})' if named else ''}."
+
+
+def broken_off() -> UpstreamAborted:
+    """Anthropic names a reason for every end. vLLM, where it speaks this dialect, names none when
+    it has given up: on its way down, or asleep."""
+    return UpstreamAborted("The upstream gave up on its answer.", detail="no stop_reason")
 
 
 def _no_answer(detail: str) -> UpstreamProtocol:

@@ -13,7 +13,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from server.dialects.anthropic.answer import FINISH, Block, Counts, StopDetails, refusal_of
+from server.dialects.anthropic.answer import (
+    FINISH,
+    Block,
+    Counts,
+    StopDetails,
+    broken_off,
+    refusal_of,
+)
 from server.dialects.anthropic.errors import error_of
 from server.dialects.base import Asked
 from server.dialects.openai import Usage
@@ -215,7 +222,9 @@ class AnthropicReader:
         return self._finish(_encode(told), FINISH.get(delta.stop_reason, "stop"))
 
     def _last(self) -> Sequence[bytes]:
-        out = [] if self._finished else [*self._finish(b"{}", "stop")]
+        if not self._finished:
+            raise broken_off()
+        out: list[bytes] = []
         if self._asked.wants_usage and (shown := self._counts.shown()) is not None:
             # The head ends with `"choices":[{"index":0,"delta":`.
             head = self._head[: self._head.rindex(b"[{")]

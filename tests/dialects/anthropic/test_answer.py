@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.dialects.openai import Usage
-from server.errors import UpstreamProtocol, UpstreamStatus
+from server.errors import UpstreamAborted, UpstreamProtocol, UpstreamStatus
 from tests.dialects.anthropic.helpers import ASKED, DIALECT, strict, theirs
 
 USAGE = {"input_tokens": 10, "output_tokens": 5}
@@ -83,11 +83,15 @@ def test_an_answer_in_full() -> None:
         ("tool_use", "tool_calls"),
         ("refusal", "content_filter"),
         ("what_is_this", "stop"),
-        (None, "stop"),
     ],
 )
-def test_why_it_ended(stop: str | None, finish: str) -> None:
+def test_why_it_ended(stop: str, finish: str) -> None:
     assert answer(message(text("a"), stop=stop))["choices"][0]["finish_reason"] == finish
+
+
+def test_an_answer_without_an_end_is_none() -> None:
+    with pytest.raises(UpstreamAborted):
+        DIALECT.answer_in(message(text("a"), stop=None), ASKED)
 
 
 def test_blocks_become_one_message() -> None:

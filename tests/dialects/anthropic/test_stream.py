@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.dialects.openai import Usage
-from server.errors import UpstreamProtocol, UpstreamStatus
+from server.errors import UpstreamAborted, UpstreamProtocol, UpstreamStatus
 from tests.dialects.anthropic.helpers import (
     ASKED,
     DIALECT,
@@ -259,8 +259,11 @@ def test_one_end_whatever_comes() -> None:
     assert made[5:] == [[], [], [], []]
 
 
-def test_an_end_without_a_reason_is_an_end() -> None:
-    assert fed(BEGIN, *told("a"), LAST)[-1][0] == chunk({}, "stop")
+@pytest.mark.parametrize("before", [[], [end(None)]])
+def test_an_end_without_a_reason_is_none(before: list[Event]) -> None:
+    assert fed(BEGIN, *told("a"), *before)[-1] == []
+    with pytest.raises(UpstreamAborted):
+        fed(BEGIN, *told("a"), *before, LAST)
 
 
 def test_a_stream_without_its_first_event_has_a_role() -> None:
