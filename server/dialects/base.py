@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+from msgspec import Raw
 
 from server.dialects.openai import Facts, Usage
 from server.errors import UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
+
+_BASE64: Final = Raw(b'"base64"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,28 @@ class Asked:
     base64: bool = False
 
 
+#: What the ids of OpenAI's answers begin with.
+_IDS: Final = {
+    Surface.CHAT: "chatcmpl-",
+    Surface.COMPLETIONS: "cmpl-",
+    Surface.EMBEDDINGS: "embd-",
+}
+
+
+def asked(request: Request, created: int) -> Asked:
+    """Of this request; its id is in the answer's, so that logs and answers meet. `created` is in
+    seconds since 1970."""
+    surface = request.surface
+    return Asked(
+        surface=surface,
+        model=request.model,
+        id=_IDS.get(surface, f"{surface.value}-") + request.id.removeprefix("req_"),
+        created=created,
+        wants_usage=request.wants_usage,
+        base64=request.members.get("encoding_format") == _BASE64,
+    )
+
+
 class Reader(Protocol):
     """One stream, event by event."""
 
@@ -63,9 +89,12 @@ class Reader(Protocol):
 
 
 class Dialect(Protocol):
-    """A provider's wire format. `name` is the word of the config."""
+    """A provider's wire format. `name` is the word of the config; `lacks` names the abilities
+    (of `routing.abilities.PARAMETERS`) that no model behind it has, so that a request which needs
+    one is not sent there: `request_out` would refuse it."""
 
     name: str
+    lacks: frozenset[str]
 
     def request_out(
         self,

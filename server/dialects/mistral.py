@@ -51,6 +51,7 @@ class Mistral:
     """See `dialects.base.Dialect`. It has no settings."""
 
     name = "mistral"
+    lacks: frozenset[str] = frozenset()
 
     def request_out(
         self,

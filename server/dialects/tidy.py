@@ -36,14 +36,17 @@ def decoded(payload: bytes) -> dict[str, Any]:
         ) from None
 
 
-def choices_of(answer: dict[str, Any], part: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The choices of an answer or a chunk, each with its `message` or `delta`."""
+def choices_of(
+    answer: dict[str, Any], part: str | None
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The choices of an answer or a chunk, each with its `message` or `delta`, or with itself where
+    it has none."""
     choices = answer.get("choices")
     found = []
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, dict) or not _is_sound(choice):
             raise UpstreamProtocol("The upstream sent something that is no answer.")
-        inner = choice.get(part)
+        inner = choice if part is None else choice.get(part)
         if not isinstance(inner, dict):
             inner = choice[part] = {}
         found.append((choice, inner))
@@ -55,10 +58,16 @@ def _is_sound(choice: dict[str, Any]) -> bool:
     return isinstance(index, int) and (reason is None or isinstance(reason, str))
 
 
-def whole(payload: bytes, fix: Fix, extra: frozenset[str] = frozenset()) -> tuple[bytes, Facts]:
+def whole(
+    payload: bytes,
+    fix: Fix,
+    *,
+    part: str | None = "message",
+    extra: frozenset[str] = frozenset(),
+) -> tuple[bytes, Facts]:
     """A whole answer, put right, without the members of `extra`."""
     answer = decoded(payload)
-    for choice, message in choices_of(answer, "message"):
+    for choice, message in choices_of(answer, part):
         fix(choice, message)
         _check(choice)
     for name in extra & answer.keys():
@@ -96,22 +105,36 @@ class TidyReader:
     """One stream (see `dialects.base.Reader`): usage in an event of its own at the end, if it was
     asked for, and nowhere else; the role once; and what `fix` puts right."""
 
-    __slots__ = ("_asked", "_extra", "_fix", "_head", "_roles", "_signs", "_told", "done", "usage")
+    __slots__ = (
+        "_asked",
+        "_extra",
+        "_fix",
+        "_head",
+        "_part",
+        "_roles",
+        "_signs",
+        "_told",
+        "done",
+        "usage",
+    )
 
     def __init__(
         self,
         asked: Asked,
         fix: Fix,
         *,
+        part: str | None = "delta",
         signs: tuple[bytes, ...] | None = (),
         extra: frozenset[str] = frozenset(),
     ) -> None:
-        """`signs`: `fix` has something to do only where one of these stands; None: always.
-        `extra`: members of chunks that go, where a chunk is looked into."""
+        """`part`: where a choice has what is new; None: in itself. `signs`: `fix` has something to
+        do only where one of these stands; None: always. `extra`: members of chunks that go, where a
+        chunk is looked into."""
         self.usage: Usage | None = None
         self.done = False
         self._asked = asked
         self._fix = fix
+        self._part = part
         self._signs = None if signs is None else (_ROLE, *signs, *_ALWAYS)
         self._extra = extra
         self._roles: set[int] = set()
@@ -131,7 +154,7 @@ class TidyReader:
         if chunk.get("error") is not None or event == "error":
             raise error_of_event(chunk.get("error") or chunk)
         self._look_at(chunk, payload)
-        pairs = choices_of(chunk, "delta")
+        pairs = choices_of(chunk, self._part)
         for choice, delta in pairs:
             self._fix(choice, delta)
             _check(choice)

@@ -191,3 +191,82 @@ def meaning(completion: ChatCompletion) -> dict[str, Any]:
         "finish": choice.finish_reason,
         "usage": tokens(completion.usage) if completion.usage else None,
     }
+
+
+# --- answers in OpenAI's shape, as others send them
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, **more.pop("choice", {})}
+    around = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return {**around, "choices": [choice], **more}
+
+
+def answer(message: dict[str, Any], finish: str = "stop", **more: Any) -> bytes:
+    choice = {"index": 0, "finish_reason": finish, **more.pop("choice", {})}
+    choice["message"] = {"role": "assistant", **message}
+    around = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+    return json.dumps({**around, "choices": [choice], "usage": USAGE, **more}).encode()
+
+
+def plain(body: str) -> dict[str, Any]:
+    """What stands in an answer, read without ceremony."""
+    found = json.loads(body)
+    (choice,) = found["choices"]
+    message, usage = choice["message"], found["usage"]
+    details = usage.get("prompt_tokens_details") or {}
+    return {
+        "text": message["content"] or "",
+        "thinking": message.get("reasoning_content") or "",
+        "citations": [],
+        "calls": [
+            [call["id"], call["function"]["name"], call["function"]["arguments"]]
+            for call in message.get("tool_calls") or []
+        ],
+        "finish": choice["finish_reason"],
+        "usage": (
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+            details.get("cached_tokens", usage.get("cached_tokens", 0)),
+        ),
+    }
+
+
+def plain_stream(body: str) -> dict[str, Any]:
+    out: dict[str, Any] = {"text": "", "thinking": "", "citations": [], "calls": []}
+    for line in body.splitlines():
+        if not line.startswith("data: {"):
+            continue
+        found = json.loads(line[6:])
+        for choice in found["choices"]:
+            out["text"] += choice["delta"].get("content") or ""
+            out["thinking"] += choice["delta"].get("reasoning_content") or ""
+            out["finish"] = choice["finish_reason"] or out.get("finish")
+        if usage := found.get("usage"):
+            details = usage.get("prompt_tokens_details") or {}
+            cached = details.get("cached_tokens", 0)
+            out["usage"] = usage["prompt_tokens"], usage["completion_tokens"], cached
+    return out
+
+
+def reads_as_it_stands(dialect: Dialect, recordings: Path) -> None:
+    """Recorded traffic of a provider that speaks like OpenAI means what stands in its bytes: there
+    is no SDK of theirs that reads more."""
+    exchanges = recorded(recordings, dialect.name)
+    assert exchanges
+    streams = 0
+    for one in exchanges:
+        body = one["body"]
+        if "event-stream" not in one["headers"]["content-type"]:
+            assert meaning(strict(dialect.answer_in(body.encode(), ASKED)[0])) == plain(body)
+            continue
+        streams += 1
+        for seed in range(5):
+            reader = dialect.reader(ASKED)
+            made = read(reader, body.encode(), seed)
+            assert gathered(made) == plain_stream(body)
+            assert len(strict_chunks(made)) >= 3
+            assert reader.done
+    assert streams == 1

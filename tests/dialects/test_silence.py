@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from openai.types import EmbeddingCreateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-from server.dialects import quirks
+from server.dialects import table
 from server.dialects.base import Asked, Dialect, Outgoing, Reader
-from server.dialects.cohere import Cohere, rerank_in, rerank_out
+from server.dialects.cohere import Cohere
+from server.dialects.cohere.rerank import rerank_in, rerank_out
 from server.dialects.mistral import Mistral
 from server.errors import InvalidRequest, UpstreamError, UpstreamStatus
 from server.protocol import envelope
@@ -26,6 +27,8 @@ from server.protocol.envelope import Surface
 from tests.dialects.replay import ASKED, HELLO, request_of, sent
 
 DIALECTS: list[Dialect] = [Cohere(), Mistral()]
+#: Those that refuse what they do not know, and those that pass it on.
+ALL = list(table.DIALECTS.values())
 NAMES = ["cohere", "mistral"]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 #: Of each of OpenAI's parameters one value that asks for something.
@@ -169,20 +172,16 @@ EMBED = Asked(Surface.EMBEDDINGS, "m", "e", 1, base64=True)
 @given(objects | things | openais | coheres)
 def test_no_answer_makes_us_stumble(thing: Any) -> None:
     payload = msgspec.json.encode(thing)
-    for dialect in DIALECTS:
+    for dialect in ALL:
         for asked in (ASKED, EMBED):
             with suppress(UpstreamError):
                 dialect.answer_in(payload, asked)
     with suppress(UpstreamError):
         rerank_in(payload, EMBED)
-    for whole in (quirks.deepseek_in, quirks.huggingface_in):
-        with suppress(UpstreamError):
-            whole(payload)
 
 
 def readers() -> list[Reader]:
-    made = [quirks.deepseek_reader(ASKED), quirks.huggingface_reader(ASKED)]
-    return [*(dialect.reader(ASKED) for dialect in DIALECTS), *made]
+    return [dialect.reader(ASKED) for dialect in ALL]
 
 
 @settings(max_examples=300)
@@ -202,8 +201,8 @@ def test_no_event_makes_us_stumble(events: list[tuple[str | None, Any]]) -> None
 @given(st.sampled_from([400, 401, 403, 404, 422, 429, 498, 499, 500, 503, 529]), things)
 def test_no_error_makes_us_stumble(status: int, thing: Any) -> None:
     payload = msgspec.json.encode(thing)
-    for error_in in (*(dialect.error_in for dialect in DIALECTS), quirks.huggingface_error):
-        error = error_in(status, payload)
+    for dialect in ALL:
+        error = dialect.error_in(status, payload)
         assert isinstance(error, UpstreamStatus)
         assert 400 <= error.status < 600
         assert isinstance(error.message, str)
@@ -218,17 +217,16 @@ parameters = st.dictionaries(
 @given(parameters, st.just(HELLO) | st.lists(objects | messages, max_size=3) | things)
 def test_no_request_makes_us_stumble(body: dict[str, Any], said: Any) -> None:
     request = request_of({"model": "m", **body, "messages": said})
-    for dialect in DIALECTS:
+    for dialect in ALL:
         out = partial(dialect.request_out, request, model="m", members=request.members)
         outgoing, param = refused(partial(out, drop=frozenset(), settings={}))
         assert outgoing or param
-    quirks.deepseek_out(request.members, model="m")
 
 
 @settings(max_examples=200)
 @given(things, things, things)
 def test_no_other_request_makes_us_stumble(one: Any, two: Any, three: Any) -> None:
-    for dialect in DIALECTS:
+    for dialect in ALL:
         body = {"input": one, "dimensions": two}
         outgoing, param = refused(partial(sent, dialect, body, surface=Surface.EMBEDDINGS))
         assert outgoing or param

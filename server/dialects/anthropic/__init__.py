@@ -31,6 +31,7 @@ class Anthropic:
     """See `server.dialects.base.Dialect`."""
 
     name = "anthropic"
+    lacks = frozenset({"audio", "logprobs", "n"})
 
     def request_out(
         self,

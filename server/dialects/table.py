@@ -1,0 +1,47 @@
+"""The dialects that are translated, by the config's word for them.
+
+Each is imported when it is first asked for: who speaks to one provider waits for no other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Final, cast
+
+from server.dialects.base import Dialect
+
+#: The module under `server.dialects`, and the class in it.
+_ROOMS: Final = {
+    "anthropic": ("anthropic", "Anthropic"),
+    "cohere": ("cohere", "Cohere"),
+    "deepseek": ("deepseek", "DeepSeek"),
+    "huggingface": ("huggingface", "HuggingFace"),
+    "mistral": ("mistral", "Mistral"),
+}
+
+
+class _Table(Mapping[str, Dialect]):
+    def __init__(self) -> None:
+        self._made: dict[str, Dialect] = {}
+
+    def __getitem__(self, name: str) -> Dialect:
+        if (known := self._made.get(name)) is not None:
+            return known
+        module, kind = _ROOMS[name]
+        made = getattr(import_module(f"server.dialects.{module}"), kind)()
+        return self._made.setdefault(name, cast(Dialect, made))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_ROOMS)
+
+    def __len__(self) -> int:
+        return len(_ROOMS)
+
+
+DIALECTS: Final[Mapping[str, Dialect]] = _Table()
+
+
+def dialect_of(name: str) -> Dialect | None:
+    """None for `openai`, whose bytes pass untouched. Raises KeyError for a word that is none."""
+    return None if name == "openai" else DIALECTS[name]
