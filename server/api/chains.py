@@ -3,7 +3,6 @@ standing."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -172,20 +171,18 @@ class Builder:
         assert target.model is not None
         provider = self._config.providers[target.provider]
         row = account(target.provider, provider)
-        headers = {name.lower(): said.get_secret_value() for name, said in provider.headers.items()}
-        credential = None
-        if row.api_key is not None:
-            headers["authorization"] = f"Bearer {row.api_key}"
-            credential = (target.provider, hashlib.sha256(row.api_key.encode()).hexdigest())
+        first = row.credentials[0]
+        headers = {**row.headers, **first.headers}
+        credential = (target.provider, first.digest) if first.digest is not None else None
         acting = ProviderTarget(
             target.provider,
             target.model,
             row.base_url,
             headers,
             times,
-            retry_ambiguous=provider.retry_ambiguous,
+            retry_ambiguous=row.retry_ambiguous,
             label=label,
-            proxy=provider.proxy.get_secret_value() if provider.proxy else None,
+            proxy=row.proxy,
             fill=fill,
             drop=drop,
         )

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from server.config.parts import MEMBER, MODEL_NAME, NAME, UPSTREAM
 from server.config.places import SECRETS, Path, Places, Problem, dotted
-from server.config.providers_table import LATER
 from server.config.schema import Config
 
 _PATTERNS: Final = {
@@ -144,12 +143,6 @@ def _literal(path: Path, detail: Any, places: Places) -> Problem:
     given = detail["input"]
     if path == ("version",):
         return places.error(path, "must be 1, the only version of the config that there is.")
-    if path[-1:] == ("dialect",) and given in LATER:
-        return places.error(
-            path,
-            f"`{given}` comes with a later version of Roundhouse.",
-            "The dialect `openai` works now, with every server that speaks OpenAI's API.",
-        )
     choices = expected.replace("'", "").replace(" or ", ", ").split(", ")
     hint = near(given, choices) if isinstance(given, str) else None
     return places.error(path, f"must be {expected}.", hint)

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from server.config import engine_checks, listeners, model_checks, values
 from server.config.explain import near
 from server.config.places import Path, Places, Problem
-from server.config.providers_table import LATER, ROWS
+from server.config.provider import Provider
+from server.config.providers_table import ROWS, row_of
 from server.config.resolve import provider_target as provider_target
 from server.config.resolve import resolve_models as resolve_models
-from server.config.schema import Config, Provider
+from server.config.schema import Config
 from server.registry.catalog import Catalog
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -107,12 +108,12 @@ def _providers(config: Config, places: Places) -> Iterator[Problem]:
         path: Path = ("providers", name)
         if name == "engine":
             yield places.error(path, "the name `engine` is taken.", "Choose another name.")
-        row = ROWS.get(name)
+        row = row_of(name, provider)
         if row is None and provider.base_url is None:
             yield places.error(path, *_unknown_provider(name))
         elif row is None and provider.dialect is None:
             yield places.error(path, "has no dialect.", "Add `dialect: openai`.")
-        elif row and row.variables and provider.base_url is None and provider.api_key is None:
+        elif row and row.variables and provider.base_url is None and not provider.keys:
             yield places.error(
                 path,
                 f"has no key: {' or '.join(row.variables)} is not set.",
@@ -138,11 +139,6 @@ def _providers(config: Config, places: Places) -> Iterator[Problem]:
 
 def _unknown_provider(name: str) -> tuple[str, str]:
     works = ", ".join(ROWS)
-    if name in LATER:
-        return (
-            "comes with a later version of Roundhouse.",
-            f"Now works: {works}, and with dialect and base_url any server of OpenAI's API.",
-        )
     hint = near(name, ROWS) or f"Known by name: {works}."
     return (
         "is not known by name, and has no base_url.",

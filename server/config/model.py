@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from server.config.parts import MEMBER, UPSTREAM, ModelName, Name, Strict, TargetTimeouts
+from server.config.parts import UPSTREAM, Drop, ModelName, Name, Strict, TargetTimeouts
 from server.protocol import older
 from server.protocol.envelope import Surface
 from server.protocol.parameters import LONGEST
@@ -25,9 +25,6 @@ FIGURES: Final = LONGEST | frozenset(
 Dollars = Annotated[
     float, Field(ge=0, allow_inf_nan=False, description="US dollars per million tokens.")
 ]
-#: Without these there is no request, so that no target can be spared them.
-NEVER_DROPPED: Final = frozenset("model messages prompt input stream".split())
-Member = Annotated[str, Field(pattern=MEMBER)]
 Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], Field(ge=0)]
 Balance = Literal["ordered", "weighted", "least_busy", "lowest_latency", "cheapest", "affinity"]
 
@@ -48,7 +45,7 @@ class Target(Strict):
         allow_inf_nan=False,
         description="Its share of the requests, with `balance: weighted` or `affinity`.",
     )
-    drop: tuple[Member, ...] = Field(
+    drop: Drop = Field(
         (),
         description="Members taken out of a body for this target, which does not know them. A "
         "header of the answer names them.",
@@ -65,14 +62,6 @@ class Target(Strict):
     timeouts: TargetTimeouts = Field(
         TargetTimeouts(), description="Durations for this target alone."
     )
-
-    @field_validator("drop")
-    @classmethod
-    def _not_the_request(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for member in value:
-            if member in NEVER_DROPPED:
-                raise ValueError(f"without `{member}` there is no request")
-        return value
 
     @model_validator(mode="after")
     def _one_of(self) -> Target:

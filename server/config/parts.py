@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from server.config.units import Patience
 
@@ -20,6 +20,20 @@ MEMBER = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 Scalar = str | int | float | bool
+Member = Annotated[str, Field(pattern=MEMBER)]
+#: Without these there is no request, so that no target can be spared them.
+NEVER_DROPPED: Final = frozenset("model messages prompt input stream".split())
+
+
+def _not_the_request(value: tuple[str, ...]) -> tuple[str, ...]:
+    for member in value:
+        if member in NEVER_DROPPED:
+            raise ValueError(f"without `{member}` there is no request")
+    return value
+
+
+#: Members that a body is sent without.
+Drop = Annotated[tuple[Member, ...], AfterValidator(_not_the_request)]
 
 
 class Strict(BaseModel):

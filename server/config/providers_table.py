@@ -1,62 +1,202 @@
-"""Providers known by name, as rows of data."""
+"""Providers known by name, as rows of data; and the account that a row and its settings come to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
 
-from server.config.schema import Provider
+from server.config.provider import Provider
+from server.protocol.envelope import Surface
+
+Auth = Literal["bearer", "x-api-key", "api-key"]
+#: A key that this server has made for its own clients (`listeners.new_key`) is no provider's.
+_OUR_KEY: Final = re.compile(r"sk-rh-[0-9a-f]{8}-[A-Za-z0-9_-]{43}")
+_ENGINES_ALONE: Final = frozenset({Surface.TOKENIZE, Surface.DETOKENIZE})
+_ALL: Final = frozenset(Surface) - _ENGINES_ALONE
+_CHAT: Final = frozenset({Surface.CHAT})
+_EMBEDDINGS: Final = frozenset({Surface.EMBEDDINGS})
+_COMPLETIONS: Final = frozenset({Surface.COMPLETIONS})
+_RERANK: Final = _ALL - _CHAT - _COMPLETIONS - _EMBEDDINGS
+#: What a dialect has words for, at an address of which nothing more is known.
+SURFACES: Final[Mapping[str, frozenset[Surface]]] = {
+    "openai": _ALL,
+    "anthropic": _CHAT,
+    "cohere": _CHAT | _EMBEDDINGS | _RERANK,
+    "mistral": _CHAT | _EMBEDDINGS,
+    "deepseek": _CHAT,
+    "huggingface": _CHAT,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a name under `providers` brings. `variables`: where its key may stand, first one wins;
-    none: it needs no key."""
+    """What a name under `providers` brings.
+
+    `base_url`: None where each account has its own. `variables`: where its key may stand, first one
+    wins; none: it needs no key. `page`: where a person gets a key. `named`: the account's words for
+    who pays and what for, each with the header that carries it.
+    """
 
     dialect: str
-    base_url: str
+    base_url: str | None
     variables: tuple[str, ...] = ()
+    auth: Auth = "bearer"
+    page: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict, hash=False)
+    surfaces: frozenset[Surface] = _ALL
 
 
 ROWS: Final[dict[str, Row]] = {
-    "openai": Row("openai", "https://api.openai.com/v1", ("OPENAI_API_KEY",)),
-    "deepseek": Row("openai", "https://api.deepseek.com/v1", ("DEEPSEEK_API_KEY",)),
-    "huggingface": Row(
-        "openai", "https://router.huggingface.co/v1", ("HF_TOKEN", "HUGGINGFACE_API_KEY")
+    "openai": Row(
+        "openai",
+        "https://api.openai.com/v1",
+        ("OPENAI_API_KEY",),
+        page="https://platform.openai.com/api-keys",
+        named={"organization": "openai-organization", "project": "openai-project"},
+        surfaces=_CHAT | _COMPLETIONS | _EMBEDDINGS,
     ),
-    "ollama": Row("openai", "http://127.0.0.1:11434/v1"),
+    "anthropic": Row(
+        "anthropic",
+        "https://api.anthropic.com/v1",
+        ("ANTHROPIC_API_KEY",),
+        "x-api-key",
+        page="https://platform.claude.com/settings/keys",
+        named={"workspace": "anthropic-workspace-id"},
+        surfaces=_CHAT,
+    ),
+    "deepseek": Row(
+        "deepseek",
+        "https://api.deepseek.com/v1",
+        ("DEEPSEEK_API_KEY",),
+        page="https://platform.deepseek.com/api_keys",
+        surfaces=_CHAT,
+    ),
+    "mistral": Row(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        ("MISTRAL_API_KEY",),
+        page="https://console.mistral.ai/api-keys",
+        surfaces=_CHAT | _EMBEDDINGS,
+    ),
+    "cohere": Row(
+        "cohere",
+        "https://api.cohere.com/v2",
+        ("COHERE_API_KEY", "CO_API_KEY"),
+        page="https://dashboard.cohere.com/api-keys",
+        surfaces=_CHAT | _EMBEDDINGS | _RERANK,
+    ),
+    "huggingface": Row(
+        "huggingface",
+        "https://router.huggingface.co/v1",
+        ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+        page="https://huggingface.co/settings/tokens",
+        named={"organization": "x-hf-bill-to"},
+        surfaces=_CHAT,
+    ),
+    "ollama": Row(
+        "openai", "http://127.0.0.1:11434/v1", surfaces=_CHAT | _COMPLETIONS | _EMBEDDINGS
+    ),
     "llamacpp": Row("openai", "http://127.0.0.1:8080/v1"),
 }
-#: Names that people will try, whose dialect is not here yet.
-LATER: Final = frozenset({"anthropic", "cohere", "mistral"})
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One key of an account, as the headers that carry it. `digest`: SHA-256 of the secret, in hex;
+    None where there is no key. The headers never belong in a log."""
+
+    headers: Mapping[str, str] = field(repr=False, hash=False)
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A provider's row and its mapping in the config, as one. `api_key` never belongs in a log."""
+    """A provider's row and its mapping in the config, as one.
 
+    `credentials` is never empty: without a key there is one with no headers. `headers` are all that
+    every request has besides, in lower case; `ca` is an absolute path; `settings` has only what is
+    set. Headers and proxy never belong in a log.
+    """
+
+    name: str
     dialect: str
     base_url: str
-    api_key: str | None
+    credentials: tuple[Credential, ...]
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    proxy: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict, hash=False)
+    drop: frozenset[str] = frozenset()
+    max_in_flight: int | None = None
+    max_waiting: int = 64
+    retry_ambiguous: bool = False
+    surfaces: frozenset[Surface] = _ALL
 
-    def __repr__(self) -> str:
-        return f"Account({self.dialect!r}, {self.base_url!r}, api_key=…)"
+
+def row_of(name: str, provider: Provider) -> Row | None:
+    """The row that an account follows; None where it says all of itself."""
+    return ROWS.get(provider.like or name)
 
 
-def account(name: str, provider: Provider) -> Account:
-    """The account of a config that has passed its checks."""
-    row = ROWS.get(name)
+def account(name: str, provider: Provider, folder: Path | None = None) -> Account:
+    """The account of a config that has passed its checks. `folder`: where relative paths start, by
+    default the working directory."""
+    row = row_of(name, provider)
     dialect = provider.dialect or (row.dialect if row else None)
     base_url = provider.base_url or (row.base_url if row else None)
     if dialect is None or base_url is None:
         raise ValueError(name)
-    key = provider.api_key.get_secret_value() if provider.api_key else None
-    return Account(dialect, base_url, key or None)
+    if row is not None and row.dialect == dialect:
+        auth = row.auth
+        # Somebody else's server in a known one's place has what it has.
+        theirs = provider.base_url is None or row.base_url is None
+        surfaces = row.surfaces if theirs else SURFACES[dialect]
+    else:
+        auth = "x-api-key" if dialect == "anthropic" else "bearer"
+        surfaces = SURFACES[dialect]
+    secrets = [key.get_secret_value() for key in provider.keys]
+    ca = None
+    if provider.ca:
+        ca = str(((folder or Path()) / Path(provider.ca).expanduser()).absolute())
+    return Account(
+        name,
+        dialect,
+        base_url,
+        tuple(_credential(auth, secret) for secret in secrets if secret) or (Credential({}, None),),
+        headers=_headers(provider, row),
+        proxy=provider.proxy.get_secret_value() if provider.proxy else None,
+        ca=ca,
+        settings=provider.settings.model_dump(exclude_none=True),
+        drop=frozenset(provider.drop),
+        max_in_flight=provider.max_in_flight,
+        max_waiting=provider.max_waiting,
+        retry_ambiguous=provider.retry_ambiguous,
+        surfaces=surfaces,
+    )
 
 
-def key_from(name: str, own_url: bool, environ: dict[str, str]) -> str | None:
-    """The key of a known row from its variables; never for a URL that is not the row's own."""
+def _credential(auth: Auth, secret: str) -> Credential:
+    name, value = ("authorization", f"Bearer {secret}") if auth == "bearer" else (auth, secret)
+    return Credential({name: value}, hashlib.sha256(secret.encode()).hexdigest())
+
+
+def _headers(provider: Provider, row: Row | None) -> dict[str, str]:
+    found = {name.lower(): value.get_secret_value() for name, value in provider.headers.items()}
+    for word, header in row.named.items() if row else ():
+        if value := getattr(provider, word):
+            found[header] = value
+    return found
+
+
+def key_from(name: str, own_url: bool, environ: Mapping[str, str]) -> str | None:
+    """The key of a known row from its variables; never for a URL that is not the row's own, unless
+    the row has none. One of our own keys is a client's, whose variable has the same name."""
     row = ROWS.get(name)
-    if row is None or own_url:
+    if row is None or (own_url and row.base_url is not None):
         return None
-    return next((environ[v] for v in row.variables if environ.get(v)), None)
+    found = (environ[v] for v in row.variables if environ.get(v))
+    return next((key for key in found if not _OUR_KEY.fullmatch(key)), None)

@@ -17,7 +17,8 @@ from server.config.cards import DEFAULT, About, Prices
 from server.config.engine import Engine
 from server.config.model import Model, Target, plain
 from server.config.parts import MODEL_NAME, TargetTimeouts
-from server.config.schema import Config, Provider
+from server.config.provider import Provider
+from server.config.schema import Config
 from server.registry.cards import ModelInfo
 from server.registry.catalog import Catalog, builtin
 
@@ -38,8 +39,9 @@ class ResolvedTarget:
     """An engine, or a provider with its own id of the model. `prices`: None is unknown.
 
     `max_in_flight` and `max_waiting` are the place's own: an engine's are the same in all models,
-    and so are those of a provider's id of a model. `abilities` has what is known of this very
-    target. `window`: tokens, beyond which it refuses a prompt for certain.
+    and so are those of a provider's id of a model. `drop` has the provider's, too. `abilities` has
+    what is known of this very target. `window`: tokens, beyond which it refuses a prompt for
+    certain.
     """
 
     engine: str | None
@@ -237,9 +239,10 @@ def _resolve(
     around: Engine | Provider
     if target.engine is not None:
         around = engine = config.engines[target.engine]
-        most, waiting = engine.max_in_flight, engine.max_waiting
+        most, waiting, drop = engine.max_in_flight, engine.max_waiting, target.drop
     else:
-        around = config.providers[target.provider or ""]
+        around = provider = config.providers[target.provider or ""]
+        drop = (*target.drop, *provider.drop)
         most, waiting = target.max_in_flight, target.max_waiting
     return ResolvedTarget(
         target.engine,
@@ -248,7 +251,7 @@ def _resolve(
         _times(config, target.timeouts, around.timeouts),
         None if catalog is None else cards.prices_of(target, model, catalog),
         weight=target.weight,
-        drop=frozenset(target.drop),
+        drop=frozenset(drop),
         max_in_flight=most,
         max_waiting=waiting,
         abilities=cards.abilities_of(config, target, model, catalog, card),

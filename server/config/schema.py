@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_va
 
 from server.config.engine import Engine, Runtime
 from server.config.model import Model
-from server.config.parts import ModelName, Name, Strict, TargetTimeouts
+from server.config.parts import ModelName, Name, Strict
+from server.config.provider import Provider
 from server.config.routing import Routing
 from server.config.units import Duration, Patience, Size
 
@@ -160,39 +161,6 @@ class Log(Strict):
         "auto", description="auto: console on a terminal, JSON otherwise."
     )
     access: bool = Field(True, description="One line per request.")
-
-
-class Provider(Strict):
-    """An account at a remote API. Rows known by name bring dialect, base URL and key variable."""
-
-    dialect: Literal["openai"] | None = Field(None, description="The API's wire format.")
-    base_url: str | None = Field(None, description="Up to and with `/v1`.")
-    api_key: SecretStr | None = Field(
-        None,
-        description="Default for rows known by name: the row's variable, e.g. OPENAI_API_KEY.",
-    )
-    headers: dict[str, SecretStr] = Field(
-        default_factory=dict, description="Extra headers sent with every request."
-    )
-    proxy: SecretStr | None = Field(
-        None,
-        description="An HTTP proxy to go through: `http://host:3128`, or with `user:password@`.",
-    )
-    retry_ambiguous: bool = Field(
-        False,
-        description="Try another target when this one broke after it may have done (and billed) "
-        "the work.",
-    )
-    timeouts: TargetTimeouts = Field(
-        TargetTimeouts(), description="Durations for this provider alone."
-    )
-
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("start with http:// or https://, as in http://127.0.0.1:8080/v1")
-        return value.rstrip("/") if value else value
 
 
 def _off(value: Any) -> Any:

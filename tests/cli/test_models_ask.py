@@ -10,7 +10,7 @@ import pytest
 
 from server.cli.models import ask, shelf, syncing
 from server.config import providers_table
-from server.config.schema import Provider
+from server.config.provider import Provider
 from server.registry.overlay import read
 from tests.cli import model_lists as lists
 from tests.cli.synced import CATALOG, KEY, Run, config, sync
@@ -258,7 +258,9 @@ async def test_a_list_without_an_end() -> None:
 def test_where_each_dialect_has_its_list(
     dialect: str, base: str, url: str, header: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(providers_table.ROWS, "some", providers_table.Row(dialect, base, ("X",)))
+    auth: providers_table.Auth = "x-api-key" if dialect == "anthropic" else "bearer"
+    row = providers_table.Row(dialect, base, ("X",), auth)
+    monkeypatch.setitem(providers_table.ROWS, "some", row)
     place = ask.account_of("some", Provider.model_validate({"api_key": KEY}))
     assert place.url == url
     assert KEY in place.headers[header]

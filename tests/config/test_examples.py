@@ -20,8 +20,11 @@ VARIABLES = {
     "ROUNDHOUSE_API_KEY": "sk-rh-1",
     "ROUNDHOUSE_ADMIN_KEY": "sk-rh-2",
     "OPENAI_API_KEY": "sk-3",
-    "LAB_API_KEY": "sk-4",
-    "CLUSTER_API_KEY": "sk-5",
+    "CLAUDE_KEY_A": "sk-4",
+    "CLAUDE_KEY_B": "sk-5",
+    "COHERE_API_KEY": "sk-6",
+    "LAB_API_KEY": "sk-7",
+    "CLUSTER_API_KEY": "sk-8",
 }
 
 

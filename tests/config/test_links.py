@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from server.config.load import Loaded
-from server.config.providers_table import LATER, ROWS, Account, account
 from server.config.resolve import (
     ResolvedModel,
     ResolvedTarget,
@@ -13,7 +12,6 @@ from server.config.resolve import (
     provider_target,
     resolve_models,
 )
-from server.config.schema import Provider
 
 Good = Callable[..., Loaded]
 Faults = Callable[..., list[str]]
@@ -102,8 +100,7 @@ CASES = {
     "engines: {e: {weights: w}, E: {weights: w}}": "differs from `e` only in capital letters.",
     "providers: {engine: {dialect: openai, base_url: 'http://x/v1'}}": "the name `engine` is taken",
     "providers: {opnai: {}}": "is not known by name, and has no base_url. Did you mean `openai`?",
-    "providers: {zzz: {}}": "Known by name: openai, deepseek, huggingface, ollama, llamacpp.",
-    "providers: {mistral: {}}": "comes with a later version of Roundhouse. Now works: openai,",
+    "providers: {zzz: {}}": "Known by name: openai, anthropic, deepseek,",
     "providers: {x: {base_url: 'http://x/v1'}}": "has no dialect. Add `dialect: openai`.",
     "providers: {openai: {}}": "has no key: OPENAI_API_KEY is not set. Set OPENAI_API_KEY",
     "providers: {huggingface: {}}": "has no key: HF_TOKEN or HUGGINGFACE_API_KEY is not set.",
@@ -177,22 +174,3 @@ engines: {guide: {weights: w}}
     assert second == "Provider `lab`: its key travels to lab.example without TLS."
     (env_key,) = good("version: 1\nengines: {guide: {weights: w}}\n").advice or ("",)
     assert env_key == ""
-
-
-# --- the table of providers
-
-
-def test_rows_and_own_settings_are_one_account() -> None:
-    assert account("ollama", Provider()) == Account("openai", "http://127.0.0.1:11434/v1", None)
-    own = Provider(dialect="openai", base_url="http://x/v1/", api_key="k")  # type: ignore[arg-type]
-    assert account("lab", own) == Account("openai", "http://x/v1", "k")
-    assert "'k'" not in repr(account("lab", own))
-    with pytest.raises(ValueError, match="lab"):
-        account("lab", Provider())
-
-
-def test_rows_are_whole() -> None:
-    assert not LATER & ROWS.keys()
-    for row in ROWS.values():
-        assert row.base_url.endswith("/v1")
-        assert row.dialect == "openai"

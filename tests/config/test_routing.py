@@ -9,7 +9,8 @@ import pytest
 
 from server.config.cards import ABILITIES
 from server.config.load import Loaded
-from server.config.model import NEVER_DROPPED, Model, ModelAbilities
+from server.config.model import Model, ModelAbilities
+from server.config.parts import NEVER_DROPPED
 from server.config.routing import Breakers, Routing
 from server.routing import abilities
 from server.routing.breaker import BreakerSettings

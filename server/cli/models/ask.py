@@ -16,8 +16,8 @@ from typing import Any, Final
 import httpx
 
 from server.cli.models import listed
+from server.config.provider import Provider
 from server.config.providers_table import ROWS, account
-from server.config.schema import Provider
 
 CONNECT: Final = 5.0
 #: Bytes of one answer, and answers of one list.
@@ -62,22 +62,18 @@ def account_of(name: str, provider: Provider) -> Account:
         base = f"{base.removesuffix('/v1')}/v1"
         params = {"limit": "1000"}
         headers["anthropic-version"] = _VERSION
-        if known.api_key:
-            headers["x-api-key"] = known.api_key
-    elif known.api_key:
-        headers["authorization"] = f"Bearer {known.api_key}"
     if known.dialect == "cohere":
         # Its second version has no list; the first one's serves both.
         base = f"{base.removesuffix('/v2').removesuffix('/v1')}/v1"
         params = {"page_size": "1000"}
-    own = {header.lower(): value.get_secret_value() for header, value in provider.headers.items()}
-    secrets = [known.api_key or "", *own.values()]
+    own = {**known.credentials[0].headers, **known.headers}
+    secrets = [*(key.get_secret_value() for key in provider.keys), *own.values()]
     return Account(
         name,
         f"{base}/models",
         params,
         {**headers, **own},
-        provider.proxy.get_secret_value() if provider.proxy else None,
+        known.proxy,
         tuple(secret for secret in secrets if len(secret) >= 8),
         provider.timeouts.connect or CONNECT,
     )
@@ -143,7 +139,7 @@ def _get(
 
 def _refused(place: Account, status: int) -> str:
     if status in (401, 403):
-        sent = "authorization" in place.headers or "x-api-key" in place.headers
+        sent = not place.headers.keys().isdisjoint({"authorization", "x-api-key", "api-key"})
         refuses = "refuses the key" if sent else "wants a key"
         return f"{refuses} (HTTP {status}). {place.key_hint}"
     if status == 429:

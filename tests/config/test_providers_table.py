@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from server.config.listeners import new_key
+from server.config.provider import Dialect, Provider
+from server.config.providers_table import ROWS, SURFACES, Account, Credential, account, key_from
+from server.protocol.envelope import Surface
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def made(name: str = "lab", **said: Any) -> Account:
+    return account(name, Provider.model_validate(said))
+
+
+def test_a_row_alone_is_an_account() -> None:
+    found = made("ollama")
+    assert (found.dialect, found.base_url) == ("openai", "http://127.0.0.1:11434/v1")
+    assert found.credentials == (Credential({}, None),)
+    assert (found.headers, found.settings, found.drop) == ({}, {}, frozenset())
+    with pytest.raises(ValueError, match="lab"):
+        made()
+
+
+def test_several_keys_are_several_credentials() -> None:
+    own = {"dialect": "openai", "base_url": "http://x/v1/"}
+    one = made(**own, api_key="k")
+    assert one.base_url == "http://x/v1"
+    assert one.credentials == (Credential({"authorization": "Bearer k"}, digest("k")),)
+    more = made(**own, api_keys=["k", "l"])
+    assert [c.digest for c in more.credentials] == [digest("k"), digest("l")]
+    assert [c.headers["authorization"] for c in more.credentials] == ["Bearer k", "Bearer l"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "header"),
+    [
+        ("anthropic", {}, "x-api-key"),
+        ("claude", {"dialect": "anthropic", "base_url": "http://x/v1"}, "x-api-key"),
+        ("openai", {}, "authorization"),
+        ("openai", {"dialect": "anthropic", "base_url": "http://x/v1"}, "x-api-key"),
+        ("anthropic", {"dialect": "openai", "base_url": "http://x/v1"}, "authorization"),
+    ],
+)
+def test_where_the_key_stands(name: str, said: dict[str, Any], header: str) -> None:
+    (credential,) = made(name, **said, api_key="k").credentials
+    assert list(credential.headers) == [header]
+
+
+def test_who_pays_is_a_header_of_the_row() -> None:
+    openai = made("openai", api_key="k", organization="org-1", project="proj-1")
+    assert openai.headers == {"openai-organization": "org-1", "openai-project": "proj-1"}
+    assert made("huggingface", organization="us").headers == {"x-hf-bill-to": "us"}
+    assert made("anthropic", workspace="w").headers == {"anthropic-workspace-id": "w"}
+    assert made("openai", organization="", headers={"X-Team": "a"}).headers == {"x-team": "a"}
+
+
+def test_an_account_like_another(tmp_path: Path) -> None:
+    said = {
+        "like": "anthropic",
+        "base_url": "https://eu.example/v1",
+        "api_key": "k",
+        "ca": "ca.pem",
+        "proxy": "http://p:1",
+        "drop": ["seed"],
+        "settings": {"version": "2026-10-21"},
+        "max_in_flight": 3,
+        "max_waiting": 2,
+        "retry_ambiguous": True,
+    }
+    found = account("eu", Provider.model_validate(said), tmp_path)
+    assert (found.name, found.dialect) == ("eu", "anthropic")
+    assert (found.ca, found.proxy) == (str(tmp_path / "ca.pem"), "http://p:1")
+    assert (found.drop, found.settings) == (frozenset({"seed"}), {"version": "2026-10-21"})
+    assert (found.max_in_flight, found.max_waiting, found.retry_ambiguous) == (3, 2, True)
+
+
+def test_no_secret_is_shown() -> None:
+    found = made("openai", api_key="sk-1", proxy="http://u:sk-2@p:1", headers={"x": "sk-3"})
+    assert "sk-" not in repr(found)
+
+
+def test_what_an_address_of_somebody_elses_has_is_not_known() -> None:
+    assert Surface.COMPLETIONS in made("openai").surfaces
+    assert made("huggingface").surfaces == {Surface.CHAT}
+    assert made("openai", base_url="http://x/v1").surfaces == SURFACES["openai"]
+    assert made(dialect="anthropic", base_url="http://x/v1").surfaces == {Surface.CHAT}
+
+
+def test_rows_are_whole() -> None:
+    assert set(SURFACES) == set(get_args(Dialect))
+    for name, row in ROWS.items():
+        assert row.dialect in SURFACES, name
+        assert row.surfaces <= SURFACES[row.dialect], name
+        assert row.base_url is None or row.base_url.endswith(("/v1", "/v2")), name
+        assert bool(row.variables) is bool(row.page), name
+        assert row.named.keys() <= Provider.model_fields.keys(), name
+
+
+def test_a_key_goes_to_its_own_address_alone() -> None:
+    environ = {"OPENAI_API_KEY": "sk-1", "HUGGINGFACE_API_KEY": "hf-1"}
+    assert key_from("openai", False, environ) == "sk-1"
+    assert key_from("openai", True, environ) is None
+    assert key_from("huggingface", False, environ) == "hf-1"
+    assert key_from("huggingface", False, {**environ, "HF_TOKEN": "hf-2"}) == "hf-2"
+    assert key_from("lab", False, environ) is None
+    assert key_from("ollama", False, environ) is None
+
+
+def test_a_clients_key_of_ours_is_no_key_of_openai() -> None:
+    assert key_from("openai", False, {"OPENAI_API_KEY": new_key()}) is None
