@@ -11,11 +11,9 @@ import pytest
 from hypothesis import settings
 
 from tests.fakes.network import guard_network
+from tests.replay.folders import folders
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
-RECORDINGS_DIR = Path(
-    os.environ.get("RECORDINGS_DIR") or REPO_ROOT.parent / "shared" / "recordings"
-)
 # The same cases in every run, so that a red run is the change's doing. New ones are looked for with
 # HYPOTHESIS_PROFILE=default.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -36,12 +34,12 @@ def repo_root() -> Path:
     return REPO_ROOT
 
 
-@pytest.fixture(scope="session")
-def recordings_dir() -> Path:
-    """Recorded answers of providers, as JSON lines; tests that need them skip without."""
-    if not RECORDINGS_DIR.is_dir():
-        pytest.skip(f"no recordings at {RECORDINGS_DIR}; RECORDINGS_DIR names a folder with them")
-    return RECORDINGS_DIR
+@pytest.fixture(scope="session", params=folders().values(), ids=folders())
+def recordings_dir(request: pytest.FixtureRequest) -> Path:
+    """Recorded answers of providers, as JSON lines: the project's own part, then all of them where
+    they are at hand."""
+    folder: Path = request.param
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,17 @@ import pytest
 CAP = 400
 CAPPED = ("server", "roundhouse", "scripts", "tests", "examples", "benchmarks")
 # Folders of tests/ that are not the mirror of a room of server/.
-BESIDE = {"benchmarks", "data", "fakes", "faults", "integration", "node", "roundhouse", "scripts"}
+BESIDE = {
+    "benchmarks",
+    "data",
+    "fakes",
+    "faults",
+    "integration",
+    "node",
+    "replay",
+    "roundhouse",
+    "scripts",
+}
 
 # Where one machine keeps things. Written in two halves, so that this file passes, too.
 PRIVATE = re.compile(r"(?<![\w.~-])/(?:" + "wo" + "rk/|o" + "pt/(?:wheels|pypi))")

@@ -105,7 +105,7 @@ def streamed(body: str) -> dict[str, Any]:
 
 def test_every_answer_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) -> None:
     answers = [one for one in recordings if "event-stream" not in one["headers"]["content-type"]]
-    assert len(answers) > 40
+    assert len(answers) > 30
     for one in answers:
         ours, facts = DIALECT.answer_in(one["body"].encode(), ASKED)
         theirs = whole(one["body"])
@@ -115,7 +115,7 @@ def test_every_answer_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any
 
 def test_every_stream_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) -> None:
     streams = [one for one in recordings if "event-stream" in one["headers"]["content-type"]]
-    assert len(streams) == 3
+    assert streams
     for one in streams:
         for seed in range(5):
             reader = DIALECT.reader(ASKED)

@@ -1,7 +1,7 @@
 """Which of the recorded exchanges stand in `tests/data/recordings`.
 
 First the smallest ones that show everything which any of them shows (`traits`), then as many of
-the others as there is room for, the smallest first. From a folder with all of them::
+the others as there is room for: short streams, then the smallest. From a folder with all of them::
 
     python -m tests.replay.choose ../shared/recordings
 """
@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CHOSEN = Path(__file__).resolve().parent.parent / "data" / "recordings"
+from tests.replay.folders import PART
+
+#: Streams of so many bytes are taken before answers that are whole.
+_SHORT = 20_000
 PROVIDERS = ("anthropic", "cohere", "deepseek", "huggingface", "mistral", "openai")
 #: Bytes of all the lines together.
 ROOM = 1_900_000
@@ -43,6 +46,15 @@ class Line:
     @property
     def size(self) -> int:
         return len(self.text.encode()) + 1
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        return self.size, self.provider, self.number
+
+    @property
+    def is_short_stream(self) -> bool:
+        streamed = bool((json.loads(self.text)["request"] or {}).get("stream"))
+        return streamed and self.size <= _SHORT
 
     @property
     def kind(self) -> str:
@@ -126,7 +138,7 @@ def _ids(value: Any) -> Iterator[str]:
 def chosen(lines: list[Line]) -> list[Line]:
     """The choice, in the order of the lines. Raises ValueError where the room does not do."""
     left = [line for line in lines if not _LEFT_OUT.fullmatch(line.kind)]
-    left.sort(key=lambda line: (line.size, line.provider, line.number))
+    left.sort(key=lambda line: line.order)
     shows = {line: line.traits() for line in left}
     missing = frozenset().union(*shows.values())
     taken: list[Line] = []
@@ -145,7 +157,7 @@ def chosen(lines: list[Line]) -> list[Line]:
     room = ROOM - sum(line.size for line in taken)
     if room < 0:
         raise ValueError(f"what shows everything takes {-room} bytes more than there is room for")
-    for line in sorted(left, key=lambda line: (line.size, line.provider, line.number)):
+    for line in sorted(left, key=lambda line: (not line.is_short_stream, *line.order)):
         if line.size <= room:
             room -= line.size
             taken.append(line)
@@ -157,10 +169,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="one with all recordings")
     lines = lines_of(parser.parse_args().folder)
     found = chosen(lines)
-    CHOSEN.mkdir(parents=True, exist_ok=True)
+    PART.mkdir(parents=True, exist_ok=True)
     for provider in PROVIDERS:
         texts = [line.text for line in found if line.provider == provider]
-        (CHOSEN / f"{provider}.jsonl").write_text("\n".join([*texts, ""]), "utf-8")
+        (PART / f"{provider}.jsonl").write_text("\n".join([*texts, ""]), "utf-8")
         there = sum(line.provider == provider for line in lines)
         print(f"{provider}: {len(texts)} of {there}")
     print(f"{sum(line.size for line in found)} bytes")
