@@ -135,7 +135,7 @@ class Transport:
                     timeouts=timeouts,
                     due=due,
                 )
-            place = address(endpoint.base_url, endpoint.uds)[0]
+            place = address(endpoint.base_url, endpoint.uds, endpoint.ca)[0]
             head = request_head(method, endpoint.base_url, endpoint.uds, path, headers, len(body))
             pool = self._pools.get(place)
             if pool is None:  # not `or`: a pool without a connection has learnt something

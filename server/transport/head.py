@@ -19,16 +19,18 @@ _NO_ANSWER: Final = "The upstream sent something that is no answer."
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect: a host and port, or the path of a Unix socket; `tls` on top."""
+    """Where to connect: a host and port, or the path of a Unix socket; `tls` on top, trusting the
+    authorities of the file `ca` if one is named."""
 
     host: str
     port: int
     tls: bool
     uds: str | None = None
+    ca: str | None = None
 
 
 @functools.lru_cache(maxsize=1024)
-def address(base_url: str, uds: str | None) -> tuple[Address, str, str]:
+def address(base_url: str, uds: str | None, ca: str | None = None) -> tuple[Address, str, str]:
     """(where to connect, the Host header, the path before the request's own) of a base URL.
 
     Raises UpstreamProtocol for what is no http or https URL.
@@ -48,7 +50,7 @@ def address(base_url: str, uds: str | None) -> tuple[Address, str, str]:
     name = f"[{host}]" if ":" in host else host.encode("idna").decode()
     usual = 443 if tls else 80
     shown = name if port in (None, usual) else f"{name}:{port}"
-    place = Address(name.strip("[]"), port or usual, tls, uds)
+    place = Address(name.strip("[]"), port or usual, tls, uds, ca if tls else None)
     return place, shown, parts.path.rstrip("/")
 
 

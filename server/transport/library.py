@@ -33,7 +33,7 @@ from server.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from server.transport import descriptors
+from server.transport import descriptors, trust
 from server.transport.names import look_up
 from server.transport.pool import IDLE, tls_context
 from server.transport.seam import AttemptTimeouts, Endpoint, Response
@@ -208,7 +208,10 @@ class LibraryTransport:
         """See `Transport.send`. `due`: when the head must be in."""
         assert endpoint.proxy is not None
         proxy, login = _proxy(endpoint.proxy)
-        secure = endpoint.base_url.startswith("https:")
+        secure = endpoint.base_url[:6].lower() == "https:"
+        trusted: ssl.SSLContext | bool = True  # the pool's own, then
+        if secure and endpoint.ca is not None:
+            trusted = await _trusting(endpoint.ca, min(timeouts.connect, due - time.monotonic()))
         if not secure:  # then the request itself is what the proxy reads
             headers = {**headers, **login}
 
@@ -220,6 +223,7 @@ class LibraryTransport:
                 headers=headers,
                 proxy=proxy,
                 proxy_headers=login if secure else None,
+                ssl=trusted,  # part of the key under which connections are kept
                 timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
                 allow_redirects=False,
             )
@@ -241,7 +245,7 @@ class LibraryTransport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, OSError) and descriptors.lacking(error):
                 raise descriptors.out_of() from None
-            raise translate(error) from None  # aiohttp's own holds the proxy's login
+            raise translate(error, ca=endpoint.ca) from None  # aiohttp's own holds the login
         if response.status == 407:  # of our account at the proxy, and not the upstream's to say
             response.close()
             raise ConnectFailed(
@@ -256,6 +260,19 @@ class LibraryTransport:
         self._lingering.clear()
         with contextlib.suppress(aiohttp.ClientError, OSError):
             await self._session.close()
+
+
+async def _trusting(ca: str, seconds: float) -> ssl.SSLContext:
+    """`trust.trusting`, in the time for connecting."""
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            return await trust.trusting(ca)
+    except TimeoutError:
+        raise ConnectFailed(
+            "The upstream could not be reached in time.",
+            outcome="connect_timeout",
+            detail=f"{ca} could not be read within {seconds:g} s",
+        ) from None
 
 
 @functools.lru_cache(maxsize=64)
@@ -279,10 +296,13 @@ def _unsent(error: aiohttp.ClientConnectionError) -> bool:
     )
 
 
-def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:
+def translate(
+    error: BaseException, *, reading: bool = False, ca: str | None = None
+) -> UpstreamError:
     """The UpstreamError that an exception of the HTTP library or the system stands for.
 
-    `reading`: the head was in already, so a lost connection is a truncated answer.
+    `reading`: the head was in already, so a lost connection is a truncated answer. `ca`: the file
+    whose authorities were to vouch for the upstream.
     """
     detail = f"{type(error).__name__}: {error}"
     unreachable: tuple[str, str] | None = None
@@ -301,6 +321,7 @@ def translate(error: BaseException, *, reading: bool = False) -> UpstreamError:
             unreachable = "refused", "The upstream refused the connection."
     if unreachable is not None:
         outcome, message = unreachable
+        detail = trust.told(detail, ca) if outcome == "tls" else detail
         return ConnectFailed(message, outcome=outcome, detail=detail)
     match error:
         case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():

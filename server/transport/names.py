@@ -7,22 +7,18 @@ one name whose servers are silent would hold up all others.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import ipaddress
 import socket
-import threading
 import time
 from typing import Final
+
+from server.transport import threads
 
 #: Seconds for which what was found is taken to hold.
 KEPT: Final = 30.0
 
 Found = tuple[str, ...]
-_Asked = tuple[asyncio.AbstractEventLoop, str, int]
-
-#: The look-ups under way. A thread takes its own out.
-_running: dict[_Asked, asyncio.Future[Found]] = {}
 
 
 async def look_up(host: str, flags: int = 0) -> Found:
@@ -31,50 +27,14 @@ async def look_up(host: str, flags: int = 0) -> Found:
     Raises socket.gaierror, or ValueError for what is no name. Cancelling leaves the look-up
     running, since the system's cannot be broken off; who asks meanwhile shares its answer.
     """
-    return await _answer(_ask(host, flags))
-
-
-async def _answer(running: asyncio.Future[Found]) -> Found:
-    try:
-        await asyncio.wait((running,))
-        return running.result()
-    finally:
-        del running  # it holds the error, whose traceback would hold it
+    return await threads.answer(_ask(host, flags))
 
 
 def _ask(host: str, flags: int) -> asyncio.Future[Found]:
-    loop = asyncio.get_running_loop()
-    asked = loop, host, flags
-    if (running := _running.get(asked)) is None:
-        running = _running[asked] = loop.create_future()
-        running.add_done_callback(asyncio.Future.exception)  # nobody may be there to hear of it
-        # A daemon: the end of the server does not wait for it.
-        thread = threading.Thread(target=_work, args=(asked, running), name="names", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            del _running[asked]
-            raise socket.gaierror(socket.EAI_MEMORY, str(error)) from None
-    return running
-
-
-def _work(asked: _Asked, running: asyncio.Future[Found]) -> None:
-    loop, host, flags = asked
-    found: Found | Exception
     try:
-        found = _addresses(host, flags)
-    except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
-        found = error.with_traceback(None)
-    del _running[asked]
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(_tell, running, found)
-
-
-def _tell(running: asyncio.Future[Found], found: Found | Exception) -> None:
-    if isinstance(found, Exception):
-        running.set_exception(found)
-    else:
-        running.set_result(found)
+        return threads.ask("names", (host, flags), functools.partial(_addresses, host, flags))
+    except RuntimeError as error:
+        raise socket.gaierror(socket.EAI_MEMORY, str(error)) from None
 
 
 def _addresses(host: str, flags: int) -> Found:
@@ -104,7 +64,7 @@ class Names:
         running = _ask(host, 0)
         running.add_done_callback(functools.partial(self._learn, host))
         try:
-            return await _answer(running)
+            return await threads.answer(running)
         finally:
             del running
 

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from server.errors import ConnectFailed, UpstreamError
-from server.transport import descriptors
+from server.transport import descriptors, trust
 from server.transport.answer import Stage
 from server.transport.head import Address, no_answer
 from server.transport.names import Found, Names
@@ -79,7 +79,8 @@ class Pool:
             detail = str(error) or f"no connection within {seconds:g} s"
             raise _failed("connect_timeout", detail) from None
         except (ssl.SSLError, ssl.CertificateError) as error:
-            raise _failed("tls", f"{type(error).__name__}: {error}") from error
+            detail = trust.told(f"{type(error).__name__}: {error}", place.ca)
+            raise _failed("tls", detail) from error
         except (OSError, EOFError) as error:
             if isinstance(error, OSError) and descriptors.lacking(error):
                 raise descriptors.out_of() from error
@@ -128,11 +129,14 @@ class Pool:
 
     async def _reach_one(self, place: Address, address: str) -> Wire:
         loop = self._loop
+        context: ssl.SSLContext | None = None
+        if place.tls:
+            context = tls_context() if place.ca is None else await trust.trusting(place.ca)
         _, wire = await loop.create_connection(
             lambda: Wire(self, loop),
             address,
             place.port,
-            ssl=tls_context() if place.tls else None,
+            ssl=context,
             server_hostname=place.host if place.tls else None,
         )
         return wire
@@ -224,6 +228,4 @@ _SAID: Final = {
 @functools.cache
 def tls_context() -> ssl.SSLContext:
     """The system's authorities, and names checked. Made once: reading them takes a while."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    return trust.made()

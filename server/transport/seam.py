@@ -14,12 +14,15 @@ from server.errors import UpstreamProtocol, UpstreamTooLarge
 class Endpoint:
     """Where a target listens: a base URL, and a Unix socket's path when it is one.
 
-    `proxy` is the URL of an HTTP proxy to go through, which may hold a password.
+    `proxy` is the URL of an HTTP proxy to go through, which may hold a password. `ca` is the
+    absolute path of a PEM file: its authorities are trusted, and the system's are not. No
+    connection is shared with an endpoint of the same address that trusts others.
     """
 
     base_url: str
     uds: str | None = None
     proxy: str | None = field(default=None, repr=False)
+    ca: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from server.errors import ConnectFailed
-from server.transport import AttemptTimeouts, Endpoint, Transport
+from server.transport import AttemptTimeouts, Endpoint, Transport, threads
 from server.transport import names as names_module
 from server.transport.library import LibraryTransport
 from server.transport.names import look_up
@@ -233,7 +233,7 @@ def test_the_loop_may_end_before_the_look_up(system: System) -> None:
     assert thread.daemon
     system.go.set()
     thread.join()
-    assert names_module._running == {}
+    assert threads._running == {}
 
 
 async def test_failures_leave_no_circles(system: System) -> None:
