@@ -3,6 +3,7 @@ strict mode, as the reader of what we make of them."""
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -102,40 +103,58 @@ def chunks(made: bytes) -> list[dict[str, Any]]:
 # --- the OpenAI SDK
 
 
-def _client(status: int, body: bytes, kind: str, *, strict: bool = True) -> openai.OpenAI:
-    def answer(_request: httpx2.Request) -> httpx2.Response:
+class Canned(httpx2.BaseTransport):
+    """Answers with what `answer` was set to: status, body, content type. A client takes long to
+    make, so that there is one for all answers."""
+
+    answer: tuple[int, bytes, str] = (200, b"", "")
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        status, body, kind = self.answer
         return httpx2.Response(status, content=body, headers={"content-type": kind})
 
+
+CANNED = Canned()
+
+
+@functools.cache
+def _client_of(*, strict: bool) -> openai.OpenAI:
     return openai.OpenAI(
         api_key="k",
-        http_client=httpx2.Client(transport=httpx2.MockTransport(answer)),
+        http_client=httpx2.Client(transport=CANNED),
         max_retries=0,
         _strict_response_validation=strict,
     )
 
 
+def reads(status: int, body: bytes, kind: str, *, strict: bool = True) -> openai.OpenAI:
+    """OpenAI's SDK, whose next requests get this answer."""
+    CANNED.answer = status, body, kind
+    return _client_of(strict=strict)
+
+
 def strict(body: bytes) -> ChatCompletion:
     """A whole answer of ours."""
-    with _client(200, body, "application/json") as client:
-        return client.chat.completions.create(model="m", messages=HELLO)  # type: ignore[arg-type]
+    client = reads(200, body, "application/json")
+    return client.chat.completions.create(model="m", messages=HELLO)  # type: ignore[arg-type]
 
 
 def strict_embeddings(body: bytes) -> CreateEmbeddingResponse:
-    with _client(200, body, "application/json") as client:
-        return client.embeddings.create(model="m", input=["a"], encoding_format="float")
+    client = reads(200, body, "application/json")
+    return client.embeddings.create(model="m", input=["a"], encoding_format="float")
 
 
 def unpacked_embeddings(body: bytes) -> CreateEmbeddingResponse:
     """As the SDK asks by itself: in base64. Its strict mode does not know its own way."""
-    with _client(200, body, "application/json", strict=False) as client:
-        return client.embeddings.create(model="m", input=["a"])
+    client = reads(200, body, "application/json", strict=False)
+    return client.embeddings.create(model="m", input=["a"])
 
 
 def strict_chunks(made: bytes) -> list[ChatCompletionChunk]:
     """The chunks of a stream of ours, each valid by itself."""
-    with _client(200, made, "text/event-stream") as client:
-        ask: dict[str, Any] = {"model": "m", "messages": HELLO, "stream": True}
-        return list(client.chat.completions.create(**ask))
+    ask: dict[str, Any] = {"model": "m", "messages": HELLO, "stream": True}
+    client = reads(200, made, "text/event-stream")
+    return list(client.chat.completions.create(**ask))
 
 
 def gathered(made: bytes) -> dict[str, Any]:

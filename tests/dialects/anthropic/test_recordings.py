@@ -19,17 +19,7 @@ from tests.dialects.anthropic.helpers import (
     strict_chunks,
     theirs,
 )
-
-#: What their end of an answer is here, once more, so that the code's table has something to err
-#: against.
-FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "pause_turn": "stop",
-    "refusal": "content_filter",
-}
+from tests.dialects.anthropic.reading import meaning, ours
 
 
 @pytest.fixture(scope="module")
@@ -37,45 +27,6 @@ def recordings(recordings_dir: Path) -> list[dict[str, Any]]:
     with (recordings_dir / "anthropic.jsonl").open(encoding="utf-8") as lines:
         found = [json.loads(line) for line in lines]
     return [one for one in found if one["path"] == "/v1/messages"]
-
-
-def meaning(message: Any) -> dict[str, Any]:
-    """What the official SDK read."""
-    usage, blocks = message.usage, message.content
-    cached = usage.cache_read_input_tokens or 0
-    details = usage.output_tokens_details
-    return {
-        "text": "".join(b.text for b in blocks if b.type == "text"),
-        "thinking": "".join(b.thinking for b in blocks if b.type == "thinking"),
-        "details": [b.to_dict() for b in blocks if b.type in ("thinking", "redacted_thinking")],
-        "calls": [(b.id, b.name, b.input) for b in blocks if b.type == "tool_use"],
-        "prompt": usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0),
-        "completion": usage.output_tokens,
-        "cached": cached,
-        "thought": details.thinking_tokens if details else 0,
-        "finish": FINISH[message.stop_reason],
-    }
-
-
-def ours(completion: Any) -> dict[str, Any]:
-    """What the OpenAI SDK read of what we made of it."""
-    choice, usage = completion.choices[0], completion.usage
-    message = choice.message
-    details = getattr(message, "reasoning_details", None) or []
-    return {
-        "text": message.content or "",
-        "thinking": getattr(message, "reasoning_content", None) or "",
-        "details": [{k: v for k, v in d.items() if k != "index"} for d in details],
-        "calls": [
-            (c.id, c.function.name, json.loads(c.function.arguments))
-            for c in message.tool_calls or []
-        ],
-        "prompt": usage.prompt_tokens,
-        "completion": usage.completion_tokens,
-        "cached": usage.prompt_tokens_details.cached_tokens,
-        "thought": usage.completion_tokens_details.reasoning_tokens,
-        "finish": choice.finish_reason,
-    }
 
 
 def test_whole_answers(recordings: list[dict[str, Any]]) -> None:

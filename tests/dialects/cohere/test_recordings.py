@@ -7,8 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import cohere
-import httpx
 import pytest
 from cohere.core.api_error import ApiError
 
@@ -16,6 +14,7 @@ from server.dialects.base import Asked
 from server.dialects.cohere import Cohere
 from server.errors import UpstreamError
 from server.protocol.envelope import Surface
+from tests.dialects.cohere.reading import sdk, streamed, whole
 from tests.dialects.cohere.theirs import back, checked
 from tests.dialects.replay import (
     ASKED,
@@ -31,13 +30,6 @@ from tests.dialects.replay import (
 )
 
 DIALECT = Cohere()
-#: Once more, so that the code's table has something to err against.
-FINISH = {
-    "COMPLETE": "stop",
-    "STOP_SEQUENCE": "stop",
-    "MAX_TOKENS": "length",
-    "TOOL_CALL": "tool_calls",
-}
 EMBED = Asked(Surface.EMBEDDINGS, "theirs", "emb-1", 1)
 
 
@@ -47,70 +39,6 @@ def recordings(recordings_dir: Path) -> list[dict[str, Any]]:
     found = [one for one in recorded(recordings_dir, "cohere") if one["path"].startswith("/v2/")]
     assert len(found) > 30
     return found
-
-
-def sdk(one: dict[str, Any]) -> cohere.ClientV2:
-    """Cohere's SDK, whose every request gets this answer."""
-
-    def answer(_request: httpx.Request) -> httpx.Response:
-        kind = one["headers"]["content-type"]
-        return httpx.Response(one["status"], content=one["body"], headers={"content-type": kind})
-
-    transport = httpx.MockTransport(answer)
-    return cohere.ClientV2(api_key="k", httpx_client=httpx.Client(transport=transport))
-
-
-def usage_of(usage: Any) -> tuple[int, int, int] | None:
-    if usage is None or usage.tokens is None:
-        return None
-    return (
-        int(usage.tokens.input_tokens),
-        int(usage.tokens.output_tokens),
-        int(usage.cached_tokens or 0),
-    )
-
-
-def whole(one: dict[str, Any]) -> dict[str, Any]:
-    """What Cohere's SDK reads in an answer."""
-    found = sdk(one).chat(model="m", messages=[])
-    content = found.message.content or []
-    return {
-        "text": "".join(part.text for part in content if part.type == "text"),
-        "thinking": "".join(part.thinking for part in content if part.type == "thinking")
-        + (found.message.tool_plan or ""),
-        "citations": [json.loads(c.json()) for c in found.message.citations or []],
-        "calls": [
-            [call.id, call.function.name, call.function.arguments]
-            for call in found.message.tool_calls or []
-            if call.function
-        ],
-        "finish": FINISH[found.finish_reason],
-        "usage": usage_of(found.usage),
-    }
-
-
-def streamed(one: dict[str, Any]) -> dict[str, Any]:
-    """What Cohere's SDK reads in a stream."""
-    out: dict[str, Any] = {"text": "", "thinking": "", "calls": [], "citations": []}
-    event: Any
-    for event in sdk(one).chat_stream(model="m", messages=[]):
-        message: Any = getattr(getattr(event, "delta", None), "message", None)
-        if event.type == "content-delta":
-            out["text"] += message.content.text or ""
-            out["thinking"] += message.content.thinking or ""
-        elif event.type == "tool-plan-delta":
-            out["thinking"] += message.tool_plan
-        elif event.type == "tool-call-start":
-            call = message.tool_calls
-            out["calls"].append([call.id, call.function.name, call.function.arguments])
-        elif event.type == "tool-call-delta":
-            out["calls"][event.index][2] += message.tool_calls.function.arguments
-        elif event.type == "citation-start":
-            out["citations"].append(json.loads(message.citations.json()))
-        elif event.type == "message-end":
-            out["finish"] = FINISH.get(event.delta.finish_reason, "error")
-            out["usage"] = usage_of(event.delta.usage)
-    return out
 
 
 def test_every_answer_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) -> None:
@@ -175,9 +103,9 @@ def test_rerank_reads_as_their_sdk_reads_it(recordings: list[dict[str, Any]]) ->
         asked = {name: value for name, value in one["request"].items() if value is not None}
         assert json.loads(out.body) == asked
         ours, _ = DIALECT.answer_in(one["body"].encode(), Asked(Surface.RERANK, "m", "r", 1))
-        again = sdk({**one, "body": ours.decode()})
-        theirs = sdk(one).rerank(model="m", query="q", documents=["d"])
-        assert again.rerank(model="m", query="q", documents=["d"]).results == theirs.results
+        ask: dict[str, Any] = {"model": "m", "query": "q", "documents": ["d"]}
+        theirs = sdk(one).rerank(**ask).results
+        assert sdk({**one, "body": ours.decode()}).rerank(**ask).results == theirs
 
 
 def test_errors_have_their_status_and_words(recordings: list[dict[str, Any]]) -> None:
