@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import Final, cast
 
 from server.dialects.base import Dialect
+from server.dialects.plain import Plain
+from server.dialects.thoughts import Thinking
 
 #: The module under `server.dialects`, and the class in it.
 _ROOMS: Final = {
@@ -19,6 +21,9 @@ _ROOMS: Final = {
     "huggingface": ("huggingface", "HuggingFace"),
     "mistral": ("mistral", "Mistral"),
 }
+
+
+_NO_SETTINGS: Final[Mapping[str, object]] = {}
 
 
 class _Table(Mapping[str, Dialect]):
@@ -42,6 +47,16 @@ class _Table(Mapping[str, Dialect]):
 DIALECTS: Final[Mapping[str, Dialect]] = _Table()
 
 
-def dialect_of(name: str) -> Dialect | None:
-    """None for `openai`, whose bytes pass untouched. Raises KeyError for a word that is none."""
-    return None if name == "openai" else DIALECTS[name]
+def dialect_of(name: str, settings: Mapping[str, object] = _NO_SETTINGS) -> Dialect | None:
+    """The dialect of an account with these settings; None for `openai` whose bytes pass untouched.
+    Raises KeyError for a word that is none.
+
+    Setting, for those who speak like OpenAI: `think_tags`, what becomes of `<think>…</think>` at
+    the beginning of a content. `keep`: nothing, the default; `split` makes it `reasoning_content`;
+    `begun` does so where the model's template has opened the thought already, so that a content
+    begins within one."""
+    tags = settings.get("think_tags", "keep")
+    if name == "openai" and tags == "keep":
+        return None
+    inner: Dialect = Plain() if name == "openai" else DIALECTS[name]
+    return inner if tags == "keep" else Thinking(inner, begun=tags == "begun")

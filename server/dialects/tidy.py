@@ -148,7 +148,7 @@ class TidyReader:
         if payload == DONE:
             self.done = True
             return [*self._count(), DONE]
-        if self._signs is not None and not self._is_odd(payload):
+        if self._signs is not None and event != "error" and not self._is_odd(payload):
             return [payload]
         chunk = decoded(payload)
         if chunk.get("error") is not None or event == "error":
