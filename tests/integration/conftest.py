@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.second import Second
 from tests.integration.stack import ENGINE_PYTHON, ServerProcess, free_port, running
 
 KEY = "sk-integration-0123456789abcdef0123456789abcdef"
@@ -93,3 +94,14 @@ def stack(
     folder = tmp_path_factory.mktemp("stack")
     with running(folder, config, "guide", "minilm") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def second(engine_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Second]:
+    """A vLLM that nobody supervises and that speaks Anthropic's and Cohere's APIs, too."""
+    engine = Second(tmp_path_factory.mktemp("second"))
+    try:
+        engine.wait_ready()
+        yield engine
+    finally:
+        engine.end()

@@ -1,0 +1,228 @@
+"""vLLM as a second implementation of other providers' APIs: it speaks Anthropic's and Cohere's as
+well as OpenAI's, so that one model says the same thing in three.
+
+Cohere's is off unless `VLLM_ENABLE_COHERE_API` is set and Cohere's SDK can be imported where vLLM
+runs. The engines' environment has none; the tests' has, and the SDK is Python alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from server.dialects.anthropic import Anthropic
+from server.dialects.base import Dialect
+from server.dialects.cohere import Cohere
+from server.embedded import path as embedded
+from tests.dialects.replay import ASKED, chunks, read, sent, strict, strict_chunks
+from tests.integration.stack import ENGINE_PYTHON, START, free_port, until
+
+MODEL: Final = "their/guide"
+KEY: Final = "sk-second-0123456789abcdef0123456789abcdef"
+BEARER: Final = {"authorization": f"Bearer {KEY}"}
+CONTEXT: Final = 2048
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A dialect of ours, and where vLLM speaks it."""
+
+    dialect: Dialect
+    base: str
+
+
+SPEAKERS: Final = {
+    "anthropic": Speaker(Anthropic(), "/v1"),
+    "cohere": Speaker(Cohere(), "/cohere/v2"),
+}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one answer says, whoever said it. `usage` is of the prompt and of the answer."""
+
+    text: str
+    calls: tuple[tuple[str, Any], ...]
+    finish: str
+    usage: tuple[int, int]
+    thoughts: str = ""
+    cached: int = field(default=0, compare=False)
+    ids: tuple[str, ...] = field(default=(), compare=False)
+
+
+class Second:
+    """One vLLM on a TCP port, as its owner starts it, with a key of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.log = free_port(), folder / "vllm.log"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, headers=BEARER, timeout=60)
+        argv = [
+            *(str(ENGINE_PYTHON), "-m", "vllm.entrypoints.launchers.api_server.entry"),
+            *("--model", str(embedded("guide")), "--served-model-name", MODEL),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--api-key", KEY),
+            *("--max-model-len", str(CONTEXT), "--kv-cache-memory-bytes", str(64 * 2**20)),
+            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+            *("--enforce-eager", "--disable-uvicorn-access-log", "--enable-prompt-tokens-details"),
+        ]
+        env = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_ENABLE_COHERE_API": "1",
+            "VLLM_SERVER_DEV_MODE": "1",  # for /abort_requests
+            "PYTHONPATH": str(_with_cohere(folder / "lib")),
+        }
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                argv, env=env, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def wait_ready(self) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.tail()
+            with suppress(httpx.TransportError):
+                return self.http.get("/health").status_code == 200
+            return False
+
+        try:
+            until(ready, within=START, what="the second vLLM up")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tail()}") from None
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def end(self) -> None:
+        """With its whole group: its core and its worker outlive the server alone."""
+        self.http.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    # --- asked in OpenAI's words
+
+    def post(self, body: Mapping[str, Any]) -> httpx.Response:
+        """`POST /v1/chat/completions`, with the usage of streams."""
+        more = {"stream_options": {"include_usage": True}} if body.get("stream") else {}
+        return self.http.post("/v1/chat/completions", json={"model": MODEL, **body, **more})
+
+    def says(self, body: Mapping[str, Any]) -> Heard:
+        answer = self.post(body)
+        assert answer.status_code == 200, answer.text
+        if body.get("stream"):
+            return heard_in(chunks(answer.content))
+        return heard_of(answer.json())
+
+    # --- and in theirs
+
+    def post_as(
+        self, speaker: Speaker, body: dict[str, Any], *, model: str = MODEL, **settings: Any
+    ) -> httpx.Response:
+        """What the dialect sends for a client's body. None of it may have got lost."""
+        outgoing = sent(speaker.dialect, body, model=model, **settings)
+        assert (outgoing.dropped, outgoing.lowered) == ((), ())
+        headers = {"content-type": "application/json", **outgoing.headers}
+        return self.http.post(speaker.base + outgoing.path, content=outgoing.body, headers=headers)
+
+    def says_as(self, speaker: Speaker, body: dict[str, Any], **settings: Any) -> Heard:
+        """What the dialect makes of the answer, once the OpenAI SDK, in its strict mode, has
+        nothing to say against it."""
+        answer = self.post_as(speaker, body, **settings)
+        assert answer.status_code == 200, answer.text
+        if body.get("stream"):
+            reader = speaker.dialect.reader(ASKED)
+            made = read(reader, answer.content, seed=len(answer.content))
+            assert reader.done
+            strict_chunks(made)
+            heard = heard_in(chunks(made))
+            used = reader.usage
+        else:
+            whole, facts = speaker.dialect.answer_in(answer.content, ASKED)
+            strict(whole)
+            heard = heard_of(json.loads(whole))
+            used = facts.usage
+        assert used is not None
+        assert (used.prompt, used.completion, used.cached) == (*heard.usage, heard.cached)
+        assert not used.partly
+        return heard
+
+
+def _with_cohere(folder: Path) -> Path:
+    """A folder to import from that holds Cohere's SDK and nothing else of ours."""
+    spec = importlib.util.find_spec("cohere")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    folder.mkdir()
+    (folder / "cohere").symlink_to(spec.submodule_search_locations[0])
+    return folder
+
+
+def heard_of(answer: Mapping[str, Any]) -> Heard:
+    """A whole answer in OpenAI's shape."""
+    choice, usage = answer["choices"][0], answer["usage"]
+    message = choice["message"]
+    calls = [(call["id"], call["function"]) for call in message.get("tool_calls") or []]
+    return _heard(
+        message.get("content") or "",
+        message.get("reasoning_content") or message.get("reasoning") or "",
+        [(i, function["name"], function["arguments"]) for i, function in calls],
+        choice["finish_reason"],
+        usage,
+    )
+
+
+def heard_in(found: Sequence[Mapping[str, Any]]) -> Heard:
+    """A stream in OpenAI's shape, which says each thing once."""
+    *told, last = found
+    assert not last["choices"]
+    text, thoughts, finish = "", "", []
+    calls: list[list[str]] = []
+    for chunk in told:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        text += delta.get("content") or ""
+        thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""
+        for call in delta.get("tool_calls") or []:
+            if call.get("id"):
+                assert call["index"] == len(calls)
+                calls.append([call["id"], call["function"]["name"], ""])
+            calls[call["index"]][2] += call["function"].get("arguments") or ""
+        if choice["finish_reason"]:
+            finish.append(choice["finish_reason"])
+    (reason,) = finish
+    return _heard(text, thoughts, calls, reason, last["usage"])
+
+
+def _heard(
+    text: str, thoughts: str, calls: Sequence[Sequence[str]], finish: str, usage: Any
+) -> Heard:
+    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+    assert usage["total_tokens"] == prompt + completion
+    return Heard(
+        text=text,
+        thoughts=thoughts,
+        calls=tuple((name, _argued(arguments)) for _, name, arguments in calls),
+        finish=finish,
+        usage=(prompt, completion),
+        cached=usage["prompt_tokens_details"]["cached_tokens"],
+        ids=tuple(identity for identity, _, _ in calls),
+    )
+
+
+def _argued(arguments: str) -> Any:
+    """What was given to a tool; of a call that was cut short, as far as it went."""
+    try:
+        return json.loads(arguments)
+    except json.JSONDecodeError:
+        return arguments
