@@ -123,6 +123,28 @@ class Metrics:
             "others; as roundhouse_breaker_state.",
             ("provider", "state"),
         )
+        self.ratelimit_limit = self._add(
+            Gauge,
+            "roundhouse_provider_ratelimit_limit",
+            "What a provider allows, by the last answer that said so, of each kind: requests, "
+            "tokens, input_tokens and so on, with a window where it names one (requests_minute). "
+            "key is the number of the provider's key. A provider that limits each model speaks of "
+            "the model asked last; after 10 minutes without a word nothing is shown.",
+            ("provider", "key", "kind"),
+        )
+        self.ratelimit_remaining = self._add(
+            Gauge,
+            "roundhouse_provider_ratelimit_remaining",
+            "How much of roundhouse_provider_ratelimit_limit was left, by the same answer.",
+            ("provider", "key", "kind"),
+        )
+        self.ratelimit_reset = self._add(
+            Gauge,
+            "roundhouse_provider_ratelimit_reset_seconds",
+            "Seconds from now until all of it is there again, by the same answer; 0 when that "
+            "time is over.",
+            ("provider", "key", "kind"),
+        )
         self.bridge = self._add(
             Counter,
             "roundhouse_bridge",
