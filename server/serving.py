@@ -184,8 +184,11 @@ class Roundhouse:
                 for m in state.models.values()
                 if m.max_in_flight is not None
             },
-            targets={
-                r.standing.key: (r.slots, r.bound) for r in _routes(state) if r.slots is not None
+            targets={r.place: (r.slots, r.bound) for r in _routes(state) if r.slots is not None},
+            providers={
+                r.account.name: (r.account.slots, r.account.bound)
+                for r in _routes(state)
+                if r.account is not None
             },
         )
         services.budget.limit = config.server.limits.all_bodies

@@ -15,12 +15,13 @@ from server.access.queue import Place, RoomFull, Ticket, WaitingRoom
 from server.errors import Overloaded
 from server.telemetry.metrics import Metrics
 
-Kind = Literal["server", "model", "target"]
+Kind = Literal["server", "model", "target", "provider"]
 
 _WHO: Final[dict[Kind, str]] = {
     "server": "This server is",
     "model": "The model is",
     "target": "All that can answer for the model are",
+    "provider": "All that can answer for the model are",
 }
 #: A timer of the event loop may be early by the resolution of its clock: seconds to the next look.
 _AGAIN: Final = 0.001
@@ -33,6 +34,11 @@ class Room(WaitingRoom):
         super().__init__(slots, bound)
         self.kind: Final[Kind] = kind
         self.name: Final = name
+
+    @property
+    def full(self) -> bool:
+        """All places are taken."""
+        return self.inside >= self.slots
 
 
 class Rooms:
@@ -91,7 +97,7 @@ class Rooms:
         """
         now = self._clock()
         for index, room in enumerate(rooms):
-            if room.inside < room.slots:
+            if not room.full:
                 return index, self.enter(room, key, now)
         if deadline <= now:
             raise self._refused(rooms, late=True)

@@ -4,9 +4,10 @@ standing."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from server.config.providers_table import account
+from server.api.accounts import Accounts
 from server.config.resolve import (
     ResolvedModel,
     ResolvedTarget,
@@ -20,10 +21,10 @@ from server.engines.replicas import Replica
 from server.protocol.parameters import LONGEST, NOT_OPENAI, Ceilings, Fill, fill_of
 from server.registry.catalog import Catalog
 from server.routing.abilities import Able
-from server.routing.chain import Chain, Changing, Group, Loading, Route
+from server.routing.chain import Chain, Changing, Group, Keys, Loading, Route
 from server.routing.policies import Policy
-from server.routing.standing import UNLISTED, Standings
-from server.targets import Engines, EngineTarget, ExternalTarget, ProviderTarget, ReplicaTarget
+from server.routing.standing import Standing, Standings
+from server.targets import Engines, EngineTarget, ExternalTarget, ReplicaTarget
 from server.targets import Target as ActingTarget
 from server.transport import AttemptTimeouts
 
@@ -44,11 +45,14 @@ class Builder:
         fleet: Fleet,
         standings: Standings,
         forget: Callable[[list[str]], None] = lambda keys: None,
+        *,
+        folder: Path,
     ) -> None:
         self._config, self._catalog = config, catalog
         self._engines, self._fleet = engines, fleet
         self._standings, self._forget = standings, forget
         self._external = external_engines(config)
+        self._accounts = Accounts(config, catalog, folder)
         #: Of the config's targets at providers.
         self._labels: set[str] = set()
         #: Of names that clients gave, so that not each request looks for a card.
@@ -58,7 +62,7 @@ class Builder:
         """The chain of every name that clients may send; aliases share one."""
         groups = {model.name: self._group(model) for model in models.values()}
         self._labels = {
-            f"{target.provider}/{target.model}"
+            _label(target)
             for model in models.values()
             for target in model.targets
             if target.provider is not None
@@ -93,34 +97,30 @@ class Builder:
             target = provider_target(self._config, name, self._catalog)
             if target is None:
                 return None
-            known = f"{target.provider}/{target.model}"
-            if known in self._labels:
-                route = self._route(name, target)
+            if _label(target) in self._labels:
+                part = self._part(name, target)
             else:  # one id that is rate limited, or fails, is not all of them
                 label = f"{target.provider}{_ANY_ID}"
-                key = f"{label}{UNLISTED}{target.model}"
-                route = self._route(name, target, label=label, key=key)
-            chain = Chain(Group(name, (route,)))
+                part = self._part(name, target, label=label, key=f"{label}\0{target.model}")
+            chain = Chain(Group(name, (part,)))
             if len(self._unlisted) >= _UNLISTED:
-                oldest = self._unlisted.pop(next(iter(self._unlisted)))
-                key = oldest.own.routes()[0].standing.key
-                self._forget([key] if UNLISTED in key else [])  # the config's own stay
+                self._forget_one(self._unlisted.pop(next(iter(self._unlisted))))
             self._unlisted[name] = chain
         return chain
+
+    def _forget_one(self, unlisted: Chain) -> None:
+        """The config's own stay."""
+        standings = [route.standing for route in unlisted.own.routes()]
+        self._forget([one.key for one in standings if one.label.endswith(_ANY_ID)])
 
     # --- parts --------------------------------------------------------------------------------
 
     def _group(self, model: ResolvedModel) -> Group:
         """A model's own targets, each with the model's defaults and ceilings as it takes them."""
         ceilings = Ceilings.of(model.ceilings, clamp=model.clamp)
-        parts: list[Route | Changing] = []
-        for target in model.targets:
-            fill = _fill(model, ceilings, target)
-            route = self._route(model.name, target, fill=fill, ceilings=ceilings)
-            if target.engine in self._external:
-                parts.append(self._replicas(route, target, fill))
-            else:
-                parts.append(route)
+        parts = [
+            self._part(model.name, t, _fill(model, ceilings, t), ceilings) for t in model.targets
+        ]
         return Group(
             model.name,
             tuple(parts),
@@ -129,89 +129,101 @@ class Builder:
             ceilings=ceilings,
         )
 
-    def _route(
+    def _part(
         self,
         model: str,
         target: ResolvedTarget,
-        *,
         fill: Fill | None = None,
         ceilings: Ceilings | None = None,
+        *,
         label: str = "",
         key: str = "",
-    ) -> Route:
-        able = Able.of(target.abilities, window=target.window, drop=target.drop)
-        acting, credential = self._acting(target, fill, able.drop, label)
-        return Route(
-            model,
-            acting,
-            self._standings.of(key or acting.label, credential),
-            prices=target.prices,
-            ceilings=ceilings,
-            weight=target.weight,
-            able=able,
-            slots=target.max_in_flight,
-            bound=target.max_waiting,
-            free=target.engine is not None,
-        )
-
-    def _acting(
-        self, target: ResolvedTarget, fill: Fill | None, drop: frozenset[str], label: str
-    ) -> tuple[ActingTarget, tuple[str, str] | None]:
-        """The target, and what stands for the secret that it sends."""
-        times = _times(target)
-        if target.engine is not None:
-            engine = self._config.engines[target.engine]
-            if target.engine in self._external:
-                return ExternalTarget(target.engine, self._fleet, times, max_wait=engine.wait), None
-            local = EngineTarget(
-                target.engine, self._engines, times, max_wait=engine.wait, fill=fill, drop=drop
-            )
-            return local, None
-        assert target.provider is not None
-        assert target.model is not None
-        provider = self._config.providers[target.provider]
-        row = account(target.provider, provider)
-        first = row.credentials[0]
-        headers = {**row.headers, **first.headers}
-        credential = (target.provider, first.digest) if first.digest is not None else None
-        acting = ProviderTarget(
-            target.provider,
-            target.model,
-            row.base_url,
-            headers,
-            times,
-            retry_ambiguous=row.retry_ambiguous,
-            label=label,
-            proxy=row.proxy,
-            fill=fill,
-            drop=drop,
-        )
-        return acting, credential
-
-    def _replicas(self, stand_in: Route, target: ResolvedTarget, fill: Fill | None) -> Changing:
+    ) -> Route | Changing | Keys:
+        """`label`, `key`: of a provider's id that no entry names; see `unlisted`."""
+        make = _Making(model, target, ceilings, _able(target, self._accounts))
+        if target.provider is not None:
+            seats, name = self._accounts.seats(target.provider), key or _label(target)
+            routes = [
+                make.route(
+                    keyed.target,
+                    self._standings.of(name + keyed.suffix, keyed.credential, keyed.target.label),
+                    place=name,
+                    account=seats,
+                )
+                for keyed in self._accounts.targets(
+                    target, make.times, fill=fill, drop=make.able.drop, label=label
+                )
+            ]
+            return routes[0] if len(routes) == 1 else Keys(tuple(routes))
         assert target.engine is not None
-        engine, fleet, times = target.engine, self._fleet, _times(target)
+        engine = self._config.engines[target.engine]
+        if target.engine not in self._external:
+            local = EngineTarget(
+                target.engine,
+                self._engines,
+                make.times,
+                max_wait=engine.wait,
+                fill=fill,
+                drop=make.able.drop,
+            )
+            return make.route(local, self._standings.of(local.label))
+        nobody = ExternalTarget(target.engine, self._fleet, make.times, max_wait=engine.wait)
+        return self._replicas(make, make.route(nobody, self._standings.of(nobody.label)), fill)
+
+    def _replicas(self, making: _Making, stand_in: Route, fill: Fill | None) -> Changing:
+        engine, fleet = making.target.engine, self._fleet
+        assert engine is not None
 
         def make(replica: Replica) -> Route:
             acting = ReplicaTarget(
-                engine, replica, fleet, times, fill=fill, drop=stand_in.able.drop
+                engine, replica, fleet, making.times, fill=fill, drop=making.able.drop
             )
-            return Route(
-                stand_in.model,
+            key = replica_key(engine, replica.address)
+            return making.route(
                 acting,
-                self._standings.of(replica_key(engine, replica.address)),
-                prices=stand_in.prices,
-                ceilings=stand_in.ceilings,
-                weight=stand_in.weight,
-                able=stand_in.able,
-                slots=stand_in.slots,
-                bound=stand_in.bound,
+                self._standings.of(key, label=acting.label),
                 load=replica.load,
                 load_ours=replica.load_ours,
-                free=True,
             )
 
         return Changing(_Replicas(engine, fleet, stand_in, make, self._forget).now)
+
+
+class _Making:
+    """What all routes of one target have in common."""
+
+    def __init__(
+        self, model: str, target: ResolvedTarget, ceilings: Ceilings | None, able: Able
+    ) -> None:
+        self.model, self.target, self.ceilings, self.able = model, target, ceilings, able
+        times = target.timeouts
+        self.times = AttemptTimeouts(
+            connect=times.connect, first_byte=times.first_byte, inter_chunk=times.inter_chunk
+        )
+
+    def route(self, acting: ActingTarget, standing: Standing, **more: Any) -> Route:
+        target = self.target
+        return Route(
+            self.model,
+            acting,
+            standing,
+            prices=target.prices,
+            ceilings=self.ceilings,
+            weight=target.weight,
+            able=self.able,
+            slots=target.max_in_flight,
+            bound=target.max_waiting,
+            free=target.engine is not None,
+            **more,
+        )
+
+
+def _able(target: ResolvedTarget, accounts: Accounts) -> Able:
+    """With what its dialect has no words for, whatever the model could."""
+    abilities: dict[str, bool | None] = dict(target.abilities)
+    if target.provider is not None:
+        abilities |= dict.fromkeys(accounts.lacks(target.provider), False)
+    return Able.of(abilities, window=target.window, drop=target.drop)
 
 
 class _Replicas:
@@ -248,11 +260,9 @@ def replica_key(engine: str, address: str) -> str:
     return f"engine/{engine}@{address}"
 
 
-def _times(target: ResolvedTarget) -> AttemptTimeouts:
-    times = target.timeouts
-    return AttemptTimeouts(
-        connect=times.connect, first_byte=times.first_byte, inter_chunk=times.inter_chunk
-    )
+def _label(target: ResolvedTarget) -> str:
+    """Of a target at a provider."""
+    return f"{target.provider}/{target.model}"
 
 
 def _deep(name: str, models: Mapping[str, ResolvedModel]) -> list[str]:

@@ -64,7 +64,9 @@ def build_state(
     """The snapshot of a config that has passed its checks."""
     config = loaded.config
     models = resolve_models(config, loaded.catalog)
-    builder = Builder(config, loaded.catalog, engines, fleet, standings, forget)
+    builder = Builder(
+        config, loaded.catalog, engines, fleet, standings, forget, folder=loaded.folder
+    )
     limits, times = config.server.limits, config.server.timeouts
     return State(
         config=config,
@@ -155,5 +157,5 @@ class Services:
 
     def _unknown(self, name: str, key: KeyInfo, param: str) -> ModelNotFound:
         state = self.state
-        text = unknown.text(name, state.models, self.visible(key), state.catalog)
+        text = unknown.text(name, state.models, self.visible(key), state.catalog, state.config)
         return ModelNotFound(text, param=param)

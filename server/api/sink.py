@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Message
+
 from server.api.cycle import Cycle
+from server.routing.relay import SlowClient
 
 JSON: Final = (b"content-type", b"application/json")
 _STREAM: Final = (
@@ -14,6 +20,20 @@ _STREAM: Final = (
     # nginx and its kin hold streams back without this.
     (b"x-accel-buffering", b"no"),
 )
+#: Seconds without an event after which a comment shows that the stream is alive.
+_PING: Final = 15
+#: Seconds. We own the signals and end streams ourselves: the library is to do nothing of its own.
+_NEVER: Final = 7 * 24 * 3600
+
+
+def _alive() -> ServerSentEvent:
+    return ServerSentEvent(comment="waiting", sep="\n")
+
+
+async def _nothing() -> Message:
+    """That the client goes is heard elsewhere."""
+    await asyncio.Event().wait()
+    return {"type": "http.disconnect"}
 
 
 class ClientSink:
@@ -50,6 +70,31 @@ class ClientSink:
 
     def whole(self, body: bytes) -> None:
         self.answer(200, body)
+
+    async def events(self, source: AsyncIterator[bytes], patience: float) -> None:
+        response = EventSourceResponse(
+            source,
+            sep="\n",
+            ping=_PING,
+            ping_message_factory=_alive,
+            send_timeout=patience,
+            shutdown_grace_period=_NEVER,
+        )
+        try:
+            await response({"type": "http", "method": "POST"}, _nothing, self._send)
+        except SendTimeoutError:
+            raise SlowClient("The client does not read.") from None
+
+    async def _send(self, message: Message) -> None:
+        """What the library sends: the head is ours, and it may be out already."""
+        if message["type"] == "http.response.start":
+            if not self.started:
+                self.start_stream()
+        elif message["more_body"]:
+            if not self.push(message["body"]):
+                await self.drain()
+        else:
+            self.end()
 
     def answer(self, status: int, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """Send a whole JSON answer, an error too."""

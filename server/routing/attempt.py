@@ -7,9 +7,10 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from server.dialects import openai
+from server.dialects.base import Dialect, Outgoing, asked
 from server.errors import (
     EngineNotReady,
     Overloaded,
@@ -23,9 +24,11 @@ from server.protocol import sse
 from server.protocol.request import Request
 from server.routing.chain import Route
 from server.routing.cost import dollars
+from server.routing.ratelimits import RateLimits
 from server.routing.record import Record
-from server.routing.relay import Sink, SlowClient, StreamRelay, whole
+from server.routing.relay import Reading, Sink, SlowClient, StreamRelay, whole
 from server.routing.retry_after import seconds_in
+from server.routing.translated import TranslatedRelay
 from server.telemetry.metrics import Metrics
 from server.transport import Response, Transport
 
@@ -62,6 +65,7 @@ class Job:
     transport: Transport
     metrics: Metrics
     clock: Callable[[], float]
+    limits: RateLimits
 
     async def until_read(self) -> None:
         """Until the client, which does not, reads; SlowClient when it goes on so."""
@@ -76,10 +80,12 @@ class Job:
 async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> None:
     """Send, and relay the answer. Returns when the client was answered, if only by an error event
     behind the commit point. Raises UpstreamError or EngineNotReady when nothing was committed;
-    SlowClient. `answered` is told the route before the answer's head goes out.
+    SlowClient; InvalidRequest when the target's dialect has no word for what is asked, and then
+    nothing was attempted. `answered` is told the route before the answer's head goes out.
     """
     target, record, standing = route.target, job.record, route.standing
     streaming = job.request.stream
+    reading, outgoing = await _translated(job, route)
     record.attempts += 1
     record.target = target.label
     record.usage = record.cost = None
@@ -89,37 +95,28 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     if record.sent is None:
         record.sent, record.waited_before = now, record.waited
     outcome, said, retry_after = "internal", None, None
-    relay: StreamRelay | None = None
+    relay: StreamRelay | TranslatedRelay | None = None
     try:
-        response = await target.send(job.request, job.transport)
+        response = await target.send(job.request, job.transport, outgoing)
         try:
+            if target.account is not None:
+                job.limits.note(*target.account, response.headers)
             if response.status != 200:
-                raise await _error_of(response, job.request.deadline)
+                raise await _error_of(response, job.request.deadline, target.dialect)
             if streaming:
 
                 def committing() -> None:
                     standing.answering(job.clock(), begun)
                     answered(route)
 
-                relay = _relay(job, route, response, committing)
+                relay = _relay(job, route, response, reading, committing)
                 try:
                     await relay.run()
                 finally:
                     record.cost = dollars(record.usage, route.prices)
                 record.end = "done"
             else:
-                body = await whole(
-                    response,
-                    job.request,
-                    record,
-                    timeouts=target.timeouts,
-                    limit=job.pace.answer_limit,
-                )
-                record.cost = dollars(record.usage, route.prices)
-                answered(route)
-                if not job.sink.flowing:
-                    await job.until_read()
-                job.sink.whole(body)
+                await _whole(job, route, response, reading, answered)
         finally:
             response.close()
         outcome = "ok"
@@ -145,6 +142,38 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     finally:
         standing.ended(job.clock(), begun, said or outcome, retry_after, whole=not streaming)
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()
+
+
+async def _translated(job: Job, route: Route) -> tuple[Reading | None, Outgoing | None]:
+    """How the answer is to be read, and the request, where they are not in OpenAI's dialect."""
+    target = route.target
+    if target.dialect is None:
+        return None, None
+    reading = Reading(target.dialect, asked(job.request, int(time.time())))
+    return reading, await target.translate(job.request)
+
+
+async def _whole(
+    job: Job,
+    route: Route,
+    response: Response,
+    reading: Reading | None,
+    answered: Callable[[Route], None],
+) -> None:
+    """Relay an answer that is no stream."""
+    body = await whole(
+        response,
+        job.request,
+        job.record,
+        timeouts=route.target.timeouts,
+        limit=job.pace.answer_limit,
+        reading=reading,
+    )
+    job.record.cost = dollars(job.record.usage, route.prices)
+    answered(route)
+    if not job.sink.flowing:
+        await job.until_read()
+    job.sink.whole(body)
 
 
 def _said(error: UpstreamError, label: str) -> str:
@@ -177,33 +206,40 @@ def error_event(error: RoundhouseError) -> bytes:
 
 
 def _relay(
-    job: Job, route: Route, response: Response, committing: Callable[[], None]
-) -> StreamRelay:
+    job: Job,
+    route: Route,
+    response: Response,
+    reading: Reading | None,
+    committing: Callable[[], None],
+) -> StreamRelay | TranslatedRelay:
     kind = response.headers.get("content-type", "").lower()
     if not kind.startswith("text/event-stream"):
         raise UpstreamProtocol(
             "The upstream did not answer with a stream.", detail=f"content-type {kind!r}"
         )
-    return StreamRelay(
-        response,
-        job.request,
-        job.sink,
-        job.record,
-        timeouts=route.target.timeouts,
-        write_timeout=job.pace.write,
-        event_limit=job.pace.event_limit,
-        observe_gap=job.metrics.inter_chunk.labels(job.label).observe,
-        committing=committing,
-    )
+    shared: dict[str, Any] = {
+        "timeouts": route.target.timeouts,
+        "write_timeout": job.pace.write,
+        "event_limit": job.pace.event_limit,
+        "observe_gap": job.metrics.inter_chunk.labels(job.label).observe,
+        "committing": committing,
+    }
+    if reading is None:
+        return StreamRelay(response, job.request, job.sink, job.record, **shared)
+    reader = reading.dialect.reader(reading.asked)
+    return TranslatedRelay(response, reader, job.request, job.sink, job.record, **shared)
 
 
-async def _error_of(response: Response, deadline: float) -> UpstreamError:
+async def _error_of(response: Response, deadline: float, dialect: Dialect | None) -> UpstreamError:
     body = b""
     with contextlib.suppress(UpstreamError):
         response.expect(min(time.monotonic() + _ERROR_TIME, deadline))
         body = await response.read_all(_ERROR_BODY)
-    error = openai.error_in(response.status, body)
+    error_in = openai.error_in if dialect is None else dialect.error_in
+    error = error_in(response.status, body)
     if response.status in (429, 503, 529):
-        # The clock on the wall is for answers that name a time of day and have no date.
-        error.retry_after = seconds_in(response.headers, now=time.time())
+        # The clock on the wall is for answers that name a time of day and have no date. A body may
+        # say when, too.
+        said = seconds_in(response.headers, now=time.time())
+        error.retry_after = error.retry_after if said is None else said
     return error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from server.config.cards import Prices
 from server.errors import InvalidRequest
@@ -21,6 +21,15 @@ from server.routing.standing import Standing
 from server.targets import Target
 
 _FREE: Final = Able()
+
+
+class Seats(NamedTuple):
+    """Places of an account at a provider, by its name: attempts at one time, over all its models,
+    and requests that may wait for their end."""
+
+    name: str
+    slots: int
+    bound: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,10 @@ class Route:
     #: Attempts at one time, and requests that may wait for their end; None: no limit.
     slots: int | None = None
     bound: int = 64
+    #: The name of those places; empty: the standing's key. Routes that are one target share it.
+    place: str = ""
+    #: The account's places, which count besides.
+    account: Seats | None = None
     #: An external engine's replica: requests that it said it had, and how many were ours.
     load: float | None = None
     load_ours: int = 0
@@ -46,9 +59,14 @@ class Route:
 
     #: There are requests that it cannot answer, by what is known of it.
     choosy: bool = field(init=False, default=False)
+    #: There may be no place for an attempt.
+    limited: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choosy", bool(self.able.lacks) or self.able.window is not None)
+        limited = self.slots is not None or self.account is not None
+        object.__setattr__(self, "limited", limited)
+        object.__setattr__(self, "place", self.place or self.standing.key)
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or its model may not; or None. Abilities
@@ -73,6 +91,14 @@ class Changing:
         self.now = now
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One target with several keys of its account, a route for each, at least one. Requests are
+    spread over them, and go on with another when one is refused or rests."""
+
+    routes: tuple[Route, ...]
+
+
 #: Policies that choose among all replicas themselves. Under the others an engine's replicas take
 #: its place by how busy they are.
 AMONG_REPLICAS: Final = frozenset({Policy.LEAST_BUSY, Policy.LOWEST_LATENCY, Policy.AFFINITY})
@@ -83,7 +109,7 @@ class Group:
     """A model's own targets. `window`: its context window in tokens, where it is known."""
 
     model: str
-    parts: tuple[Route | Changing, ...]
+    parts: tuple[Route | Changing | Keys, ...]
     policy: Policy = Policy.ORDERED
     window: int | None = None
     #: Of the model. What is over them is no reason to ask its fallbacks.
@@ -103,8 +129,19 @@ class Group:
         return tuple([route for part in self.by_part() for route in part])
 
     def by_part(self) -> list[tuple[Route, ...]]:
-        """The routes of each configured target: more than one where it has replicas."""
-        return [(part,) if isinstance(part, Route) else part.now() for part in self.parts]
+        """The routes of each configured target: more than one where it has replicas or keys. Of an
+        external engine every replica is a part of its own, where the policy chooses among them."""
+        found: list[tuple[Route, ...]] = []
+        for part in self.parts:
+            if isinstance(part, Route):
+                found.append((part,))
+            elif isinstance(part, Keys):
+                found.append(part.routes)
+            elif self.policy in AMONG_REPLICAS:
+                found += [(route,) for route in part.now()]
+            else:
+                found.append(part.now())
+        return found
 
 
 class Loading(enum.StrEnum):
@@ -137,7 +174,7 @@ class Chain:
     def __post_init__(self) -> None:
         fixed = self.own.fixed
         ordered = fixed and (len(fixed) == 1 or self.own.policy is Policy.ORDERED)
-        if fixed and ordered and fixed[0].slots is None:
+        if fixed and ordered and not fixed[0].limited:
             object.__setattr__(self, "first", fixed[0])
 
     def alone(self) -> Chain:

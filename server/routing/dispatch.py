@@ -26,6 +26,7 @@ class Dispatcher(Means):
         """Bring the gauges up to now: before each scrape."""
         now = self.clock()
         gauges.collect(self.standings, self.metrics, self.budget.fill(now), now)
+        self.limits.collect(self.metrics)
 
     def in_flight(self, key: str) -> int:
         """Attempts under way at the target with this key."""
@@ -49,7 +50,15 @@ class Dispatcher(Means):
         `who_can` names the models with an ability that the client may use.
         """
         job = Job(
-            request, sink, record, model_label, pace, self.transport, self.metrics, self.clock
+            request,
+            sink,
+            record,
+            model_label,
+            pace,
+            self.transport,
+            self.metrics,
+            self.clock,
+            self.limits,
         )
         self.budget.offer(self.clock())
         return Run(self, job, chain, who_can).answer()

@@ -46,6 +46,9 @@ _ONLY: Final = {
 }
 _TOO_MUCH: Final = "refused before any target is tried"
 
+#: By kind and name.
+_Rooms = dict[tuple[str, str], Room]
+
 
 def explain(
     chain: Chain,
@@ -211,7 +214,7 @@ def _parts(chain: Chain) -> Iterator[tuple[Part, Group]]:
             yield part, group
 
 
-def _state(route: Route, now: float, rooms: dict[str, Room]) -> Now:
+def _state(route: Route, now: float, rooms: _Rooms) -> Now:
     if not route.target.ready:
         return Now.NOT_READY if route.target.may_become_ready else Now.DOWN
     state = route.standing.state(now)
@@ -223,20 +226,28 @@ def _state(route: Route, now: float, rooms: dict[str, Room]) -> Now:
 # --- small looks -----------------------------------------------------------------------------
 
 
-def _rooms(dispatcher: Dispatcher) -> dict[str, Room]:
-    """Those of targets, by key. `Dispatcher.room` would make one."""
-    return {room.name: room for room in dispatcher.rooms.all() if room.kind == "target"}
+def _rooms(dispatcher: Dispatcher) -> _Rooms:
+    """Those of targets and accounts, by kind and name. `Dispatcher.places` would make one."""
+    return {(room.kind, room.name): room for room in dispatcher.rooms.all()}
 
 
-def _places(route: Route, rooms: dict[str, Room]) -> Places | None:
-    if route.slots is None:
-        return None
-    room = rooms.get(route.standing.key)
+def _places(route: Route, rooms: _Rooms) -> Places | None:
+    """Its own or its account's, whichever has fewer left."""
+    found = []
+    if route.slots is not None:
+        found.append(_taken(rooms.get(("target", route.place)), route.slots, route.bound))
+    if (account := route.account) is not None:
+        room = rooms.get(("provider", account.name))
+        found.append(_taken(room, account.slots, account.bound))
+    return min(found, key=lambda one: one.limit - one.taken, default=None)
+
+
+def _taken(room: Room | None, slots: int, bound: int) -> Places:
     taken, waiting = (0, 0) if room is None else (room.inside, room.depth)
-    return Places(taken, route.slots, waiting, route.bound)
+    return Places(taken, slots, waiting, bound)
 
 
-def _full(route: Route, rooms: dict[str, Room]) -> bool:
+def _full(route: Route, rooms: _Rooms) -> bool:
     places = _places(route, rooms)
     return places is not None and places.taken >= places.limit
 
@@ -251,8 +262,13 @@ def _by_config(ranked: Ranked) -> int:
 
 
 def _replica(route: Route) -> str | None:
-    _, found, address = route.standing.key.partition(f"{route.target.label}@")
-    return address if found else None
+    """Which one of those that share the label: a replica's address, or `key 2` of an account."""
+    label = route.target.label
+    _, found, address = route.standing.key.partition(f"{label}@")
+    if found:
+        return address
+    several = route.target.account is not None and route.standing.key.startswith(f"{label}#")
+    return f"key {route.target.account[1]}" if several and route.target.account else None
 
 
 def _said(breaker: Breaker, now: float) -> Said:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from server.routing.breaker import State
-from server.routing.standing import UNLISTED, Standings
+from server.routing.standing import Standings
 from server.telemetry.instruments import Gauge
 from server.telemetry.metrics import Metrics
 
@@ -17,17 +17,10 @@ _WORSE: Final = (State.CLOSED, State.RAMP, State.RESTING, State.HALF_OPEN, State
 def collect(standings: Standings, metrics: Metrics, fill: float, now: float) -> None:
     """`fill`: how much of the retry budget is used up."""
     metrics.retry_budget.labels().set(fill)
-    targets = ((label_of(one.key), one.breaker.state(now)) for one in standings)
+    targets = ((one.label, one.breaker.state(now)) for one in standings)
     _show(metrics.breaker_state, targets)
     accounts = ((provider, one.state(now)) for provider, one in standings.credentials())
     _show(metrics.credential_state, accounts)
-
-
-def label_of(key: str) -> str:
-    """The metric label of a target's key: without a replica's address, or the id that a client
-    made up. An engine's name has no @, a provider's id of a model may."""
-    label = key.partition(UNLISTED)[0]
-    return label.partition("@")[0] if label.startswith("engine/") else label
 
 
 def _show(gauge: Gauge, states: Iterable[tuple[str, State]]) -> None:

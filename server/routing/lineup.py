@@ -16,7 +16,7 @@ from server.protocol.request import Request
 from server.routing import affinity, plan
 from server.routing.abilities import Needs
 from server.routing.breaker import State, in_panic
-from server.routing.chain import AMONG_REPLICAS, Chain, Group, Loading, Route
+from server.routing.chain import Chain, Group, Loading, Route
 from server.routing.plan import Action, Candidate, Rules, Step
 from server.routing.policies import Facts, Policy, Snapshot, order, smooth
 
@@ -154,47 +154,53 @@ class LineUp:
 
     def _placed(self, group: Group, now: float, dice: Dice) -> list[tuple[Route, str]]:
         """The group's routes as its policy ranks them, each with the reason."""
-        if group.fixed is not None or group.policy in AMONG_REPLICAS:
-            return self._ordered(group, group.routes(), now, dice)
+        if group.fixed is not None:
+            return self._ordered(group, [(route,) for route in group.fixed], now, dice)
         parts = group.by_part()
         heads = [routes[0] for routes in parts]
         found = []
-        for head, reason in self._ordered(group, heads, now, dice):
+        for head, reason in self._ordered(group, parts, now, dice):
             at = next(at for at, one in enumerate(heads) if one is head)
             if len(parts[at]) == 1:
                 found.append((head, reason))
                 continue
-            busy = self._order(Policy.LEAST_BUSY, parts[at], now, 0.0)
-            found += [(route, f"{reason}; replica with {why}") for route, why in busy]
+            members, what = parts[at], "replica"
+            if head.target.account is not None:  # of keys that are as busy, not always the first
+                turn, what = int(dice.draw() * len(members)), "key"
+                members = members[turn:] + members[:turn]
+            busy = self._order(Policy.LEAST_BUSY, [(one,) for one in members], now, 0.0)
+            found += [(route, f"{reason}; {what} with {why}") for route, why in busy]
         return found
 
     def _ordered(
-        self, group: Group, routes: Sequence[Route], now: float, dice: Dice
+        self, group: Group, parts: Sequence[Sequence[Route]], now: float, dice: Dice
     ) -> list[tuple[Route, str]]:
+        """The first route of each part."""
         if group.policy is Policy.WEIGHTED:
             dice.turns[group.model] += 1
             draw = smooth(dice.turns[group.model])
         else:
             draw = dice.draw()
-        return self._order(group.policy, routes, now, draw)
+        return self._order(group.policy, parts, now, draw)
 
     def _order(
-        self, policy: Policy, routes: Sequence[Route], now: float, draw: float
+        self, policy: Policy, parts: Sequence[Sequence[Route]], now: float, draw: float
     ) -> list[tuple[Route, str]]:
-        if len(routes) == 1:
-            return [(routes[0], "the only target")]
-        snapshots = [self._snapshot(at, route, now) for at, route in enumerate(routes)]
+        if len(parts) == 1:
+            return [(parts[0][0], "the only target")]
+        snapshots = [self._snapshot(at, part, now) for at, part in enumerate(parts)]
         facts = self.facts(policy)
-        return [(routes[at], why) for at, why in order(policy, snapshots, facts, draw)]
+        return [(parts[at][0], why) for at, why in order(policy, snapshots, facts, draw)]
 
-    def _snapshot(self, at: int, route: Route, now: float) -> Snapshot:
+    def _snapshot(self, at: int, part: Sequence[Route], now: float) -> Snapshot:
+        route = part[0]
         standing = route.standing
         latency = standing.first if self.request.stream else standing.whole
         return Snapshot(
             at,
             standing.key,
             weight=route.weight,
-            in_flight=standing.in_flight,
+            in_flight=sum([one.standing.in_flight for one in part]),
             scraped=route.load,
             in_flight_then=route.load_ours,
             latency=latency.value(now),

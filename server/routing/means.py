@@ -12,6 +12,7 @@ from server.routing.abilities import Needs
 from server.routing.budget import RetryBudget
 from server.routing.chain import Chain, Route
 from server.routing.lineup import Dice
+from server.routing.ratelimits import RateLimits
 from server.routing.settings import Settings
 from server.routing.standing import Standings
 from server.telemetry.metrics import Metrics
@@ -37,6 +38,7 @@ class Means:
         self.rooms = rooms or Rooms(metrics, clock)
         self.settings = settings or Settings()
         self.budget = RetryBudget(self.settings.budget)
+        self.limits = RateLimits()
         self.standings.configure(self.settings.breaker)
         self.dice = Dice(draw, self.full, self.settings.panic)
 
@@ -48,16 +50,18 @@ class Means:
         self.dice.panic = settings.panic
         self.settings = settings
 
-    def room(self, route: Route) -> Room | None:
-        """Where requests wait for a place at this target; None: it takes all."""
-        if route.slots is None:
-            return None
-        return self.rooms.room("target", route.standing.key, route.slots, route.bound)
+    def places(self, route: Route) -> list[Room]:
+        """The rooms in which an attempt at this target needs a place; none: it takes all."""
+        found = []
+        if route.slots is not None:
+            found.append(self.rooms.room("target", route.place, route.slots, route.bound))
+        if (account := route.account) is not None:
+            found.append(self.rooms.room("provider", *account))
+        return found
 
     def full(self, route: Route) -> bool:
-        """Are all its places taken?"""
-        room = self.room(route)
-        return room is not None and room.inside >= room.slots
+        """Are all its places taken, or all of its account?"""
+        return route.limited and any(room.full for room in self.places(route))
 
     def at_once(self, chain: Chain, request: Request) -> Route | None:
         """The first target of a fixed order, if nothing speaks against it. Nearly every request

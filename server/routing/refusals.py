@@ -43,9 +43,14 @@ def loading(route: Route) -> EngineNotReady:
 
 
 def nobody(
-    lineup: LineUp, plan: Sequence[Ranked], now: float, who_can: Callable[[str], list[str]]
+    lineup: LineUp,
+    plan: Sequence[Ranked],
+    now: float,
+    who_can: Callable[[str], list[str]],
+    refused: InvalidRequest | None = None,
 ) -> RoundhouseError:
     """The error for a plan in which every target is passed over: that of the nearest hope.
+    `refused`: what a dialect has no word for.
 
     A target that a breaker keeps back may answer soon; an engine that failed may be brought back;
     what none of them can do at all is the request's own fault.
@@ -75,6 +80,8 @@ def nobody(
             retry_after=after,
         )
     if Cause.NOT_READY not in causes:
+        if refused is not None:
+            return refused
         for ranked in plan:
             if ranked.step.cause is Cause.ABILITY:
                 return _unable(lineup, ranked, who_can)

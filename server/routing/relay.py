@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Final, NamedTuple, Protocol
 
 from server.dialects import openai
+from server.dialects.base import Asked, Dialect
 from server.errors import (
     RoundhouseError,
     UpstreamAborted,
@@ -33,7 +34,14 @@ class SlowClient(RoundhouseError):
     code = "slow_client"
 
 
-_NO_TEXT: Final = "The upstream sent bytes that are no text."
+class Reading(NamedTuple):
+    """How answers that are not in OpenAI's dialect are read."""
+
+    dialect: Dialect
+    asked: Asked
+
+
+NO_TEXT: Final = "The upstream sent bytes that are no text."
 
 
 class Sink(Protocol):
@@ -64,6 +72,11 @@ class Sink(Protocol):
     def whole(self, body: bytes) -> None:
         """Send a whole answer, 200 and JSON."""
 
+    async def events(self, source: AsyncIterator[bytes], patience: float) -> None:
+        """Send whole events as they come, and the head first if it is not out; then end. What
+        `source` raises comes out here, without an end; SlowClient when the client reads nothing
+        for `patience` seconds."""
+
 
 async def whole(
     response: Response,
@@ -72,16 +85,21 @@ async def whole(
     *,
     timeouts: AttemptTimeouts,
     limit: int,
+    reading: Reading | None = None,
 ) -> bytes:
-    """Read a non-stream answer to its end and check that it is one. Returns its bytes."""
+    """Read a non-stream answer to its end and check that it is one. Returns its bytes, with
+    `reading` those of OpenAI's answer that it comes to."""
     payload = response.complete()
     if payload is None:
         payload = await _read(response, request, timeouts, limit)
     if request.surface in ("tokenize", "detokenize"):
         return payload
-    if not _is_text(payload):
-        raise UpstreamProtocol(_NO_TEXT)
-    facts = openai.answer_in(payload)
+    if not is_text(payload):
+        raise UpstreamProtocol(NO_TEXT)
+    if reading is None:
+        facts = openai.answer_in(payload)
+    else:
+        payload, facts = reading.dialect.answer_in(payload, reading.asked)
     if facts.error is not None:
         raise openai.error_of_event(facts.error)
     if facts.aborted:
@@ -107,7 +125,8 @@ async def _read(
         raise
 
 
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Is it UTF-8?"""
     if data.isascii():
         return True
     try:
@@ -125,7 +144,7 @@ _THEN_DONE: Final = b"\n\n" + sse.DONE
 def _plain(block: bytes) -> int:
     """The length of the block's beginning that passes as it is: whole events, each one line of
     `data: {`, without a sign of an error, an end or a count of tokens."""
-    if not _is_text(block) or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+    if not is_text(block) or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
         return 0
     end = len(block)
     if block.endswith(_THEN_DONE):
@@ -295,9 +314,9 @@ class StreamRelay:
         """`before`: what of the same read is for the client already."""
         out = [before]
         for event in sse.events(block):
-            if not _is_text(event):
+            if not is_text(event):
                 self.pending = b"".join(out)
-                raise UpstreamProtocol(_NO_TEXT)
+                raise UpstreamProtocol(NO_TEXT)
             payload = sse.data_of(event)
             if payload is None:
                 self._without_data(event, out)

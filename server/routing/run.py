@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Final
 
 from server.access.queue import Ticket
+from server.access.rooms import Room
 from server.dialects.trouble import Trouble
 from server.errors import (
     EngineNotReady,
+    InvalidRequest,
     RoundhouseError,
     UnavailableError,
     UpstreamError,
@@ -41,6 +43,8 @@ class Run:
     last: RoundhouseError | None = None
     #: The last that said 429: it tells when to come back, which is worth more than a fault.
     limited: RoundhouseError | None = None
+    #: What the first target said whose dialect has no word for what is asked.
+    refused: InvalidRequest | None = None
     plan: Sequence[Ranked] = ()
     #: The target that the policy would have liked best.
     preferred: Route | None = None
@@ -63,25 +67,27 @@ class Run:
 
     async def answer(self) -> None:
         self.preferred = route = self.owner.at_once(self.chain, self.job.request)
-        ticket: Ticket | None = None
+        tickets: tuple[Ticket, ...] = ()
         while True:
             if route is None:
-                route, ticket = await self._choose()
+                route, tickets = await self._choose()
             try:
                 await attempt(self.job, route, self._answered)
                 return
             except EngineNotReady as error:
                 self._failed(route, error, Cause.NOT_READY)
+            except InvalidRequest as error:
+                self._refused(route, error)
             except UpstreamError as error:
                 if self._is_final(error, route):
                     raise
             finally:
-                if ticket is not None:
+                for ticket in tickets:
                     ticket.leave(self.job.clock())
-            self.paid, route, ticket = False, None, None
+            self.paid, route, tickets = False, None, ()
 
-    async def _choose(self) -> tuple[Route, Ticket | None]:
-        """Whom to send to next, with a place there. Raises the error that ends the request."""
+    async def _choose(self) -> tuple[Route, tuple[Ticket, ...]]:
+        """Whom to send to next, with its places there. Raises the error that ends the request."""
         while (ranked := await self._next()) is not None:
             if (chosen := await self._follow(ranked)) is not None:
                 return chosen
@@ -189,7 +195,7 @@ class Run:
 
     # --- one step ---------------------------------------------------------------------------
 
-    async def _follow(self, ranked: Ranked) -> tuple[Route, Ticket | None] | None:
+    async def _follow(self, ranked: Ranked) -> tuple[Route, tuple[Ticket, ...]] | None:
         """The step's target, once it is ready and has a place; None: look again who is next."""
         route = ranked.route
         match ranked.step.action:
@@ -206,10 +212,12 @@ class Run:
                 return await self._queue(ranked.group)
             case _:
                 self._wake_passed_over(ranked)
-                room = self.owner.room(route)
-                if room is None:
-                    return route, None
-                return route, self.owner.rooms.enter(room, self.job.request.key, self.job.clock())
+                return route, self._enter(self.owner.places(route))
+
+    def _enter(self, rooms: Sequence[Room]) -> tuple[Ticket, ...]:
+        """Places in rooms that all have one."""
+        key, now = self.job.request.key, self.job.clock()
+        return tuple([self.owner.rooms.enter(room, key, now) for room in rooms])
 
     def _count_bridge(self, outcome: str) -> None:
         self.job.metrics.bridge.labels(self.job.label, outcome).inc()
@@ -237,24 +245,32 @@ class Run:
         else:
             await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
-    async def _queue(self, group: int) -> tuple[Route, Ticket] | None:
+    async def _queue(self, group: int) -> tuple[Route, tuple[Ticket, ...]] | None:
         """A place at whichever of the plan's full targets, all of this group, has one first; None
-        when that target is none to be tried any more."""
+        when that target is none to be tried any more, or has yet another room that is full: it is
+        waited for there, without holding a place here."""
         full = [r.route for r in self.plan if r.step.action is Action.QUEUE]
         if self.lineup.is_strict(group):
             del full[1:]
         job = self.job
         now = job.clock()
         deadline = min(job.request.deadline, now + self.owner.settings.queue)
-        rooms = [room for route in full if (room := self.owner.room(route)) is not None]
+        waits: dict[Room, tuple[Route, list[Room]]] = {}
+        for route in full:
+            places = self.owner.places(route)
+            room = next(room for room in places if room.full)
+            waits.setdefault(room, (route, [other for other in places if other is not room]))
+        rooms = list(waits)
         try:
             index, ticket = await self.owner.rooms.first(rooms, job.request.key, deadline)
         finally:
             job.record.waited += job.clock() - now
-        if (route := self._still(full[index])) is None:
+        waited_for, others = waits[rooms[index]]
+        found = self._still(waited_for)
+        if found is None or any(room.full for room in others):
             ticket.leave(job.clock())
             return None
-        return route, ticket
+        return found, (ticket, *self._enter(others))
 
     def _still(self, waited_for: Route) -> Route | None:
         """The target that was waited for, unless it has failed, rests or is gone meanwhile."""
@@ -282,6 +298,15 @@ class Run:
             return True
         self._failed(route, error, error.outcome)
         return False
+
+    def _refused(self, route: Route, error: InvalidRequest) -> None:
+        """Nothing was sent: another target may have a word for it."""
+        self.tried |= {route.standing.key}
+        self.spent |= {route.standing.key}
+        self.refused = self.refused or error
+        untrace(error)
+        if self.job.record.fallback_reason is None:
+            self.job.record.fallback_reason = Cause.ABILITY.value
 
     def _failed(self, route: Route, error: RoundhouseError, reason: str) -> None:
         self.tried |= {route.standing.key}
@@ -334,7 +359,7 @@ class Run:
         now = self.job.clock()
         error = self.limited or self.last
         if error is None:
-            return refusals.nobody(self.lineup, self.plan, now, self.who_can)
+            return refusals.nobody(self.lineup, self.plan, now, self.who_can, self.refused)
         if error.retry_after is None and error is self.limited:
             plan = self.plan or self.lineup.plan(now, self.owner.dice, self.tried)
             error.retry_after = refusals.soonest(plan, now)

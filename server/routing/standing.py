@@ -13,8 +13,6 @@ from server.routing.breaker import Breaker, BreakerSettings, State
 from server.routing.latency import Latency
 from server.routing.verdicts import Verdict, verdict
 
-#: Stands in a key between the label and what is no label: an id that a client named.
-UNLISTED: Final = "\0"
 #: Outcomes that took as long as a first token would, and more.
 _TOO_LONG: Final = frozenset({"first_byte_timeout"})
 
@@ -27,10 +25,14 @@ Attempt = tuple[Breaker, int, Breaker | None, int, float]
 class Standing:
     """One target's, or one replica's. Times are monotonic seconds."""
 
-    __slots__ = ("breaker", "credential", "first", "in_flight", "key", "whole")
+    __slots__ = ("breaker", "credential", "first", "in_flight", "key", "label", "whole")
 
-    def __init__(self, key: str, breaker: Breaker, credential: Breaker | None) -> None:
+    def __init__(
+        self, key: str, breaker: Breaker, credential: Breaker | None, label: str = ""
+    ) -> None:
         self.key = key
+        #: For the metrics, which replicas, keys of an account and ids that clients name share.
+        self.label = label or key
         self.breaker = breaker
         #: Shared by all targets that send the same key to the same provider.
         self.credential = credential
@@ -128,8 +130,8 @@ def _well(breaker: Breaker | None, now: float) -> bool:
 class Standings:
     """All of them, by key; made when first asked for.
 
-    A target's key is its label, and for a replica the label and its address. `credential` is what
-    stands for an account's secret: another secret, another breaker.
+    A target's key is its label, unless others share that. `credential` is what stands for an
+    account's secret: another secret, another breaker.
     """
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
@@ -146,12 +148,15 @@ class Standings:
             for standing in self._all.values():
                 standing.breaker = Breaker(self._jitter, settings)
 
-    def of(self, key: str, credential: tuple[str, Hashable] | None = None) -> Standing:
+    def of(
+        self, key: str, credential: tuple[str, Hashable] | None = None, label: str = ""
+    ) -> Standing:
         """The standing of this key; a changed credential takes the place of the old one."""
         shared = None if credential is None else self._credential(credential)
         found = self._all.get(key)
         if found is None:
-            found = self._all[key] = Standing(key, Breaker(self._jitter, self._settings), shared)
+            breaker = Breaker(self._jitter, self._settings)
+            found = self._all[key] = Standing(key, breaker, shared, label)
         found.credential = shared
         return found
 

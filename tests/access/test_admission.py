@@ -268,12 +268,12 @@ def test_a_reload(door: Door) -> None:
     door.come(KEY, model=(1, 4), server=(9, 9)).result()
     waiters = [door.come(model=(1, 4), server=(9, 9)) for _ in range(3)]
     apply = door.admission.apply
-    apply(["a"], server=(9, 9), models={"m": (2, 4)}, targets={})
+    apply(["a"], server=(9, 9), models={"m": (2, 4)}, targets={}, providers={})
     door.loop.step()
     assert [waiter.done() for waiter in waiters] == [True, False, False]
     door.admission.collect()
     assert door.metrics.queue_depth.series[("model", "m")].value == 2
-    apply([], server=None, models={}, targets={})
+    apply([], server=None, models={}, targets={}, providers={})
     door.loop.step()
     assert all(waiter.done() for waiter in waiters)
     assert door.rooms() == {}
@@ -307,6 +307,21 @@ def test_what_is_reserved(body: dict[str, object], default: int | None, tokens: 
     assert estimate(found, Surface.EMBEDDINGS, 100, default, 10_000) == 26
     assert estimate(found, Surface.TOKENIZE, 100, default, 10_000) == 0
     assert estimate(found, Surface.CHAT, 100, default, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"query": "why, then?", "documents": ["a", "b", "c"]}, 26 + 2 * 12 // 4),
+        ({"query": "why, then?", "documents": ["a"], "max_tokens": 50}, 26),
+        ({"query": "why, then?", "documents": []}, 26),
+        ({"query": "why, then?", "documents": "a"}, 26),
+        ({"documents": ["a", "b"]}, 26),
+        ({"query": "why, then?"}, 26),
+    ],
+)
+def test_a_query_is_read_with_each_document(body: dict[str, object], tokens: int) -> None:
+    assert estimate(members(model="m", **body), Surface.RERANK, 100, None, 10_000) == tokens
 
 
 def test_a_number_that_is_no_number_of_tokens() -> None:

@@ -215,7 +215,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         if numbers is not None:
             self.limits[name] = numbers
         models = {name: limit for name, limit in self.limits.items() if name != "server"}
-        self.admission.apply(KEYS, server=self.limits.get("server"), models=models, targets={})
+        self.admission.apply(
+            KEYS, server=self.limits.get("server"), models=models, targets={}, providers={}
+        )
 
     @rule()
     def idle(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from server.dialects.base import Dialect, Outgoing
 from server.errors import EngineNotReady, InvalidRequest, RoundhouseError
 from server.protocol import envelope
 from server.protocol.envelope import Surface
@@ -21,6 +22,7 @@ from server.routing.budget import Backoff
 from server.routing.chain import Chain, Group, Route
 from server.routing.dispatch import Dispatcher
 from server.routing.record import Record
+from server.routing.relay import SlowClient
 from server.routing.settings import Settings
 from server.targets import ProviderTarget
 from server.telemetry.metrics import Metrics
@@ -84,6 +86,18 @@ class MemorySink:
         self.ended += 1
         self.answer = body
 
+    async def events(self, source: AsyncIterator[bytes], patience: float) -> None:
+        if not self.started:
+            self.start_stream()
+        async for event in source:
+            if not self.push(event):
+                try:
+                    async with asyncio.timeout(patience):
+                        await self.drain()
+                except TimeoutError:
+                    raise SlowClient("The client does not read.") from None
+        self.end()
+
 
 @dataclass
 class FakeTarget:
@@ -104,6 +118,8 @@ class FakeTarget:
     failures: list[int] = field(default_factory=list)
     marks: int = 0
     send_error: Exception | None = None
+    dialect: Dialect | None = None
+    account: tuple[str, int] | None = None
 
     def eta(self) -> float | None:
         return None
@@ -125,13 +141,26 @@ class FakeTarget:
             raise self.wait_error
         self.ready = True
 
-    async def send(self, request: Request, transport: Transport) -> Response:
+    @property
+    def provider(self) -> ProviderTarget:
+        return ProviderTarget(
+            self.label,
+            "theirs",
+            f"{self.url}/v1",
+            {"authorization": "Bearer up"},
+            self.timeouts,
+            dialect=self.dialect,
+        )
+
+    async def translate(self, request: Request) -> Outgoing:
+        return await self.provider.translate(request)
+
+    async def send(
+        self, request: Request, transport: Transport, outgoing: Outgoing | None = None
+    ) -> Response:
         if self.send_error is not None:
             raise self.send_error
-        provider = ProviderTarget(
-            self.label, "theirs", f"{self.url}/v1", {"authorization": "Bearer up"}, self.timeouts
-        )
-        return await provider.send(request, transport)
+        return await self.provider.send(request, transport, outgoing)
 
     def mark(self) -> int:
         self.marks += 1

@@ -61,8 +61,7 @@ class Scene:
 
     def full(self, name: str, waiting: int = 0, **more: Any) -> Route:
         route = self.route(name, slots=1, **more)
-        room = self.dispatcher.room(route)
-        assert room is not None
+        (room,) = self.dispatcher.places(route)
         for _ in range(1 + waiting):
             room.enter("key", self.now)
         return route

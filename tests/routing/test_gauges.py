@@ -54,11 +54,11 @@ def test_a_targets_own_state_and_not_its_credentials(standings: Standings) -> No
 
 def test_the_worst_of_an_engines_replicas(standings: Standings) -> None:
     for number in range(3):
-        standings.of(f"engine/e@10.0.0.{number}:8000")
-    attempt(standings.of("engine/e@10.0.0.1:8000"), "http_429", 9)
+        standings.of(f"engine/e@10.0.0.{number}:8000", label="engine/e")
+    attempt(standings.of("engine/e@10.0.0.1:8000", label="engine/e"), "http_429", 9)
     assert shown(standings) == {"engine/e": "resting"}
     for _ in range(5):
-        attempt(standings.of("engine/e@10.0.0.2:8000"), "reset")
+        attempt(standings.of("engine/e@10.0.0.2:8000", label="engine/e"), "reset")
     assert shown(standings) == {"engine/e": "open"}
 
 
@@ -68,24 +68,10 @@ def test_the_worst_of_a_providers_credentials(standings: Standings) -> None:
     assert shown(standings)["lab"] == "open"
 
 
-@pytest.mark.parametrize(
-    ("key", "label"),
-    [
-        ("engine/e", "engine/e"),
-        ("engine/e@10.0.0.1:8000", "engine/e"),
-        ("engine/e@[::1]:8000", "engine/e"),
-        ("google/gemini@001", "google/gemini@001"),
-        ("lab/*", "lab/*"),
-    ],
-)
-def test_labels(key: str, label: str) -> None:
-    assert gauges.label_of(key) == label
-
-
 def test_what_is_gone_is_not_shown(standings: Standings) -> None:
     metrics = Metrics()
     standings.of("lab/a", ("lab", "key"))
-    standings.of("engine/e@10.0.0.1:8000")
+    standings.of("engine/e@10.0.0.1:8000", label="engine/e")
     assert set(shown(standings, metrics=metrics)) == {"lab/a", "lab", "engine/e"}
     standings.retain({"engine/e@10.0.0.1:8000"})
     assert set(shown(standings, metrics=metrics)) == {"engine/e"}

@@ -1,0 +1,100 @@
+"""From the accounts of a config to the targets that send with them: one for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.config import cards
+from server.config.providers_table import Account, account
+from server.config.resolve import ResolvedTarget
+from server.config.schema import Config
+from server.dialects.table import dialect_of
+from server.protocol.parameters import Fill
+from server.registry.catalog import Catalog
+from server.routing.chain import Seats
+from server.targets import ProviderTarget
+from server.transport import AttemptTimeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A target with one key. `credential`: the provider, and what stands for the secret; None: it
+    needs no key. `suffix`: tells it from the same target with another key; empty for an only one.
+    """
+
+    target: ProviderTarget
+    credential: tuple[str, str] | None
+    suffix: str
+
+
+class Accounts:
+    """Those of one config."""
+
+    def __init__(self, config: Config, catalog: Catalog, folder: Path) -> None:
+        self._catalog = catalog
+        self._accounts = {
+            name: account(name, provider, folder) for name, provider in config.providers.items()
+        }
+
+    def seats(self, provider: str) -> Seats | None:
+        """The account's own limit, over all its models; None: it has none."""
+        found = self._accounts[provider]
+        if found.max_in_flight is None:
+            return None
+        return Seats(provider, found.max_in_flight, found.max_waiting)
+
+    def lacks(self, provider: str) -> frozenset[str]:
+        """Abilities that nothing behind its dialect has."""
+        dialect = dialect_of(self._accounts[provider].dialect)
+        return frozenset() if dialect is None else dialect.lacks
+
+    def targets(
+        self,
+        target: ResolvedTarget,
+        times: AttemptTimeouts,
+        *,
+        fill: Fill | None,
+        drop: frozenset[str],
+        label: str = "",
+    ) -> Iterator[Keyed]:
+        """The target at its provider, once for each of the account's keys. The first of several
+        keeps the plain name, so that an account that gets a second one keeps its memory."""
+        assert target.provider is not None
+        assert target.model is not None
+        found = self._accounts[target.provider]
+        settings = self._settings(found, target.model)
+        for number, credential in enumerate(found.credentials, 1):
+            digest = credential.digest
+            acting = ProviderTarget(
+                target.provider,
+                target.model,
+                found.base_url,
+                {**found.headers, **credential.headers},
+                times,
+                retry_ambiguous=found.retry_ambiguous,
+                label=label,
+                proxy=found.proxy,
+                ca=found.ca,
+                fill=fill,
+                drop=drop,
+                dialect=dialect_of(found.dialect),
+                settings=settings,
+                surfaces=found.surfaces,
+                key=number,
+            )
+            yield Keyed(
+                acting,
+                None if digest is None else (target.provider, digest),
+                "" if digest is None or number == 1 else f"#{digest[:12]}",
+            )
+
+    def _settings(self, found: Account, model: str) -> dict[str, object]:
+        """Anthropic wants a length of every answer: the model's longest, where nobody says."""
+        settings = dict(found.settings)
+        if found.dialect == "anthropic" and "max_tokens" not in settings:
+            card = cards.at_provider(self._catalog, found.name, model)
+            if card is not None and card.specs.max_output is not None:
+                settings["max_tokens"] = card.specs.max_output
+        return settings

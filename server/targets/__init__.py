@@ -1,0 +1,15 @@
+"""The places that can answer a request. See `seam.Target`."""
+
+from server.targets.engines import Engines, EngineTarget, ExternalTarget, Replicas, ReplicaTarget
+from server.targets.providers import ProviderTarget
+from server.targets.seam import Target
+
+__all__ = [
+    "EngineTarget",
+    "Engines",
+    "ExternalTarget",
+    "ProviderTarget",
+    "ReplicaTarget",
+    "Replicas",
+    "Target",
+]

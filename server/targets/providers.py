@@ -1,0 +1,120 @@
+"""Targets at providers: models behind an account at a remote API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from server.dialects import openai
+from server.dialects.base import Dialect, Outgoing
+from server.errors import InvalidRequest
+from server.protocol.envelope import Surface
+from server.protocol.parameters import Fill
+from server.protocol.request import Request
+from server.targets.seam import ENGINE_ONLY_SURFACES, JSON, Plain
+from server.transport import AttemptTimeouts, Endpoint, Response, Transport
+
+_EVERY_SURFACE: Final = frozenset(openai.PATHS)
+#: Bytes of a body from which translating it is no work for the loop: it takes a millisecond or so.
+_ASIDE: Final = 256 * 1024
+
+
+@dataclass(slots=True)
+class ProviderTarget(Plain):
+    """A model at a provider, asked with one of the account's keys."""
+
+    provider: str
+    model: str
+    base_url: str
+    #: With the account's key, so no log shows them; a proxy's URL may hold a password.
+    headers: dict[str, str] = field(repr=False)
+    timeouts: AttemptTimeouts
+    retry_ambiguous: bool = False
+    label: str = ""
+    proxy: str | None = field(default=None, repr=False)
+    #: Authorities to trust in place of the system's: a file's path.
+    ca: str | None = None
+    fill: Fill | None = None
+    drop: frozenset[str] = frozenset()
+    dialect: Dialect | None = None
+    #: The account's, for its dialect.
+    settings: Mapping[str, object] = field(default_factory=dict)
+    surfaces: frozenset[Surface] = _EVERY_SURFACE
+    #: Which of the account's keys, from 1 on.
+    key: int = 1
+    account: tuple[str, int] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"{self.provider}/{self.model}"
+        self.account = self.provider, self.key
+
+    def refuses(self, request: Request) -> InvalidRequest | None:
+        surface = request.surface
+        if surface in self.surfaces:
+            return None
+        where = " It works for models on engines of this server."
+        return InvalidRequest(
+            f"`{request.model}` is served by a remote provider, which has no /{surface}."
+            f"{where if surface in ENGINE_ONLY_SURFACES else ''}",
+            param="model",
+            code="unsupported_endpoint",
+        )
+
+    async def translate(self, request: Request) -> Outgoing:
+        if sum(len(memoryview(value)) for value in request.members.values()) < _ASIDE:
+            return self._translated(request)
+        return await asyncio.to_thread(self._translated, request)
+
+    def _translated(self, request: Request) -> Outgoing:
+        """What the operator fills in is not the client's to answer for: where the dialect has no
+        word for that, it is left out."""
+        members: dict[str, Any] = dict(request.members)
+        clamped = () if self.fill is None else self.fill.into(members, request.surface)
+        ours = members.keys() - request.members.keys()
+        while (outgoing := self._said(request, members, ours)) is None:
+            pass
+        request.dropped = tuple(name for name in outgoing.dropped if name not in ours)
+        lowered = (name for name in outgoing.lowered if name not in ours)
+        request.clamped = tuple(dict.fromkeys((*clamped, *lowered)))
+        return outgoing
+
+    def _said(self, request: Request, members: dict[str, Any], ours: set[str]) -> Outgoing | None:
+        """None: to be asked again, without one of the members that are not the client's."""
+        assert self.dialect is not None
+        try:
+            return self.dialect.request_out(
+                request,
+                model=self.model,
+                members=members,
+                drop=self.drop,
+                settings=self.settings,
+            )
+        except InvalidRequest as refusal:
+            if refusal.param is None or refusal.param not in ours:
+                raise
+            ours.discard(refusal.param)
+            del members[refusal.param]
+            return None
+
+    async def send(
+        self, request: Request, transport: Transport, outgoing: Outgoing | None = None
+    ) -> Response:
+        if outgoing is None:
+            path, headers = openai.PATHS[request.surface], {**JSON, **self.headers}
+            body = openai.request_out(
+                request, model=self.model, tenant=None, fill=self.fill, drop=self.drop
+            )
+        else:  # the account's own headers, a version of its choice among them, come last
+            path, body = outgoing.path, outgoing.body
+            headers = {**JSON, **outgoing.headers, **self.headers}
+        return await transport.send(
+            Endpoint(self.base_url, proxy=self.proxy, ca=self.ca),
+            "POST",
+            path,
+            headers=headers,
+            body=body,
+            timeouts=self.timeouts,
+            deadline=request.deadline,
+        )
