@@ -39,6 +39,7 @@ check: ## what CI runs besides the tests: style, types, import floors, house rul
 	$(BIN)/python -m server.config.schema_json --check configs/schema.json
 	$(BIN)/python -m server.config.reference --check docs/configuration.md
 	$(BIN)/python -m scripts.metrics_page --check
+	$(BIN)/python -m scripts.providers_page --check
 	$(BIN)/python -m server.registry.check
 	$(BIN)/python -m scripts.registry_page --check
 
@@ -58,9 +59,10 @@ schema: ## write the JSON schemas in configs/ anew
 	$(BIN)/python -m server.config.schema_json --write configs/schema.json
 	$(BIN)/python -m server.registry.check --schema configs/cards.schema.json
 
-docs: schema ## write all that is made from the code: the schema, tables of keys and of metrics
+docs: schema ## write all that is made from the code: the schema, tables of keys, metrics, providers
 	$(BIN)/python -m server.config.reference --write docs/configuration.md
 	$(BIN)/python -m scripts.metrics_page
+	$(BIN)/python -m scripts.providers_page
 	$(BIN)/python -m scripts.registry_page
 
 lock: ## write the locks anew; pins that still fit stay

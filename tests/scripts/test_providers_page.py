@@ -1,0 +1,114 @@
+"""docs/providers.md is what the code says, and the code loses nothing in silence."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from openai.types import EmbeddingCreateParams
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+from scripts import provider_answers, providers_page
+from scripts.provider_matrix import NAMES, WORDS, Asking, Cell, ask
+from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS
+from server.config.providers_table import ROWS, SURFACES
+from server.dialects.table import DIALECTS
+from server.protocol.envelope import Surface
+
+PROBES = (*PARAMETERS, *EXTENSIONS, *MESSAGES)
+#: Who could be asked, with every model and setting that the page speaks of.
+ASKINGS = [
+    *(Asking.of(name) for name in NAMES),
+    *(Asking(name, model, settings) for name, _, model, settings in providers_page.VARIANTS),
+]
+#: What is lost all the same, until somebody mends it.
+LOST = {("cohere", "`cache_control` of a part"), ("mistral", "`cache_control` of a part")}
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    text = providers_page.PAGE.read_text("utf-8")
+    assert text == providers_page.page(text), "run `make docs`"
+
+
+def test_every_made_part_stands_on_the_page() -> None:
+    text = providers_page.PAGE.read_text("utf-8")
+    named = re.findall(r"<!-- made: (\w+) -->", text)
+    assert sorted(named) == sorted(providers_page.PARTS)
+
+
+def test_check_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["providers_page", "--check"])
+    assert providers_page.main() == 0
+    monkeypatch.setitem(providers_page.PARTS, "ends", lambda: "| other |\n")
+    assert providers_page.main() == 1
+    assert "make docs" in capsys.readouterr().err
+
+
+def test_every_dialect_and_row_is_shown() -> None:
+    assert set(NAMES) == {"openai", *DIALECTS} == set(SURFACES)
+    shown = providers_page.rows()
+    assert all(f"| `{name}` |" in shown for name in ROWS)
+
+
+def test_every_parameter_of_openai_s_chat_is_asked_about() -> None:
+    known = set(CompletionCreateParamsBase.__annotations__) - {"messages", "model"}
+    asked = {probe.param for probe in PARAMETERS}
+    assert known - asked == set()
+    assert asked - known == set()
+
+
+def test_every_parameter_of_openai_s_embeddings_is_asked_about() -> None:
+    known = set(EmbeddingCreateParams.__annotations__) - {"input", "model"}
+    assert known - {probe.param for probe in EMBEDDINGS} == set()
+
+
+@pytest.mark.parametrize("asking", ASKINGS, ids=lambda one: f"{one.name}-{one.model}")
+def test_nothing_is_lost_in_silence(asking: Asking) -> None:
+    for probe in PROBES:
+        word = ask(asking, probe).word
+        assert word in WORDS or word.startswith("`")
+        assert (word == "lost") is ((asking.name, probe.label) in LOST), probe.label
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if Surface.EMBEDDINGS in SURFACES[n]])
+def test_nothing_of_embeddings_is_lost_in_silence(name: str) -> None:
+    for probe in EMBEDDINGS:
+        assert ask(Asking.of(name), probe, Surface.EMBEDDINGS).word != "lost", probe.label
+
+
+def cell(name: str, label: str) -> Cell:
+    (probe,) = (one for one in PROBES[: len(PARAMETERS)] if one.label == label)
+    return ask(Asking.of(name), probe)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "shown"),
+    [
+        ("openai", "`seed`", "passes"),
+        ("mistral", "`seed`", "`random_seed`"),
+        ("anthropic", "`seed`", "refused"),
+        ("anthropic", "`temperature` over 1", "`temperature`, adjusted"),
+        ("anthropic", "`user`", "`metadata.user_id`"),
+        ("anthropic", "`store`", "let go"),
+        ("cohere", "`top_p: 1`", "`p`, adjusted"),
+        ("cohere", "`tool_choice: auto`", "is so"),
+        ("deepseek", "`temperature`", "let go"),
+    ],
+)
+def test_what_is_known_of_some(name: str, label: str, shown: str) -> None:
+    assert str(cell(name, label)) == shown
+
+
+def test_answers_keep_what_the_provider_gave() -> None:
+    for part, row in provider_answers.found():
+        assert "not read" not in row, part
+
+
+def test_a_provider_s_own_end_is_an_error_where_it_is_one() -> None:
+    ends = {(name, word): ours for name, word, ours in provider_answers.ends()}
+    assert ends["cohere", "ERROR"] == "502 `upstream_aborted`"
+    assert ends["anthropic", "refusal"] == "`content_filter`"
+    assert ends["huggingface", "eos_token"] == "`stop`"
