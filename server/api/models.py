@@ -54,7 +54,7 @@ class ModelEndpoints:
         assert target is not None
         assert target.provider is not None
         assert target.model is not None
-        card = cards.at_provider(state.catalog, target.provider, target.model)
+        card = cards.card_at(state.config, state.catalog, target.provider, target.model)
         return ResolvedModel(name, (target,), about=cards.about(card))
 
     def _make(self, name: str, model: ResolvedModel) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from server.config.cards import SERVED
+from server.config.cards import SERVED, account_of
 from server.config.model_checks import outlook
-from server.config.providers_table import ROWS
+from server.config.providers_table import ROWS, key_hint
 from server.config.resolve import ResolvedModel
+from server.config.schema import Config
 from server.registry.cards import AccessMethod, ModelInfo, Status
 from server.registry.catalog import Catalog
 
@@ -23,13 +24,18 @@ _PART: Final = re.compile(r"[a-z]+|\d+")
 
 
 def text(
-    name: str, models: Mapping[str, ResolvedModel], visible: list[str], catalog: Catalog
+    name: str,
+    models: Mapping[str, ResolvedModel],
+    visible: list[str],
+    catalog: Catalog,
+    config: Config | None = None,
 ) -> str:
     """Of a name that no model here has: what the registry knows of it, else what is near.
-    `visible`: the names that the client may use."""
+    `visible`: the names that the client may use. `config`: for the accounts that there are."""
     card = catalog.find(name) if len(name) <= _LONGEST else None
     if card is not None:
-        known = _of_card(card, models, visible, catalog)
+        account = account_of(config, card.provider) if config is not None else None
+        known = _of_card(card, models, visible, catalog, account)
         return f"The model `{name}` is not served here. {known}"
     if near := near_matches(name, visible):
         hint = "Did you mean " + " or ".join(f"`{n}`" for n in near) + "?"
@@ -41,7 +47,11 @@ def text(
 
 
 def _of_card(
-    card: ModelInfo, models: Mapping[str, ResolvedModel], visible: list[str], catalog: Catalog
+    card: ModelInfo,
+    models: Mapping[str, ResolvedModel],
+    visible: list[str],
+    catalog: Catalog,
+    account: str | None,
 ) -> str:
     if card.status is Status.RETIRED:
         after = catalog.successor(card)
@@ -52,13 +62,17 @@ def _of_card(
         return f"Its weights can be served: an engine with `weights: {card.model_id}`."
     if card.type not in SERVED:
         return f"The registry knows it at {card.provider}, but this server serves no {card.type}."
+    if account is not None:
+        return (
+            f"The registry knows it at {card.provider}, where this server has an account: keys "
+            f"that may use `{account}/*` can ask for `{account}/{card.model_id}`."
+        )
     row = ROWS.get(card.provider)
-    if row is None:
+    if row is None or not row.variables:
         return f"The registry knows it at {card.provider}, which is not configured here."
-    key = f" ({row.variables[0]})" if row.variables else ""
     return (
-        f"The registry knows it at {card.provider}: add it under `models` in the server's config, "
-        f"or set `catalog: auto` with {card.provider}'s key{key}."
+        f"The registry knows it at {card.provider}: {key_hint(row)} for the server, then add it "
+        "under `models` in its config, or set `catalog: auto`."
     )
 
 

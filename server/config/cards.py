@@ -29,6 +29,7 @@ SERVED: Final = frozenset(
         ModelType.MULTIMODAL,
         ModelType.COMPLETION,
         ModelType.EMBEDDING,
+        ModelType.RERANK,
     }
 )
 #: The name that stands for the model under the key `default`. No card has it.
@@ -84,7 +85,8 @@ def _card_run(config: Config, target: Target, catalog: Catalog) -> ModelInfo | N
     if target.provider is not None:
         if target.model is None:
             return None
-        return at_provider(catalog, target.provider, target.model) or catalog.find(target.model)
+        own = card_at(config, catalog, target.provider, target.model)
+        return own or catalog.find(target.model)
     engine = config.engines.get(target.engine or "")
     return engine_card(engine, catalog) if engine else None
 
@@ -109,6 +111,16 @@ def window_of(config: Config, target: Target | None) -> int | None:
     return int(said) if isinstance(said, int | str) and str(said).isdecimal() else None
 
 
+def card_at(config: Config, catalog: Catalog, provider: str, upstream: str) -> ModelInfo | None:
+    """The card of an account's own id of a model. What is `like` a known one has its cards."""
+    return at_provider(catalog, _like(config, provider), upstream)
+
+
+def _like(config: Config, provider: str) -> str:
+    account = config.providers.get(provider)
+    return provider if account is None else account.like or provider
+
+
 def at_provider(catalog: Catalog, provider: str, upstream: str) -> ModelInfo | None:
     """The card of a provider's own id of a model. An id beats an alias."""
     card = catalog.get(upstream)
@@ -127,18 +139,29 @@ def targets_of(config: Config, name: str, model: Model, catalog: Catalog) -> tup
     checks to tell."""
     if not model.targets:
         card = card_of(config, name, model, catalog)
-        if card is None or card.provider not in config.providers or card.access_method is _LOCAL:
+        if card is None or card.access_method is _LOCAL:
             return ()
-        if not _UPSTREAM.fullmatch(card.model_id):
+        account = account_of(config, card.provider)
+        if account is None or not _UPSTREAM.fullmatch(card.model_id):
             return ()
-        return (Target(provider=card.provider, model=card.model_id),)
-    return tuple(_with_model(target, name, model, catalog) for target in model.targets)
+        return (Target(provider=account, model=card.model_id),)
+    return tuple(_with_model(config, target, name, model, catalog) for target in model.targets)
 
 
-def _with_model(target: Target, name: str, model: Model, catalog: Catalog) -> Target:
+def account_of(config: Config, provider: str) -> str | None:
+    """The account that has a provider's cards: one with a key before others, then the one of the
+    provider's name."""
+    those = [name for name in config.providers if _like(config, name) == provider]
+    those.sort(key=lambda name: (not config.providers[name].keys, name != provider))
+    return those[0] if those else None
+
+
+def _with_model(
+    config: Config, target: Target, name: str, model: Model, catalog: Catalog
+) -> Target:
     if target.provider is None or target.model is not None or model.without_card:
         return target
-    card = at_provider(catalog, target.provider, model.card or name)
+    card = card_at(config, catalog, target.provider, model.card or name)
     return target if card is None else target.model_copy(update={"model": card.model_id})
 
 
@@ -179,25 +202,22 @@ def abilities_of(
     if catalog is None or (model is not None and model.without_card):
         return _abilities(None, model)
     if target.provider is not None:
-        own = at_provider(catalog, target.provider, target.model or "")
+        own = card_at(config, catalog, target.provider, target.model or "")
     else:
         own = engine_card(config.engines[target.engine or ""], catalog)
     return _abilities(own or card, model)
 
 
-def prices_of(target: Target, model: Model | None, catalog: Catalog) -> Prices | None:
+def prices_of(
+    config: Config, target: Target, model: Model | None, catalog: Catalog
+) -> Prices | None:
     """The config's; else those of the card at the target's provider; None when nobody says."""
     if model is not None and model.prices is not None:
         own = model.prices
         return _known(Prices(own.input, own.cached_input, own.output))
     if target.provider is None or target.model is None:
         return None
-    return prices_at(catalog, target.provider, target.model)
-
-
-def prices_at(catalog: Catalog, provider: str, upstream: str) -> Prices | None:
-    """Of a provider's own id of a model, as its card says."""
-    card = at_provider(catalog, provider, upstream)
+    card = card_at(config, catalog, target.provider, target.model)
     return None if card is None else card_prices(card)
 
 
@@ -234,10 +254,10 @@ def offered(config: Config, catalog: Catalog) -> Iterator[tuple[str, ModelInfo]]
     `default`, which has a meaning of its own."""
     if config.catalog != "auto":
         return
-    having_key = [name for name, row in config.providers.items() if row.api_key is not None]
+    having_key = [_like(config, name) for name, one in config.providers.items() if one.keys]
     cards = [
         card
-        for provider in having_key
+        for provider in dict.fromkeys(having_key)
         for card in catalog.values()
         if card.provider == provider
         and card.type in SERVED

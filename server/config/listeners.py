@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import socket
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
@@ -102,9 +103,23 @@ def is_own(url: str, config: Config) -> bool:
 
 
 def _meet(one: str, other: str) -> bool:
-    one, other = one.strip("[]").lower(), other.strip("[]").lower()
+    one, other = _plain(one), _plain(other)
     anywhere = {"", "0.0.0.0", "::"}
     if one == other or (is_loopback(one) and is_loopback(other)):
         return True
     near_one, near_other = one in anywhere or is_loopback(one), other in anywhere
     return (near_one and near_other) or (one in anywhere and is_loopback(other))
+
+
+def _plain(host: str) -> str:
+    """One spelling of an address: not `127.1`, `0x7f000001`, `::ffff:127.0.0.1` or `LOCALHOST.`."""
+    bare = host.strip("[]").partition("%")[0].lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        try:  # the older spellings of IPv4, which the system's own resolver takes
+            return socket.inet_ntoa(socket.inet_aton(bare))
+        except (OSError, ValueError):
+            return bare
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

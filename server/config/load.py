@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from server.config import card_files, explain, links, yamltext
-from server.config.places import Path, Place, Places, Problem, refuse
-from server.config.providers_table import ROWS, key_from
+from server.config import beside, card_files, explain, links, yamltext
+from server.config.places import Path, Places, Problem, refuse
 from server.config.schema import Config
 from server.config.variables import Expander, apply_twins, dot_env
 from server.errors import ConfigError
@@ -197,16 +196,16 @@ def _assemble(
         raise places.error((), "A config is a mapping.", "Begin with the line `version: 1`.")
     tree = _without_empty(tree or {})
     env_file = folder / ".env"
-    beside = _dot_env(env_file)
-    variables = {**beside, **given.environ}
+    in_env_file = _dot_env(env_file)
+    variables = {**in_env_file, **given.environ}
     expander = Expander(variables, places)
     tree = expander.expand(tree)
-    sources = [places.source, *([str(env_file)] if beside else [])]
+    sources = [places.source, *([str(env_file)] if in_env_file else [])]
     twins = apply_twins(
         tree,
         places,
         environ=given.environ,
-        beside=beside,
+        beside=in_env_file,
         overrides=given.overrides,
         cwd=given.cwd,
     )
@@ -214,19 +213,19 @@ def _assemble(
     faults = [p for p in expander.problems if places.of(p.path).line is not None]
 
     keys_file, keys_data = None, b""
-    named = _section(tree, "server").get("keys_file")
+    named = beside.section(tree, "server").get("keys_file")
     if isinstance(named, str) and named:
         keys_file = folder / FilePath(named).expanduser()
         keys_data = _read(keys_file, str(keys_file))
-        more = _add_keys_file(tree, places, keys_data, str(keys_file), variables)
+        more = beside.add_keys_file(tree, places, keys_data, str(keys_file), variables)
         faults += more.problems
         expander.used |= more.used
         sources.append(str(keys_file))
-    if _add_env_key(tree, places, variables, expander.used):
+    if beside.add_env_key(tree, places, variables, expander.used):
         sources.append("ROUNDHOUSE_API_KEY")
     if tree.get("catalog") == "auto":
-        _add_providers(tree, variables)
-    _add_provider_keys(tree, places, variables)
+        beside.add_providers(tree, variables)
+    beside.add_provider_keys(tree, places, variables)
 
     home = (folder / _home(tree)).absolute()
     synced = overlay.stacked(given.catalog, home / overlay.FOLDER)
@@ -234,8 +233,13 @@ def _assemble(
     catalog = card_files.overlay(synced.catalog, card_data)
     card_data += synced.files
     sources += [str(path) for path, _ in card_data]
-    config = _validate(tree, places, faults, catalog)
-    parts = [data, repr(sorted(beside.items())).encode(), keys_data, *(d for _, d in card_data)]
+    config = _validate(tree, places, faults, catalog, folder)
+    parts = [
+        data,
+        repr(sorted(in_env_file.items())).encode(),
+        keys_data,
+        *(d for _, d in card_data),
+    ]
     watched = (file, env_file if file else None, keys_file, *(path for path, _ in card_data))
     return Loaded(
         config=config,
@@ -251,7 +255,9 @@ def _assemble(
     )
 
 
-def _validate(tree: Any, places: Places, faults: list[Problem], catalog: Catalog) -> Config:
+def _validate(
+    tree: Any, places: Places, faults: list[Problem], catalog: Catalog, folder: FilePath
+) -> Config:
     """Raises all that is wrong. Unknown keys are taken out to see what else there is."""
     faults = list(faults)
     known = {fault.path for fault in faults}
@@ -268,7 +274,7 @@ def _validate(tree: Any, places: Places, faults: list[Problem], catalog: Catalog
             except ValidationError:
                 config = None
     if config is not None:
-        found = links.check(config, places, catalog)
+        found = links.check(config, places, catalog, folder)
         faults += [fault for fault in found if fault.path not in known]
     refuse(faults)
     assert config is not None
@@ -297,11 +303,6 @@ def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    section = tree.get(name)
-    return section if isinstance(section, dict) else {}
-
-
 def _dot_env(file: FilePath) -> dict[str, str]:
     try:
         return dot_env(file)
@@ -309,66 +310,6 @@ def _dot_env(file: FilePath) -> dict[str, str]:
         raise ConfigError("The file is not UTF-8 text.", file=str(file)) from None
     except OSError as error:
         raise ConfigError(f"Cannot be read: {error.strerror}.", file=str(file)) from None
-
-
-def _keys(tree: dict[str, Any]) -> list[Any] | None:
-    """The list of keys, made if it is not there; None when something else stands in its place."""
-    server = tree.setdefault("server", {})
-    if not isinstance(server, dict):
-        return None
-    if server.get("keys") is None:
-        server["keys"] = []
-    return server["keys"] if isinstance(server["keys"], list) else None
-
-
-def _add_keys_file(
-    tree: dict[str, Any], places: Places, data: bytes, source: str, variables: Mapping[str, str]
-) -> Expander:
-    found, there = yamltext.parse(data, source)
-    if not isinstance(found, list | None):
-        raise there.error((), "A keys file is a list.", "Write lines like `- {name: …, key: …}`.")
-    expander = Expander(variables, places)
-    keys = _keys(tree)
-    if keys is not None:
-        for number, key in enumerate(found or []):
-            path: Path = ("server", "keys", len(keys))
-            places.graft(path, there.inside((number,)))
-            keys.append(expander.expand(key, path))
-    return expander
-
-
-def _add_env_key(
-    tree: dict[str, Any], places: Places, variables: Mapping[str, str], used: set[str]
-) -> bool:
-    """ROUNDHOUSE_API_KEY as the key `env` for all models.
-
-    Not when the file uses the variable: it says there what the key may do.
-    """
-    secret = variables.get("ROUNDHOUSE_API_KEY")
-    keys = None if "ROUNDHOUSE_API_KEY" in used or not secret else _keys(tree)
-    if keys is None:
-        return False
-    places.move(("server", "keys", len(keys)), Place("ROUNDHOUSE_API_KEY"))
-    keys.append({"name": "env", "key": secret})
-    return True
-
-
-def _add_provider_keys(tree: dict[str, Any], places: Places, variables: Mapping[str, str]) -> None:
-    for name, provider in _section(tree, "providers").items():
-        if isinstance(provider, dict) and "api_key" not in provider:
-            secret = key_from(name, "base_url" in provider, dict(variables))
-            if secret is not None:
-                provider["api_key"] = secret
-                places.move(("providers", name, "api_key"), Place(f"the key of {name}"))
-
-
-def _add_providers(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
-    """With `catalog: auto`, the providers known by name whose key is there."""
-    providers = tree.setdefault("providers", {})
-    if isinstance(providers, dict):
-        for name in ROWS:
-            if name not in providers and key_from(name, False, dict(variables)) is not None:
-                providers[name] = {}
 
 
 def _card_files(tree: dict[str, Any], folder: FilePath) -> list[tuple[FilePath, bytes]]:
@@ -379,7 +320,7 @@ def _card_files(tree: dict[str, Any], folder: FilePath) -> list[tuple[FilePath, 
 
 def _home(tree: dict[str, Any]) -> FilePath:
     """Asked before the config is valid: what is no text here is refused a moment later."""
-    named = _section(tree, "server").get("home")
+    named = beside.section(tree, "server").get("home")
     try:
         return FilePath(named if isinstance(named, str) and named else HOME).expanduser()
     except RuntimeError:

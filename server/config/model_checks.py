@@ -8,7 +8,7 @@ from server.config import cards, routing_checks
 from server.config.explain import near
 from server.config.model import Model, Target
 from server.config.places import Path, Places, Problem
-from server.config.providers_table import ROWS
+from server.config.providers_table import ROWS, key_hint
 from server.config.resolve import loose_engines, provider_of
 from server.config.schema import Config
 from server.registry.cards import AccessMethod, ModelInfo, Status
@@ -97,7 +97,7 @@ def _no_targets(
             f"has no targets, and no provider has `{card.model_id}`: its card is of weights.",
             f"Serve them: add `{{weights: {card.model_id}}}` under engines, and that as a target.",
         )
-    if card.provider in config.providers:
+    if cards.account_of(config, card.provider):
         return "has no targets, and its card has an id that nobody can be asked for.", None
     row = ROWS.get(card.provider)
     if row is None:
@@ -105,10 +105,10 @@ def _no_targets(
             f"has no targets, and its card's provider, {card.provider}, is not configured.",
             f"Write `targets`: any provider or engine that has `{card.model_id}`.",
         )
-    key = f" and set {row.variables[0]}" if row.variables else ""
+    key = f", {key_hint(row)}" if row.variables else ""
     return (
         f"has no targets, and its card's provider, {card.provider}, is not under providers.",
-        f"Add `{card.provider}: {{}}` there{key}, or give `targets`.",
+        f"Add `{card.provider}: {{}}` there{key}; or give `targets`.",
     )
 
 
@@ -152,7 +152,7 @@ def _known(config: Config, card: ModelInfo) -> str:
         return f"{card.model_id} is retired; name another one."
     if card.access_method is AccessMethod.LOCAL:
         return f"Add an engine with `weights: {card.model_id}`."
-    if card.provider in config.providers:
+    if cards.account_of(config, card.provider):
         return f"Add `{card.model_id}: {{}}` under models, or set `catalog: auto`."
     return f"It is {card.provider}'s: configure that provider and add it under models."
 
@@ -187,7 +187,7 @@ def advice(config: Config, places: Places, catalog: Catalog) -> Iterator[str]:
         for target in cards.targets_of(config, name, model, catalog):
             if target.provider is None or target.model is None:
                 continue
-            card = cards.at_provider(catalog, target.provider, target.model)
+            card = cards.card_at(config, catalog, target.provider, target.model)
             if card is not None and card.status is not Status.CURRENT:
                 where = places.of(("models", name))
                 yield f"{where}: model `{name}`: {outlook(card, catalog)}"

@@ -13,14 +13,16 @@ from server.config.provider import Provider
 from server.protocol.envelope import Surface
 
 Auth = Literal["bearer", "x-api-key", "api-key"]
+#: Headers that may carry a key.
+AUTH_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
 #: A key that this server has made for its own clients (`listeners.new_key`) is no provider's.
 _OUR_KEY: Final = re.compile(r"sk-rh-[0-9a-f]{8}-[A-Za-z0-9_-]{43}")
-_ENGINES_ALONE: Final = frozenset({Surface.TOKENIZE, Surface.DETOKENIZE})
-_ALL: Final = frozenset(Surface) - _ENGINES_ALONE
 _CHAT: Final = frozenset({Surface.CHAT})
 _EMBEDDINGS: Final = frozenset({Surface.EMBEDDINGS})
 _COMPLETIONS: Final = frozenset({Surface.COMPLETIONS})
-_RERANK: Final = _ALL - _CHAT - _COMPLETIONS - _EMBEDDINGS
+_RERANK: Final = frozenset({Surface.RERANK})
+_THREE: Final = _CHAT | _COMPLETIONS | _EMBEDDINGS
+_ALL: Final = _THREE | _RERANK
 #: What a dialect has words for, at an address of which nothing more is known.
 SURFACES: Final[Mapping[str, frozenset[Surface]]] = {
     "openai": _ALL,
@@ -36,9 +38,9 @@ SURFACES: Final[Mapping[str, frozenset[Surface]]] = {
 class Row:
     """What a name under `providers` brings.
 
-    `base_url`: None where each account has its own. `variables`: where its key may stand, first one
-    wins; none: it needs no key. `page`: where a person gets a key. `named`: the account's words for
-    who pays and what for, each with the header that carries it.
+    `base_url`: None where each account has its own, such as `example`. `variables`: where its key
+    may stand, first one wins; none: it needs no key. `page`: where a person gets a key. `named`:
+    the account's words for who pays and what for, each with the header that carries it.
     """
 
     dialect: str
@@ -48,8 +50,10 @@ class Row:
     page: str | None = None
     named: Mapping[str, str] = field(default_factory=dict, hash=False)
     surfaces: frozenset[Surface] = _ALL
+    example: str | None = None
 
 
+#: In the order in which `catalog: auto` has them. Sources: the providers' own pages and SDKs.
 ROWS: Final[dict[str, Row]] = {
     "openai": Row(
         "openai",
@@ -57,7 +61,7 @@ ROWS: Final[dict[str, Row]] = {
         ("OPENAI_API_KEY",),
         page="https://platform.openai.com/api-keys",
         named={"organization": "openai-organization", "project": "openai-project"},
-        surfaces=_CHAT | _COMPLETIONS | _EMBEDDINGS,
+        surfaces=_THREE,
     ),
     "anthropic": Row(
         "anthropic",
@@ -97,11 +101,77 @@ ROWS: Final[dict[str, Row]] = {
         named={"organization": "x-hf-bill-to"},
         surfaces=_CHAT,
     ),
-    "ollama": Row(
-        "openai", "http://127.0.0.1:11434/v1", surfaces=_CHAT | _COMPLETIONS | _EMBEDDINGS
+    "google": Row(
+        "openai",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        page="https://aistudio.google.com/apikey",
+        surfaces=_CHAT | _EMBEDDINGS,
     ),
+    "xai": Row(
+        "openai",
+        "https://api.x.ai/v1",
+        ("XAI_API_KEY",),
+        page="https://console.x.ai",
+        surfaces=_CHAT | _COMPLETIONS,
+    ),
+    "groq": Row(
+        "openai",
+        "https://api.groq.com/openai/v1",
+        ("GROQ_API_KEY",),
+        page="https://console.groq.com/keys",
+        surfaces=_CHAT,
+    ),
+    "together": Row(
+        "openai",
+        "https://api.together.ai/v1",
+        ("TOGETHER_API_KEY",),
+        page="https://api.together.ai/settings/api-keys",
+    ),
+    "fireworks": Row(
+        "openai",
+        "https://api.fireworks.ai/inference/v1",
+        ("FIREWORKS_API_KEY",),
+        page="https://fireworks.ai/account/api-keys",
+    ),
+    "openrouter": Row(
+        "openai",
+        "https://openrouter.ai/api/v1",
+        ("OPENROUTER_API_KEY",),
+        page="https://openrouter.ai/settings/keys",
+    ),
+    "azure": Row(
+        "openai",
+        None,
+        ("AZURE_OPENAI_API_KEY",),
+        "api-key",
+        page="https://portal.azure.com",
+        surfaces=_THREE,
+        example="https://NAME.openai.azure.com/openai/v1",
+    ),
+    "ollama": Row("openai", "http://127.0.0.1:11434/v1", surfaces=_THREE),
     "llamacpp": Row("openai", "http://127.0.0.1:8080/v1"),
+    "textgen": Row("openai", "http://127.0.0.1:5000/v1", surfaces=_THREE),
+    # Their own port is ours, too.
+    "vllm": Row("openai", None, example="http://gpu-box:8000/v1"),
+    "roundhouse": Row("openai", None, example="https://roundhouse.example/v1"),
 }
+#: What people may call them → our name.
+OTHER_NAMES: Final[Mapping[str, str]] = {
+    "gemini": "google",
+    "vertex": "google",
+    "claude": "anthropic",
+    "grok": "xai",
+    "hf": "huggingface",
+    "gpt": "openai",
+    "llama_cpp": "llamacpp",
+    "llama.cpp": "llamacpp",
+    "oobabooga": "textgen",
+    "text_generation_webui": "textgen",
+    "azure_openai": "azure",
+}
+#: Dialects of which OpenAI's is also spoken at the row's own address.
+ALSO_OPENAI: Final = frozenset({"anthropic", "deepseek", "mistral", "huggingface"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +189,7 @@ class Account:
 
     `credentials` is never empty: without a key there is one with no headers. `headers` are all that
     every request has besides, in lower case; `ca` is an absolute path; `settings` has only what is
-    set. Headers and proxy never belong in a log.
+    set. `like`: the provider whose cards its models have. Headers and proxy never belong in a log.
     """
 
     name: str
@@ -135,6 +205,12 @@ class Account:
     max_waiting: int = 64
     retry_ambiguous: bool = False
     surfaces: frozenset[Surface] = _ALL
+    like: str = ""
+
+
+def key_hint(row: Row) -> str:
+    """How an account at a known provider gets its key. Only for rows that need one."""
+    return f"get a key at {row.page} and set {row.variables[0]}"
 
 
 def row_of(name: str, provider: Provider) -> Row | None:
@@ -150,14 +226,13 @@ def account(name: str, provider: Provider, folder: Path | None = None) -> Accoun
     base_url = provider.base_url or (row.base_url if row else None)
     if dialect is None or base_url is None:
         raise ValueError(name)
-    if row is not None and row.dialect == dialect:
-        auth = row.auth
-        # Somebody else's server in a known one's place has what it has.
-        theirs = provider.base_url is None or row.base_url is None
-        surfaces = row.surfaces if theirs else SURFACES[dialect]
-    else:
-        auth = "x-api-key" if dialect == "anthropic" else "bearer"
-        surfaces = SURFACES[dialect]
+    auth: Auth = "x-api-key" if dialect == "anthropic" else "bearer"
+    surfaces = SURFACES[dialect]
+    if row is not None:
+        if row.dialect == dialect:
+            auth = row.auth
+        if provider.base_url is None or row.base_url is None:
+            surfaces &= row.surfaces  # somebody else's server in its place has what it has
     secrets = [key.get_secret_value() for key in provider.keys]
     ca = None
     if provider.ca:
@@ -176,6 +251,7 @@ def account(name: str, provider: Provider, folder: Path | None = None) -> Accoun
         max_waiting=provider.max_waiting,
         retry_ambiguous=provider.retry_ambiguous,
         surfaces=surfaces,
+        like=provider.like or name,
     )
 
 

@@ -1,4 +1,4 @@
-"""The table of all keys in docs/configuration.md, made from the schema.
+"""The tables of all keys and of all known providers in docs/configuration.md, made from the code.
 
 ``python -m server.config.reference --write docs/configuration.md`` renews it, ``--check`` exits
 with 1 when it is not up to date.
@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from server.config.explain import fields_at, model_at
 from server.config.places import Path as Keys
+from server.config.providers_table import ROWS
 from server.config.schema_json import put
 from server.config.variables import TWINS
 
@@ -53,6 +54,11 @@ def text() -> str:
         flag = f"`{twin.flag}`" if twin.flag else ""
         sets = f"`{'.'.join(map(str, twin.path))}`" if twin.path else ""
         lines.append(f"| `{twin.name}` | {flag} | {sets} | {_cell(twin.text)} |")
+    lines += ["", "| provider | dialect | base URL | key | get one at |", "|---|---|---|---|---|"]
+    for name, row in ROWS.items():
+        url = f"`{row.base_url}`" if row.base_url else f"yours, such as `{row.example}`"
+        key = ", else ".join(f"`{variable}`" for variable in row.variables)
+        lines.append(f"| `{name}` | {row.dialect} | {url} | {key} | {row.page or ''} |")
     return "\n".join(lines) + "\n"
 
 

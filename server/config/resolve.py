@@ -157,7 +157,8 @@ def _offered(
     """A card's own model; under an alias, what its id stands for, which may be the config's."""
     if name != card.model_id and (same := found.get(card.model_id)) is not None:
         return replace(same, alias_of=same.name, offered=True, listed=False)
-    target = Target(provider=card.provider, model=card.model_id)
+    account = cards.account_of(config, card.provider)
+    target = Target(provider=account, model=card.model_id)
     return ResolvedModel(
         name=name,
         targets=(_resolve(config, target, None, catalog, card),),
@@ -179,7 +180,7 @@ def _add_aliases(config: Config, found: dict[str, ResolvedModel], catalog: Catal
     if own not in found:  # provider/any-upstream-id
         target = provider_target(config, own, catalog)
         assert target is not None
-        card = cards.at_provider(catalog, target.provider or "", target.model or "")
+        card = cards.card_at(config, catalog, target.provider or "", target.model or "")
         found[own] = ResolvedModel(own, (target,), about=cards.about(card))
     same = found[own]
     found[DEFAULT] = replace(same, alias_of=same.name, offered=False, listed=True)
@@ -249,7 +250,7 @@ def _resolve(
         target.provider,
         target.model,
         _times(config, target.timeouts, around.timeouts),
-        None if catalog is None else cards.prices_of(target, model, catalog),
+        None if catalog is None else cards.prices_of(config, target, model, catalog),
         weight=target.weight,
         drop=frozenset(drop),
         max_in_flight=most,

@@ -156,18 +156,20 @@ def advice(config: Config, places: Places, catalog: Catalog) -> Iterator[str]:
     for name, model in config.models.items():
         if model.alias is None:
             targets = cards.targets_of(config, name, model, catalog)
-            for sentence in _idle(model, targets, catalog):
+            for sentence in _idle(config, model, targets, catalog):
                 yield f"{places.of(('models', name))}: model `{name}`: {sentence}"
 
 
-def _idle(model: Model, targets: tuple[Target, ...], catalog: Catalog) -> Iterator[str]:
+def _idle(
+    config: Config, model: Model, targets: tuple[Target, ...], catalog: Catalog
+) -> Iterator[str]:
     if model.balance not in _WEIGHING and any(target.weight != 1 for target in targets):
         yield (
             f"`weight` has no part in `balance: {model.balance}`. Write `balance: weighted`, or "
             "leave it out."
         )
     if model.balance == "cheapest" and not any(
-        cards.prices_of(target, model, catalog) for target in targets
+        cards.prices_of(config, target, model, catalog) for target in targets
     ):
         yield "`balance: cheapest`, but the price of no target is known. Write `prices`."
     if not any(target.engine for target in targets):

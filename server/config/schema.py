@@ -189,8 +189,8 @@ class Config(Strict):
     )
     providers: dict[Name, Provider] = Field(
         default_factory=dict,
-        description="Accounts at remote APIs, by name. Known by name: openai, deepseek, "
-        "huggingface, ollama, llamacpp. `name/any-upstream-id` needs no entry under `models`.",
+        description="Accounts at remote APIs, by name; of many known providers it is enough. "
+        "`name/any-upstream-id` needs no entry under `models`.",
     )
     engines: dict[Name, Engine] = Field(
         default_factory=dict,

@@ -91,7 +91,8 @@ def test_where_a_model_is_asked(
             {},
             (
                 "its card's provider, huggingface, is not under providers. Add `huggingface: {}` "
-                "there and set HF_TOKEN, or give `targets`."
+                "there, get a key at https://huggingface.co/settings/tokens and set HF_TOKEN; or "
+                "give `targets`."
             ),
         ),
         ("far-1", {}, "elsewhere, is not configured. Write `targets`: any provider or engine"),

@@ -102,7 +102,10 @@ CASES = {
     "providers: {opnai: {}}": "is not known by name, and has no base_url. Did you mean `openai`?",
     "providers: {zzz: {}}": "Known by name: openai, anthropic, deepseek,",
     "providers: {x: {base_url: 'http://x/v1'}}": "has no dialect. Add `dialect: openai`.",
-    "providers: {openai: {}}": "has no key: OPENAI_API_KEY is not set. Set OPENAI_API_KEY",
+    "providers: {openai: {}}": (
+        "has no key: OPENAI_API_KEY is not set. Get one at https://platform.openai.com/api-keys "
+        "and set OPENAI_API_KEY in the environment or in .env beside the file, or write `api_key:"
+    ),
     "providers: {huggingface: {}}": "has no key: HF_TOKEN or HUGGINGFACE_API_KEY is not set.",
     "providers: {openai: {api_key: ''}}": "providers.openai.api_key: is empty.",
     'providers: {openai: {api_key: "a\\n"}}': "holds a line break, a space at an end",

@@ -7,6 +7,7 @@ import pytest
 
 from server.config.listeners import is_loopback, new_key, split
 from server.config.load import Loaded
+from server.config.providers_table import account
 
 Good = Callable[..., Loaded]
 Faults = Callable[..., list[str]]
@@ -120,6 +121,18 @@ def test_two_listeners_need_two_ports(
         ("127.0.0.1", "http://0.0.0.0:8000/v1", True),
         ("0.0.0.0", "http://127.0.0.1:8000/v1", True),
         ("0.0.0.0", "http://0.0.0.0:8000/v1", True),
+        ("127.0.0.1", "http://LOCALHOST.:8000/v1", True),
+        ("127.0.0.1", "http://127.1:8000/v1", True),
+        ("127.0.0.1", "http://2130706433:8000/v1", True),
+        ("127.0.0.1", "http://0x7f.0.0.1:8000/v1", True),
+        ("127.0.0.1", "http://[0:0:0:0:0:0:0:1]:8000/v1", True),
+        ("127.0.0.1", "http://[::ffff:127.0.0.1]:8000/v1", True),
+        ("127.0.0.1", "http://[::ffff:10.0.0.1]:8000/v1", False),
+        ("127.0.0.1", "http://0:8000/v1", True),
+        ("0.0.0.0", "http://[::]:8000/v1", True),
+        ("::1", "http://127.0.0.1:8000/v1", True),
+        ("10.0.0.5", "http://10.5:8000/v1", True),
+        ("10.0.0.5", "http://127.0.0.1:8000/v1", False),
         ("gpu-box", "http://GPU-box:8000/v1", True),
         ("gpu-box", "http://gpu-box:8002/v1", False),
     ],
@@ -128,7 +141,7 @@ def test_a_provider_that_is_this_server(
     host: str, url: str, own: bool, good: Good, faults: Faults
 ) -> None:
     text = (
-        f"version: 1\nserver: {{host: {host}}}\n"
+        f"version: 1\nserver: {{host: '{host}'}}\n"
         f"providers: {{lab: {{dialect: openai, base_url: '{url}'}}}}"
     )
     environ = {"ROUNDHOUSE_API_KEY": new_key()}
@@ -143,3 +156,29 @@ def test_a_provider_that_is_this_server(
 def test_a_known_row_may_be_this_server_too(faults: Faults) -> None:
     (found,) = faults("version: 1\nproviders: {llamacpp: {}}", server__port=8080)
     assert "http://127.0.0.1:8080/v1 is this server itself" in found
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "127.1"])
+def test_where_our_clients_ask_is_nobody_to_ask(variable: str, host: str, faults: Faults) -> None:
+    dialect = "anthropic" if variable.startswith("A") else "openai"
+    text = f"version: 1\nproviders: {{up: {{dialect: {dialect}, base_url: '${{{variable}}}'}}}}"
+    (found,) = faults(text, {variable: f"http://{host}:8000/v1"})
+    assert "is this server itself, so requests would go round in circles." in found
+
+
+def test_base_urls_in_the_environment_are_the_clients(good: Good) -> None:
+    ours = "http://127.0.0.1:8000/v1"
+    environ = {
+        "OPENAI_API_KEY": "k",
+        "OPENAI_BASE_URL": ours,
+        "ANTHROPIC_API_KEY": "k",
+        "ANTHROPIC_BASE_URL": ours,
+        "CO_API_URL": ours,
+    }
+    config = good("version: 1\ncatalog: auto\nproviders: {openai: {}}", environ).config
+    places = {name: account(name, one).base_url for name, one in config.providers.items()}
+    assert places == {
+        "openai": "https://api.openai.com/v1",
+        "anthropic": "https://api.anthropic.com/v1",
+    }

@@ -8,7 +8,16 @@ import pytest
 
 from server.config.listeners import new_key
 from server.config.provider import Dialect, Provider
-from server.config.providers_table import ROWS, SURFACES, Account, Credential, account, key_from
+from server.config.providers_table import (
+    ALSO_OPENAI,
+    OTHER_NAMES,
+    ROWS,
+    SURFACES,
+    Account,
+    Credential,
+    account,
+    key_from,
+)
 from server.protocol.envelope import Surface
 
 
@@ -99,9 +108,14 @@ def test_rows_are_whole() -> None:
     for name, row in ROWS.items():
         assert row.dialect in SURFACES, name
         assert row.surfaces <= SURFACES[row.dialect], name
-        assert row.base_url is None or row.base_url.endswith(("/v1", "/v2")), name
+        assert (row.base_url is None) is (row.example is not None), name
+        assert not (row.base_url or "").endswith("/"), name
         assert bool(row.variables) is bool(row.page), name
         assert row.named.keys() <= Provider.model_fields.keys(), name
+        assert all(header == header.lower() for header in row.named.values()), name
+    assert set(OTHER_NAMES.values()) <= ROWS.keys()
+    assert not OTHER_NAMES.keys() & ROWS.keys()
+    assert {ROWS[name].dialect for name in ALSO_OPENAI}.isdisjoint({"openai", "cohere"})
 
 
 def test_a_key_goes_to_its_own_address_alone() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Final
 
 from server.config import load
 from server.config.load import Loaded
 from server.config.places import ConfigErrors, Problem
-from server.config.providers_table import ROWS
 from server.errors import ConfigError
+
+#: How the checks begin to tell of it, and the variable that would have it.
+_NO_KEY: Final = re.compile(r"has no key: (\w+)")
 
 
 def read_config(path: str | None) -> tuple[Loaded | None, dict[str, str]]:
@@ -26,10 +30,13 @@ def read_config(path: str | None) -> tuple[Loaded | None, dict[str, str]]:
     except ConfigError as error:
         problems = list(error) if isinstance(error, ConfigErrors) else [error]
         keyless: dict[str, str] = {}
+        variables = []
         for problem in problems:
             at = problem.path if isinstance(problem, Problem) else ()
-            if at[:1] != ("providers",) or not problem.message.startswith("has no key"):
+            missing = _NO_KEY.match(problem.message)
+            if at[:1] != ("providers",) or missing is None:
                 raise
+            variables.append(missing[1])
             keyless[str(at[1])] = f"{problem.message} {problem.hint or ''}".strip()
-    stand_ins = {ROWS[name].variables[0]: "none" for name in keyless}
+    stand_ins = dict.fromkeys(variables, "none")
     return load.load(file, environ={**os.environ, **stand_ins}), keyless
