@@ -127,13 +127,13 @@ async def test_the_list(serve: Serve, tmp_path: Path, upstream: ScriptedUpstream
         (
             "embed-1",
             (
-                "The registry knows it at openai: add it under `models` in the server's config, or "
-                "set `catalog: auto` with openai's key (OPENAI_API_KEY)."
+                "The registry knows it at openai, where this server has an account: keys that may "
+                "use `openai/*` can ask for `openai/embed-1`."
             ),
         ),
-        ("openai/embed-1", None),
+        ("openai/gpt-mid", None),
         ("GPT-BIG", "This server has it as `mine`."),
-        ("acme/Small-1B", "at huggingface: add it under `models`"),
+        ("acme/Small-1B", "at huggingface: get a key at https://huggingface.co/settings"),
         ("acme/Weights-7B", "an engine with `weights: acme/Weights-7B`."),
         ("paint-1", "this server serves no image."),
         ("mein", "The model `mein` does not exist. Did you mean `mine`?"),
