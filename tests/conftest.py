@@ -34,7 +34,7 @@ def repo_root() -> Path:
     return REPO_ROOT
 
 
-@pytest.fixture(scope="session", params=folders().values(), ids=folders())
+@pytest.fixture(scope="session", params=list(folders().values()), ids=list(folders()))
 def recordings_dir(request: pytest.FixtureRequest) -> Path:
     """Recorded answers of providers, as JSON lines: the project's own part, then all of them where
     they are at hand."""
