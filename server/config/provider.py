@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -43,12 +43,24 @@ class DialectSettings(Strict):
     truncate: Literal["NONE", "START", "END"] | None = Field(
         None, description="cohere: where a text that is too long to be embedded is cut."
     )
+    think_tags: Literal["keep", "split", "begun"] | None = Field(
+        None,
+        description="openai, deepseek, mistral, huggingface: what becomes of `<think>…</think>` at "
+        "the beginning of an answer. keep: it stays; split: it becomes `reasoning_content`; begun: "
+        "so, too, where the model's template opens the thought before the answer begins. Default: "
+        "keep.",
+    )
 
 
+_TAGS: Final = frozenset({"think_tags"})
 #: Dialect → the keys of `settings` that are its own.
-SETTINGS: dict[str, frozenset[str]] = {
+SETTINGS: Final[dict[str, frozenset[str]]] = {
+    "openai": _TAGS,
     "anthropic": frozenset({"version", "max_tokens", "thinking", "thinking_display"}),
+    "deepseek": _TAGS,
+    "mistral": _TAGS,
     "cohere": frozenset({"input_type", "truncate"}),
+    "huggingface": _TAGS,
 }
 
 

@@ -159,7 +159,7 @@ def _named(
             yield places.error(
                 (*path, word),
                 f"{provider.like or name} has no header for {what} that is known here.",
-                f"{' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}. Write it under "
+                f"{_and(theirs)} {'has' if len(theirs) == 1 else 'have'}. Write it under "
                 "`headers`, with the name that it has there.",
             )
 
@@ -195,9 +195,13 @@ def _settings(path: Path, provider: Provider, dialect: str, places: Places) -> I
         theirs = [name for name, keys in SETTINGS.items() if key in keys]
         yield places.error(
             (*path, "settings", key),
-            f"is a setting of {' and '.join(theirs)}, and this provider speaks {dialect}.",
+            f"is a setting of {_and(theirs)}, and this provider speaks {dialect}.",
             "Remove it.",
         )
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 # --- where it is, and the way there -------------------------------------------------------------

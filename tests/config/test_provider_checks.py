@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trustme
@@ -14,6 +14,8 @@ from server.config.load import Loaded
 from server.config.provider import SETTINGS, DialectSettings
 from server.config.providers_table import OTHER_NAMES, ROWS
 from server.dialects.anthropic.settings import settings_of
+from server.dialects.table import dialect_of
+from server.dialects.thoughts import Thinking
 
 Good = Callable[..., Loaded]
 Faults = Callable[..., list[str]]
@@ -78,6 +80,9 @@ CASES = {
     ),
     f"anthropic: {{{KEY}, settings: {{zzz: 1}}}}": "settings.zzz: is not a known key. Known here:",
     f"cohere: {{{KEY}, settings: {{truncate: end}}}}": "must be 'NONE', 'START' or 'END'.",
+    f"anthropic: {{{KEY}, settings: {{think_tags: split}}}}": (
+        "is a setting of openai, deepseek, mistral and huggingface, and this provider speaks anth"
+    ),
     # Members.
     f"openai: {{{KEY}, drop: [messages]}}": (
         "providers.openai.drop: without `messages` there is no request."
@@ -167,7 +172,7 @@ def test_no_key_is_repeated(faults: Faults) -> None:
         "lab: {dialect: openai, base_url: 'https://api.cohere.ai/compatibility/v1'}",
         f"lab: {{{LAB}, ca: good.pem, max_in_flight: 3, max_waiting: 0, drop: [seed]}}",
         f"two: {{like: openai, {KEY}}}\n  one: {{like: openai, api_keys: [a, b]}}",
-        "ollama: {}\n  textgen: {}",
+        "ollama: {settings: {think_tags: split}}\n  textgen: {}",
     ],
 )
 def test_what_is_good(text: str, good: Good) -> None:
@@ -259,3 +264,11 @@ def test_anthropics_settings_are_those_of_its_dialect(version: str) -> None:
     ours = DialectSettings.model_validate(said).model_dump(exclude_none=True)
     theirs = settings_of(ours)
     assert {name: getattr(theirs, name) for name in theirs.__struct_fields__} == ours
+
+
+def test_what_becomes_of_thoughts_is_the_word_of_the_dialects() -> None:
+    words = get_args(get_args(DialectSettings.model_fields["think_tags"].annotation)[0])
+    with_tags = [name for name, keys in SETTINGS.items() if "think_tags" in keys]
+    for name in with_tags:
+        kinds = {word: type(dialect_of(name, {"think_tags": word})) for word in words}
+        assert kinds == {**dict.fromkeys(words, Thinking), "keep": type(dialect_of(name))}
