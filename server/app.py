@@ -41,6 +41,9 @@ SURFACES: Final[tuple[tuple[str, str, Surface], ...]] = (
     ("POST", "/v1/chat/completions", Surface.CHAT),
     ("POST", "/v1/completions", Surface.COMPLETIONS),
     ("POST", "/v1/embeddings", Surface.EMBEDDINGS),
+    ("POST", "/v1/rerank", Surface.RERANK),
+    # As clients of Cohere's second version say it.
+    ("POST", "/v2/rerank", Surface.RERANK),
     ("POST", "/v1/tokenize", Surface.TOKENIZE),
     ("POST", "/v1/detokenize", Surface.DETOKENIZE),
 )

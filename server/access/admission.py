@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
+import msgspec
 from msgspec import Raw
 
 from server.access.keys import KeyInfo
@@ -41,6 +42,8 @@ _PIECE: Final = 1024
 _MOST: Final = 10**9
 #: And more digits than a number of tokens has: what is longer is not even read.
 _DIGITS: Final = 64
+_NOTHING: Final = Raw(b"")
+_list: Final = msgspec.json.Decoder(list[Raw])
 _UNREAD: Final = frozenset({Surface.TOKENIZE, Surface.DETOKENIZE})
 #: Seconds after which a key with too many requests under way is told to come back. A guess: one of
 #: them has to end first.
@@ -145,6 +148,7 @@ class Admission:
         server: tuple[int, int] | None,
         models: Mapping[str, tuple[int, int]],
         targets: Mapping[str, tuple[int, int]],
+        providers: Mapping[str, tuple[int, int]],
     ) -> None:
         """After a reload: the keys that there are, and (slots, bound) of what has a limit.
 
@@ -154,6 +158,7 @@ class Admission:
         self.rooms.apply("server", {} if server is None else {_SERVER: server})
         self.rooms.apply("model", models)
         self.rooms.apply("target", targets)
+        self.rooms.apply("provider", providers)
 
     def collect(self) -> None:
         """Bring the gauges up to now: before each scrape."""
@@ -211,6 +216,8 @@ def estimate(
     prompt = _prompt(members, body_size)
     if surface is Surface.EMBEDDINGS:
         return prompt
+    if surface is Surface.RERANK:
+        return prompt + _again(members)
     longest = _number(members, "max_completion_tokens") or _number(members, "max_tokens")
     answers = (_number(members, "n") or 1) * (longest or default_max or _ANSWER)
     return max(prompt, min(prompt + answers, tpm))
@@ -222,6 +229,16 @@ def _prompt(members: Mapping[str, Raw], body_size: int) -> int:
         return body_size // _BYTES + 1
     inline, pieces = _inline(bytes(members["messages"]))
     return (body_size - inline) // _BYTES + 1 + pieces * _PIECE
+
+
+def _again(members: Mapping[str, Raw]) -> int:
+    """A reranker reads the query once more with each document after the first."""
+    try:
+        documents = len(_list.decode(members["documents"]))
+    except (KeyError, msgspec.MsgspecError):
+        return 0
+    query = len(memoryview(members.get("query", _NOTHING)))
+    return max(0, documents - 1) * query // _BYTES
 
 
 def _inline(text: bytes) -> tuple[int, int]:

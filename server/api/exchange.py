@@ -174,6 +174,8 @@ class Exchange:
         self.model = fields.model
         chain = services.find(fields.model, self.key)
         self.label = services.label(fields.model)
+        if (unfit := services.unfit(fields.model, self.surface, self.key)) is not None:
+            raise unfit
         if (ceilings := chain.own.ceilings) is not None:
             over = ceilings.refusal(members, self.surface)
             if over is not None:

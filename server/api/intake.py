@@ -18,7 +18,7 @@ from server.errors import (
     RequestTimedOut,
     UnsupportedMedia,
 )
-from server.protocol import envelope, functions, older, text
+from server.protocol import envelope, functions, older, rerank, text
 from server.protocol.envelope import Surface
 from server.protocol.text import Pieces
 from server.telemetry.metrics import Metrics
@@ -183,6 +183,10 @@ def _parse(
         if count == 0:
             raise InvalidRequest("`messages` must not be empty.", param="messages")
         _cap(count, limits.messages, "messages", "messages")
+    if surface is Surface.RERANK:
+        rerank.check(fields)
+        if (texts := rerank.as_texts(fields.documents)) is not None:
+            members["documents"] = texts
     if surface is Surface.TOKENIZE and (fields.prompt is None) == (fields.messages is None):
         raise InvalidRequest("Give either `prompt` or `messages`.", param="prompt")
     legacy = surface is Surface.CHAT and functions.is_legacy(members)

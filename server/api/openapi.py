@@ -13,6 +13,7 @@ from server.api.openapi_models import MODEL_SCHEMAS
 from server.api.openapi_parts import ERRORS, HEADERS, Paths, json_of, one
 from server.api.openapi_paths import ADMIN, PUBLIC
 from server.api.openapi_plans import PLAN_SCHEMAS
+from server.api.openapi_rerank import RERANK_SCHEMAS
 from server.api.openapi_schemas import SCHEMAS, Schema, text
 
 OPENAPI: Final = "3.1.0"
@@ -80,7 +81,7 @@ def build_public(version: str, server_url: str | None = None) -> dict[str, Any]:
         "Errors have OpenAI's shape; every answer has an `x-request-id`.",
         version,
         PUBLIC,
-        {**SCHEMAS, **MODEL_SCHEMAS},
+        {**SCHEMAS, **RERANK_SCHEMAS, **MODEL_SCHEMAS},
         {
             "inference": "What models do.",
             "models": "Which models there are.",

@@ -17,6 +17,7 @@ from server.api.openapi_parts import (
     plain,
 )
 from server.api.openapi_plans import PLANS
+from server.api.openapi_rerank import RERANK
 
 _CHAT: Final = {
     "model": "qwen3-8b",
@@ -141,6 +142,7 @@ PUBLIC: Final[Paths] = {
             json_of("Embeddings", one(_VECTORS)),
         )
     },
+    **RERANK,
     "/v1/models": {
         "get": operation(
             "models",

@@ -31,6 +31,7 @@ _TELLING: Final = {
     "messages": Surface.CHAT,
     "prompt": Surface.COMPLETIONS,
     "input": Surface.EMBEDDINGS,
+    "query": Surface.RERANK,
 }
 
 
@@ -128,7 +129,10 @@ def explained(
     InvalidRequest."""
     key, headers = _key(services, key_name), headers or {}
     members = dict(asked.members)
-    chain = wishes.chain_of(services, key, services.find(name, key), members, headers)
+    found = services.find(name, key)
+    if members and (unfit := services.unfit(name, asked.surface, key)) is not None:
+        raise unfit
+    chain = wishes.chain_of(services, key, found, members, headers)
     now = time.monotonic()
     request = Request(
         id="",

@@ -11,13 +11,15 @@ from server.access.keys import KeyInfo, Keyring
 from server.api import unknown
 from server.api.chains import Builder
 from server.api.intake import BodyBudget
+from server.api.kinds import Kinds
 from server.config.cards import DEFAULT
 from server.config.load import Loaded
 from server.config.resolve import ResolvedModel, resolve_models
 from server.config.schema import Config, Timeouts
 from server.engines.fleet import Fleet
 from server.engines.supervisor import Supervisor
-from server.errors import ModelNotFound, NotAllowed
+from server.errors import InvalidRequest, ModelNotFound, NotAllowed
+from server.protocol.envelope import Surface
 from server.registry.catalog import Catalog
 from server.routing.attempt import Pace
 from server.routing.chain import Chain
@@ -43,6 +45,7 @@ class State:
     keyring: Keyring
     pace: Pace
     catalog: Catalog
+    kinds: Kinds
     #: Places of the whole server; None: it takes all. `limited`: it has a limit, or a model has.
     slots: int | None = None
     limited: bool = False
@@ -81,6 +84,7 @@ def build_state(
             answer_limit=limits.answer,
         ),
         catalog=loaded.catalog,
+        kinds=Kinds(config, models, loaded.catalog),
         slots=limits.in_flight,
         limited=limits.in_flight is not None
         or any(model.max_in_flight is not None for model in models.values()),
@@ -139,6 +143,10 @@ class Services:
             if self.state.models[name].about.abilities.get(ability) is True
         ]
         return known[:_NAMED]
+
+    def unfit(self, name: str, surface: Surface, key: KeyInfo) -> InvalidRequest | None:
+        """Why the model of this name, which there is, is not for such calls; None: it may try."""
+        return self.state.kinds.refusal(name, surface, lambda: self.visible(key))
 
     def label(self, name: str) -> str:
         """The metric label of a model's name: that of the card for a card's alias."""

@@ -49,7 +49,7 @@ _NEEDS: Final = {
 }
 _NOT_UNDER: Final = {"max_tokens": frozenset({"min_tokens"}), "best_of": frozenset({"n"})}
 _SURFACES: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
-_BOUNDED: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
+_BOUNDED: Final = _SURFACES | {Surface.EMBEDDINGS, Surface.RERANK}
 _NOTHING: Final = (Raw(b"null"), Raw(b"false"), Raw(b"[]"))
 #: Where a number below 0 (of `top_k` 0, too) stands for all that there is. So vLLM has it.
 _ALL_UNDER: Final = {
