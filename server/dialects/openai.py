@@ -48,6 +48,7 @@ ENGINE_ONLY: Final = frozenset(
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 #: No answer has so many tokens.
 _MOST: Final = 2**32
+_COUNTS: Final = ("prompt", "completion", "total")
 _GAVE_UP: Final = ("abort", "error")
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 
@@ -123,6 +124,7 @@ class _Details(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: Any = None
     completion_tokens: Any = None
+    total_tokens: Any = None
     prompt_tokens_details: _Details | None = None
 
 
@@ -153,14 +155,16 @@ def answer_in(payload: bytes) -> Facts:
         ) from None
     usage = None
     if (said := answer.usage) is not None:
-        details = said.prompt_tokens_details
+        details, prompt = said.prompt_tokens_details, said.prompt_tokens
+        unwritten = answer.choices is None and said.completion_tokens is None
+        if unwritten and prompt is None:  # then all that was counted is the prompt
+            prompt = said.total_tokens
         usage = Usage(
-            _count(said.prompt_tokens),
+            _count(prompt),
             _count(said.completion_tokens),
             _count(details.cached_tokens) if details is not None else 0,
-            partly=not _counted(said.prompt_tokens)
-            # An embedding has no completion.
-            or not (_counted(said.completion_tokens) or _is_embedding(answer, said)),
+            # Vectors and rankings have no completion.
+            partly=not (_counted(prompt) and (unwritten or _counted(said.completion_tokens))),
         )
     aborted = False
     if choices := answer.choices:
@@ -186,15 +190,12 @@ def _decoded(payload: bytes) -> _Answer:
             return _Answer(answer.choices, None, answer.error)
         details = said.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        usage = _Usage(said.get("prompt_tokens"), said.get("completion_tokens"), _Details(cached))
+        prompt, completion, total = (said.get(f"{of}_tokens") for of in _COUNTS)
+        usage = _Usage(prompt, completion, total, _Details(cached))
         return _Answer(answer.choices, usage, answer.error)
 
 
 event_in = answer_in
-
-
-def _is_embedding(answer: _Answer, said: _Usage) -> bool:
-    return answer.choices is None and said.completion_tokens is None
 
 
 def _counted(value: Any) -> bool:

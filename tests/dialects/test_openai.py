@@ -151,10 +151,25 @@ def test_usage_in_nonsense_breaks_nothing(usage: Any, expected: Usage | None) ->
     assert facts(choices=[{}], usage=usage).usage == expected
 
 
-def test_an_embedding_has_no_completion() -> None:
-    assert facts(data=[], usage={"prompt_tokens": 7}).usage == Usage(7)
-    odd = {"prompt_tokens": 7, "completion_tokens": "many"}
-    assert facts(data=[], usage=odd).usage == Usage(7, partly=True)
+@pytest.mark.parametrize("answer", [{"data": []}, {"results": []}])
+def test_vectors_and_rankings_have_no_completion(answer: dict[str, Any]) -> None:
+    for said in (
+        {"prompt_tokens": 7},
+        {"total_tokens": 7},
+        {"prompt_tokens": 7, "total_tokens": 9},
+    ):
+        assert facts(**answer, usage=said).usage == Usage(7)
+    odd: dict[str, Any] = {"prompt_tokens": 7, "completion_tokens": "many"}
+    assert facts(**answer, usage=odd).usage == Usage(7, partly=True)
+    odder = {"total_tokens": 7, "prompt_tokens_details": [1]}
+    assert facts(**answer, usage=odder).usage == Usage(7)
+    assert facts(**answer, usage={"total_tokens": "many"}).usage == Usage(partly=True)
+
+
+def test_where_a_text_is_written_the_total_tells_nothing_of_the_prompt() -> None:
+    assert facts(choices=[{}], usage={"total_tokens": 7}).usage == Usage(partly=True)
+    said = {"total_tokens": 7, "completion_tokens": 2}
+    assert facts(usage=said).usage == Usage(0, 2, partly=True)
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
