@@ -31,6 +31,7 @@ MODEL: Final = "their/guide"
 KEY: Final = "sk-second-0123456789abcdef0123456789abcdef"
 BEARER: Final = {"authorization": f"Bearer {KEY}"}
 CONTEXT: Final = 2048
+_THOUGHTS: Final = Path(__file__).with_name("thoughts.py")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Heard:
     thoughts: str = ""
     cached: int = field(default=0, compare=False)
     ids: tuple[str, ...] = field(default=(), compare=False)
+    details: list[Any] = field(default_factory=list, compare=False)
 
 
 class Second:
@@ -73,6 +75,9 @@ class Second:
             *("--host", "127.0.0.1", "--port", str(self.port), "--api-key", KEY),
             *("--max-model-len", str(CONTEXT), "--kv-cache-memory-bytes", str(64 * 2**20)),
             *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+            *("--reasoning-parser", "colon", "--reasoning-parser-plugin", str(_THOUGHTS)),
+            # A template that does not know of reasoning makes vLLM take `none` for `low`.
+            *("--anthropic-disabled-thinking-effort", "none"),
             *("--enforce-eager", "--disable-uvicorn-access-log", "--enable-prompt-tokens-details"),
         ]
         env = {
@@ -179,6 +184,7 @@ def heard_of(answer: Mapping[str, Any]) -> Heard:
         [(i, function["name"], function["arguments"]) for i, function in calls],
         choice["finish_reason"],
         usage,
+        message.get("reasoning_details") or [],
     )
 
 
@@ -188,11 +194,13 @@ def heard_in(found: Sequence[Mapping[str, Any]]) -> Heard:
     assert not last["choices"]
     text, thoughts, finish = "", "", []
     calls: list[list[str]] = []
+    details: list[Any] = []
     for chunk in told:
         (choice,) = chunk["choices"]
         delta = choice["delta"]
         text += delta.get("content") or ""
         thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""
+        details += delta.get("reasoning_details") or []
         for call in delta.get("tool_calls") or []:
             if call.get("id"):
                 assert call["index"] == len(calls)
@@ -201,11 +209,16 @@ def heard_in(found: Sequence[Mapping[str, Any]]) -> Heard:
         if choice["finish_reason"]:
             finish.append(choice["finish_reason"])
     (reason,) = finish
-    return _heard(text, thoughts, calls, reason, last["usage"])
+    return _heard(text, thoughts, calls, reason, last["usage"], details)
 
 
 def _heard(
-    text: str, thoughts: str, calls: Sequence[Sequence[str]], finish: str, usage: Any
+    text: str,
+    thoughts: str,
+    calls: Sequence[Sequence[str]],
+    finish: str,
+    usage: Any,
+    details: list[Any],
 ) -> Heard:
     prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
     assert usage["total_tokens"] == prompt + completion
@@ -217,6 +230,7 @@ def _heard(
         usage=(prompt, completion),
         cached=usage["prompt_tokens_details"]["cached_tokens"],
         ids=tuple(identity for identity, _, _ in calls),
+        details=details,
     )
 
 
