@@ -5,11 +5,13 @@ Bytes pass through here: an answer and an event are looked into, never rewritten
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from server.dialects import account
 from server.dialects.trouble import trouble_of
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface, emit, raw
@@ -50,6 +52,31 @@ _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _MOST: Final = 2**32
 _COUNTS: Final = ("prompt", "completion", "total")
 _GAVE_UP: Final = ("abort", "error")
+#: Our codes for what an upstream gives none.
+_CODES: Final = {413: "payload_too_large"}
+_WORD: Final = re.compile(r"[\w.-]{1,64}")
+#: That there is no such model, as Cohere, DeepSeek, Ollama, OpenAI, vLLM; Mistral; OpenRouter say.
+_MISSING: Final = frozenset({400, 404})
+_MISSING_MODEL: Final = re.compile(
+    r"(the |this )?(requested )?model:? (\S{1,200} )?(is |was |does )?"
+    r"(not (found|exist)|no longer available|removed)"
+    r"|invalid model: |\S{1,200} is not a valid model",
+    re.IGNORECASE,
+)
+#: Where an error in a stream has its status, and the words that stand for one.
+_STATUS_MEMBERS: Final = ("http_status_code", "status", "code", "type", "error_type")
+_STATUSES: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "insufficient_quota": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limited": 429,
+    "overloaded": 503,
+    "overloaded_error": 503,
+    "timeout_error": 504,
+}
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 
 
@@ -213,31 +240,38 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     of its inner life or of our account is not for clients.
     """
     found = _error_object(body)
-    message = found.get("message")
-    trouble = trouble_of(status, found.get("code"), message)
-    if status == 403 and trouble is not None:  # of the prompt, and not of our account
+    code, kind, message, param = (found.get(n) for n in ("code", "type", "message", "param"))
+    if code == kind:  # some write it twice, and it is no code
+        code = None
+    trouble = trouble_of(status, code, message)
+    said = status
+    if trouble is None:
+        status = account.status_of(status, code, kind, message)
+    elif status == 403:  # of the prompt, and not of our account
         status = 400
-    detail = f"HTTP {status}"
+    if _is_missing_model(status, message):
+        status, code = 404, "model_not_found"
+    detail = f"HTTP {said}"
     if status not in UpstreamStatus.CLIENT_OWN:
         # What is the client's own is for the client, and may quote the prompt.
-        detail += f": {body[:500].decode('utf-8', 'replace')}"
+        detail += f": {account.without_secrets(body[:500].decode('utf-8', 'replace'))}"
     if status in UpstreamStatus.ACCOUNT:
         text = "The upstream refused this server's credentials or account."
     elif status == 429:
-        text = "The upstream's rate limit is reached."
+        text, kind = "The upstream's rate limit is reached.", None
     elif status in UpstreamStatus.CLIENT_OWN or 400 <= status < 500:
-        text = str(message)[:2000] if message else f"The upstream refused the request ({status})."
+        text = account.without_secrets(str(message)[:2000]) if message else ""
+        text = text or f"The upstream refused the request ({status})."
     elif status >= 500:
         text = f"The upstream failed ({status})."
     else:
         text = f"The upstream sent status {status}, which is no answer."
-    code, kind, param = found.get("code"), found.get("type"), found.get("param")
     own = 400 <= status < 500 and status not in UpstreamStatus.ACCOUNT
     error = UpstreamStatus(
         status,
         message=text,
         type=kind if own and isinstance(kind, str) and kind.endswith("_error") else None,
-        code=code if own and isinstance(code, str) else None,
+        code=code if own and _is_word(code) else _CODES.get(status),
         param=param if own and isinstance(param, str) else None,
         detail=detail,
     )
@@ -245,25 +279,48 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     return error
 
 
+def _is_word(code: object) -> bool:
+    """Some write a sentence."""
+    return isinstance(code, str) and _WORD.fullmatch(code) is not None
+
+
+def _is_missing_model(status: int, message: object) -> bool:
+    """That the upstream has no such model, where its code may not say so."""
+    if status not in _MISSING or not isinstance(message, str):
+        return False
+    return _MISSING_MODEL.match(message) is not None
+
+
 def error_of_event(error: Any) -> UpstreamStatus:
-    """The error that an `error` member in a stream stands for (status from its code, else 500)."""
+    """The error that an `error` member in a stream stands for (status from its code, or from what
+    it calls itself, else 500)."""
     found = error if isinstance(error, dict) else {"message": error}
-    code = found.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    status = next(filter(None, map(_status_in, map(found.get, _STATUS_MEMBERS))), 500)
     return error_in(status, msgspec.json.encode({"error": found}))
 
 
+def _status_in(said: Any) -> int | None:
+    if isinstance(said, str):
+        said = int(said) if said.isdecimal() and len(said) == 3 else _STATUSES.get(said.lower())
+    if isinstance(said, bool) or not isinstance(said, int):
+        return None
+    return said if 400 <= said < 600 else None
+
+
 def _error_object(body: bytes) -> dict[str, Any]:
-    """`{"error": {...}}`, `{"error": "text"}`, `{"message": ...}`, `{"detail": ...}` or nothing."""
+    """`{"error": {...}}`, `{"error": "text"}`, `{"message": ...}`, `{"detail": ...}`, the first one
+    of a list (Gemini's), or nothing."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return {}
+    if isinstance(found, list) and found:
+        found = found[0]
     if not isinstance(found, dict):
         return {}
     inner = found.get("error", found)
     if isinstance(inner, str):
-        return {"message": inner}
+        return {**found, "message": inner}
     if not isinstance(inner, dict):
         return {}
     if "message" not in inner and isinstance(inner.get("detail"), str):

@@ -151,7 +151,7 @@ class TidyReader:
         if self._signs is not None and event != "error" and not self._is_odd(payload):
             return [payload]
         chunk = decoded(payload)
-        if chunk.get("error") is not None or event == "error":
+        if chunk.get("error") is not None or "error" in (event, chunk.get("object")):
             raise error_of_event(chunk.get("error") or chunk)
         self._look_at(chunk, payload)
         pairs = choices_of(chunk, self._part)

@@ -6,12 +6,11 @@ or, in a stream, without one.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
 
-from server.dialects import openai
+from server.dialects import account, openai
 from server.dialects.trouble import Trouble
 from server.errors import UpstreamStatus
 
@@ -29,13 +28,6 @@ STATUSES: Final = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-#: Ours for the same thing; the others have none of their own.
-_CODES: Final = {413: "payload_too_large"}
-#: The account's money, which is nothing for clients, comes with status 400 or 429, too. No retry
-#: helps there, but another account may.
-_MONEY_CODES: Final = frozenset({"enforced_spend_limit_reached"})
-_MONEY: Final = re.compile(r"credit balance is too low|usage limits?\b.*\bregain access", re.I)
-_NO_MONEY: Final = 402
 
 
 def error_in(status: int, body: bytes) -> UpstreamStatus:
@@ -59,19 +51,18 @@ def error_of(found: Any) -> UpstreamStatus:
 def _error(status: int, error: dict[str, Any], request_id: Any) -> UpstreamStatus:
     kind, message, details = error.get("type"), error.get("message"), error.get("details")
     cause = details.get("error_code") if isinstance(details, dict) else None
-    text = message if isinstance(message, str) else ""
-    stands_for = status
-    if kind == "billing_error" or cause in _MONEY_CODES or _MONEY.search(text):
-        stands_for = _NO_MONEY
+    # The account's money, which is nothing for clients, comes with any status. No retry helps
+    # there, but another account may.
+    stands_for = account.NO_MONEY if kind == "billing_error" else status
     # In OpenAI's shape, so that its dialect judges what of it is for clients.
-    said = {"message": message, "code": cause if isinstance(cause, str) else _CODES.get(status)}
-    if status == 404 and text.startswith("model:"):
+    said = {"message": message, "code": cause if isinstance(cause, str) else None}
+    if status == 404 and isinstance(message, str) and message.startswith("model:"):
         said["code"] = "model_not_found"
     found = openai.error_in(stands_for, msgspec.json.encode({"error": said}))
     if found.trouble == Trouble.CONTEXT_LENGTH:
         found.code = "context_length_exceeded"
     if stands_for != status:
-        found.detail = f"HTTP {status}, about money: {text[:500]}"
+        found.detail = f"HTTP {status} as {found.detail}"
     if isinstance(request_id, str):
         found.detail = f"{found.detail} (request {request_id[:80]})"
     return found
