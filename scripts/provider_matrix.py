@@ -30,7 +30,12 @@ MODELS: Final = {
 }
 #: What stands for an account's settings and a card.
 SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {"anthropic": {"max_tokens": 4000}}
-_HELLO: Final = [{"role": "user", "content": "Hello."}]
+#: What each call cannot do without.
+_BASES: Final[Mapping[Surface, Mapping[str, Any]]] = {
+    Surface.CHAT: {"messages": [{"role": "user", "content": "Hello."}]},
+    Surface.EMBEDDINGS: {"input": "Hello."},
+    Surface.RERANK: {"query": "Hello?", "documents": ["Hello."]},
+}
 _EVERY: Final = frozenset({"model", "messages", "input", "stream"})
 
 
@@ -104,9 +109,7 @@ _ANYWAY: Final = frozenset(
 
 def ask(asking: Asking, probe: Probe, surface: Surface = Surface.CHAT) -> Cell:
     """Say it to this dialect, and look."""
-    base: dict[str, Any] = {"input": "Hello."} if surface is Surface.EMBEDDINGS else {}
-    if surface is Surface.CHAT:
-        base["messages"] = _HELLO
+    base = _BASES[surface]
     said = {**base, **probe.with_it}
     try:
         out = asking.send(surface, said, probe.stream, frozenset())
@@ -158,9 +161,9 @@ def _shown(name: str, before: Any, after: Any, told: Any) -> str:
 
 
 def _of_message(probe: Probe, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    told = probe.with_it["messages"]
-    if after.get("messages") == told:
+    if all(after.get(name) == value for name, value in probe.with_it.items()):
         return "passes"
+    told = probe.with_it["messages"]
     if after == before:
         return "lost"
     leaves = set(_leaves({"messages": told}))

@@ -237,6 +237,14 @@ MESSAGES: Final = (
     ),
     _messages("what nobody knows", [{**_HELLO, "frobnicate": True}], [_HELLO]),
 )
+#: Parameters of a ranking.
+RERANK: Final = (
+    _one("top_n", 2),
+    _one("max_tokens_per_doc", 512),
+    _one("return_documents", True),
+    _one("relevant_spans", {"enabled": True}),
+    Probe("documents with more than a `text`", {"documents": [{"text": "A.", "title": "B"}]}),
+)
 #: Parameters of embeddings.
 EMBEDDINGS: Final = (
     _one("dimensions", 256),

@@ -14,7 +14,8 @@ from typing import Final
 
 from scripts import provider_answers
 from scripts.provider_matrix import NAMES, Asking, ask
-from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS, Probe
+from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS, RERANK, Probe
+from server.config.provider import SETTINGS, DialectSettings
 from server.config.providers_table import ROWS, SURFACES
 from server.dialects.table import DIALECTS
 from server.protocol.envelope import Surface
@@ -92,8 +93,27 @@ def messages() -> str:
 
 def embeddings() -> str:
     """Parameters of embeddings, for dialects that have any."""
-    names = [name for name in NAMES if Surface.EMBEDDINGS in SURFACES[name]]
-    return _matrix("parameter", EMBEDDINGS, names, Surface.EMBEDDINGS)
+    return _matrix("parameter", EMBEDDINGS, having(Surface.EMBEDDINGS), Surface.EMBEDDINGS)
+
+
+def rerank() -> str:
+    """Parameters of a ranking, for dialects that have any."""
+    return _matrix("in a request", RERANK, having(Surface.RERANK), Surface.RERANK)
+
+
+def having(surface: Surface) -> list[str]:
+    """The dialects that have a word for such requests."""
+    return [name for name in NAMES if surface in SURFACES[name]]
+
+
+def settings() -> str:
+    """What an account says to its dialect."""
+    rows = []
+    for name, field in DialectSettings.model_fields.items():
+        about = (field.description or "").partition(": ")[2]
+        theirs = [dialect for dialect, keys in SETTINGS.items() if name in keys]
+        rows.append((f"`{name}`", ", ".join(f"`{one}`" for one in theirs), about))
+    return _table(("setting", "of", "says"), rows)
 
 
 #: Dialect, what is otherwise, its model and its settings.
@@ -164,8 +184,8 @@ def errors() -> str:
 PARTS: Final[dict[str, Callable[[], str]]] = {
     made.__name__: made
     for made in (
-        *(rows, dialects, parameters, extensions, messages, embeddings, variants),
-        *(answers, ends, errors),
+        *(rows, dialects, settings, parameters, extensions, messages, embeddings),
+        *(rerank, variants, answers, ends, errors),
     )
 }
 

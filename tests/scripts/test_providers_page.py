@@ -11,7 +11,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from scripts import provider_answers, providers_page
 from scripts.provider_matrix import NAMES, WORDS, Asking, Cell, ask
-from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS
+from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS, RERANK
 from server.config.providers_table import ROWS, SURFACES
 from server.dialects.table import DIALECTS
 from server.protocol.envelope import Surface
@@ -73,10 +73,11 @@ def test_nothing_is_lost_in_silence(asking: Asking) -> None:
         assert (word == "lost") is ((asking.name, probe.label) in LOST), probe.label
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if Surface.EMBEDDINGS in SURFACES[n]])
-def test_nothing_of_embeddings_is_lost_in_silence(name: str) -> None:
-    for probe in EMBEDDINGS:
-        assert ask(Asking.of(name), probe, Surface.EMBEDDINGS).word != "lost", probe.label
+@pytest.mark.parametrize("surface", [Surface.EMBEDDINGS, Surface.RERANK])
+def test_nothing_of_other_calls_is_lost_in_silence(surface: Surface) -> None:
+    for name in providers_page.having(surface):
+        for probe in EMBEDDINGS if surface is Surface.EMBEDDINGS else RERANK:
+            assert ask(Asking.of(name), probe, surface).word != "lost", (name, probe.label)
 
 
 def cell(name: str, label: str) -> Cell:
