@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  roundhouse check                    ./roundhouse.yaml, or what ROUNDHOUSE_CONFIG names
+  roundhouse check                    what `roundhouse serve` would serve here
   roundhouse check configs/example.yaml
   roundhouse check --engines          also look for the weights and for vLLM
 
@@ -51,10 +51,12 @@ def summary(loaded: Loaded) -> None:
     click.echo()
     found = resolve_models(config, loaded.catalog)
     models = [(name, by) for name, by, _ in rows((), own(found))]
-    show(("MODEL", "SERVED BY"), models, empty="No models.")
-    for line in catalog(found):
-        click.echo(line)
-    click.echo()
+    added = catalog(found)
+    if models or not added:
+        show(("MODEL", "SERVED BY"), models, empty="No models.")
+        click.echo()
+    if added:
+        click.echo("\n".join([*(line.removeprefix("  ") for line in added), ""]))
     for sentence in loaded.advice:
         click.echo(f"Note: {sentence}")
 

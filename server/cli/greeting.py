@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.config.resolve import ResolvedModel
 from server.engines.state import EngineState, EngineView
+from server.registry.cards import CHATTING, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,12 @@ def greeting(
     """A table of the models and their states, and the curl line to try."""
     title = f"Roundhouse {version}".rstrip()
     title += f" serves {source}" if source else ""
-    shown = rows(views, own(models))
-    lines = [title, "", *table(("MODEL", "SERVED BY", "STATE"), shown), *catalog(models), ""]
+    shown, added = rows(views, own(models)), catalog(models)
+    lines = [title, ""]
+    if shown or not added:
+        lines += [*table(("MODEL", "SERVED BY", "STATE"), shown), ""]
+    if added:
+        lines += [*added, ""]
     lines.append(f"  API    {urls.public}/v1")
     if urls.docs:
         lines.append(f"  Docs   {urls.public}/docs")
@@ -62,13 +66,34 @@ def own(models: Mapping[str, ResolvedModel]) -> dict[str, ResolvedModel]:
 
 
 def catalog(models: Mapping[str, ResolvedModel]) -> list[str]:
-    """A line on those that the catalog adds; none without any."""
-    offered = [model for model in models.values() if model.offered and model.listed]
-    if not offered:
-        return []
-    by = Counter(model.targets[0].provider for model in offered)
-    each = ", ".join(f"{count} of {provider}" for provider, count in by.items())
-    return [f"  and from the catalog {each}"]
+    """A table of those that the catalog adds, a row for each provider; empty without any."""
+    by: dict[str, list[ResolvedModel]] = {}
+    for model in models.values():
+        if model.offered and model.listed:
+            by.setdefault(model.targets[0].provider or "", []).append(model)
+    body = [
+        (provider, str(len(those)), ", ".join(model.name for model in examples(those)))
+        for provider, those in by.items()
+    ]
+    return table(("PROVIDER", "MODELS", "SUCH AS"), body) if body else []
+
+
+def examples(models: Sequence[ResolvedModel]) -> list[ResolvedModel]:
+    """Of a provider's models the first one that chats, and the cheapest."""
+    chatting = [model for model in models if _chats(model)] or list(models)
+    priced = [model for model in chatting if _price(model) is not None]
+    cheapest = min(priced, key=lambda model: _price(model) or 0, default=chatting[0])
+    return [chatting[0]] if cheapest is chatting[0] else [chatting[0], cheapest]
+
+
+def _chats(model: ResolvedModel) -> bool:
+    card = model.about.card
+    return card is not None and card.type in CHATTING and card.status is Status.CURRENT
+
+
+def _price(model: ResolvedModel) -> float | None:
+    prices = model.targets[0].prices
+    return None if prices is None else prices.output
 
 
 def rows(
@@ -129,9 +154,17 @@ def _answers(views: Sequence[EngineView], model: ResolvedModel) -> bool:
 
 
 def first_to_try(views: Sequence[EngineView], models: Mapping[str, ResolvedModel]) -> str | None:
-    """A model that is ready, else the first; None without models."""
-    ready = (name for name, model in models.items() if _answers(views, model))
-    return next(ready, next(iter(models), None))
+    """A model that is ready, else the first; None without models. Of a catalog the cheapest one of
+    the first provider."""
+    named = own(models)
+    ready = next((name for name, model in named.items() if _answers(views, model)), None)
+    if ready is not None:
+        return ready
+    offered = [model for model in models.values() if model.offered and model.listed]
+    if offered:
+        provider = offered[0].targets[0].provider
+        return examples([m for m in offered if m.targets[0].provider == provider])[-1].name
+    return next(iter(named), None)
 
 
 def curl(base: str, model: str, key_needed: bool) -> str:

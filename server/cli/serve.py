@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,23 @@ from server.cli.options import is_config, overrides, server_options
 
 if TYPE_CHECKING:
     from server.config.load import Loaded
+    from server.errors import EngineError
     from server.serving import Roundhouse
 
 
 @click.command(
     epilog="""\b
 Examples:
-  roundhouse serve                            ./roundhouse.yaml, else the embedded model
+  roundhouse serve                            ./roundhouse.yaml, else what is found here
+  OPENAI_API_KEY=sk-… roundhouse serve        every model of that provider, by its id
   roundhouse serve configs/example.yaml       a config file
   roundhouse serve Qwen/Qwen3-0.6B ./my-model a hub id and a folder, without a file
   roundhouse serve --port 9000 --log-level debug
   ROUNDHOUSE_API_KEY=sk-… roundhouse serve --host 0.0.0.0
 
-Without an argument the config is ROUNDHOUSE_CONFIG, else ./roundhouse.yaml, else one with the
-embedded model. SIGHUP reads it again; SIGTERM and Ctrl-C stop in order, twice stop at once."""
+Without an argument the config is ROUNDHOUSE_CONFIG, else ./roundhouse.yaml, else one with all
+models of the providers whose keys are in the environment or in .env, and with the embedded model
+where vLLM is installed. SIGHUP reads it again; SIGTERM and Ctrl-C stop in order, twice at once."""
 )
 @click.argument("what", nargs=-1, metavar="[CONFIG | MODEL ...]")
 @server_options
@@ -34,9 +38,29 @@ def serve(what: tuple[str, ...], **flags: Any) -> int:
     loaded = load_what(what, overrides(flags))
     for sentence in loaded.advice:
         click.echo(f"Note: {sentence}", err=True)
+    from server.errors import EngineError
     from server.serving import serve as blocking
 
-    return blocking(loaded, Greeter(str(loaded.path) if loaded.path else ""))
+    try:
+        return blocking(loaded, Greeter(str(loaded.path) if loaded.path else ""))
+    except EngineError as error:
+        if not what and loaded.path is None and error.reason == "environment":
+            raise _two_ways(error) from None
+        raise
+
+
+def _two_ways(error: EngineError) -> EngineError:
+    """Who gave us nothing at all may want no engine."""
+    from server.errors import EngineError
+
+    return EngineError(
+        f"{error.message}\nTo serve the models of a provider without it, set its key in the "
+        "environment or in .env: OPENAI_API_KEY, ANTHROPIC_API_KEY, MISTRAL_API_KEY, … "
+        "(`roundhouse serve --help`).",
+        reason=error.reason,
+        terminal=error.terminal,
+        log_tail=error.log_tail,
+    )
 
 
 def load_what(what: tuple[str, ...], settings: dict[str, Any]) -> Loaded:
@@ -54,8 +78,47 @@ def load_what(what: tuple[str, ...], settings: dict[str, Any]) -> Loaded:
         return load.from_models(what, overrides=settings)
     found = load.find(os.environ, Path())
     if found is None:
-        return load.load_quickstart(overrides=settings)
+        return _without_file(settings)
     return load.load(found, overrides=settings)
+
+
+def _without_file(settings: dict[str, Any]) -> Loaded:
+    """Providers whose keys are here, and the embedded model where vLLM is installed; without keys
+    that one in any case: what it lacks is told when it does not start."""
+    from server.config import load
+
+    built_in = load.load_quickstart(overrides=settings)
+    if not load.providers_with_key():
+        return built_in
+    if not _has_runtime(built_in):
+        return load.from_keys(embedded=False, overrides=settings)
+    lack = _lack(built_in)
+    found = load.from_keys(embedded=lack is None, overrides=settings)
+    if lack is None:
+        return found
+    note = f"The embedded model is left out: {lack.partition(chr(10))[0]}"
+    return dataclasses.replace(found, advice=(*found.advice, note))
+
+
+def _has_runtime(loaded: Loaded) -> bool:
+    """Is there a Python for engines, whatever it has? Asked first, as it takes no time."""
+    from server.engines import runtimes
+
+    return any(path.is_file() for path in runtimes.candidates(None, base=loaded.folder))
+
+
+def _lack(loaded: Loaded) -> str | None:
+    """What its engines lack to start: vLLM, weights, memory."""
+    from server.config.resolve import local_engines
+    from server.engines.launcher import check_static
+    from server.errors import EngineError
+
+    config = loaded.config
+    try:
+        check_static(local_engines(config), config.runtimes, base=loaded.folder)
+    except EngineError as error:
+        return error.message
+    return None
 
 
 class Greeter:

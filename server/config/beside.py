@@ -7,7 +7,7 @@ from typing import Any
 
 from server.config import yamltext
 from server.config.places import Path, Place, Places
-from server.config.providers_table import AUTH_HEADERS, ROWS, key_from
+from server.config.providers_table import AUTH_HEADERS, ROWS, key_variable
 from server.config.variables import Expander
 
 
@@ -58,16 +58,22 @@ def add_env_key(
     return True
 
 
-def add_provider_keys(tree: dict[str, Any], places: Places, variables: Mapping[str, str]) -> None:
-    """The keys of known rows from their variables, where the file says none."""
+def add_provider_keys(
+    tree: dict[str, Any], places: Places, variables: Mapping[str, str]
+) -> list[str]:
+    """The keys of known rows from their variables, where the file says none. Returns the names of
+    these."""
+    took = []
     for name, provider in section(tree, "providers").items():
         if not isinstance(provider, dict) or _has_key(provider):
             continue
         like = provider.get("like") or name
-        secret = key_from(str(like), "base_url" in provider, variables)
-        if secret is not None:
-            provider["api_key"] = secret
-            places.move(("providers", name, "api_key"), Place(f"the key of {like}"))
+        variable = key_variable(str(like), "base_url" in provider, variables)
+        if variable is not None:
+            provider["api_key"] = variables[variable]
+            places.move(("providers", name, "api_key"), Place(variable))
+            took.append(variable)
+    return took
 
 
 def _has_key(provider: dict[str, Any]) -> bool:
@@ -80,14 +86,14 @@ def add_providers(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
     """With `catalog: auto`, the providers known by name whose key is there."""
     providers = tree.setdefault("providers", {})
     if isinstance(providers, dict):
-        for name in providers_with_key(variables):
+        for name in with_key(variables):
             providers.setdefault(name, {})
 
 
-def providers_with_key(variables: Mapping[str, str]) -> list[str]:
-    """The names of those that need nothing but their key, which is there."""
+def with_key(variables: Mapping[str, str]) -> list[str]:
+    """The names of those providers that need nothing but their key, which is there."""
     return [
         name
         for name, row in ROWS.items()
-        if row.base_url is not None and key_from(name, False, variables) is not None
+        if row.base_url is not None and key_variable(name, False, variables) is not None
     ]

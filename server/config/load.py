@@ -117,6 +117,34 @@ def load_quickstart(
     return _assemble(tree, places, data, given.cwd, given)
 
 
+def from_keys(
+    *,
+    embedded: bool,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    cwd: FilePath | None = None,
+    catalog: Catalog | None = None,
+) -> Loaded:
+    """A config without a file: the providers whose keys are in the environment or in `.env`, every
+    model of theirs by its id, and the embedded one, too, if asked for. Raises ConfigError."""
+    given = around(environ, overrides, cwd, catalog)
+    tree: dict[str, Any] = {"version": 1}
+    if embedded:
+        tree, _ = yamltext.parse(QUICKSTART.read_bytes(), "the built-in config")
+    tree["catalog"] = "auto"
+    places = Places("the built-in config" if embedded else "the environment")
+    return _assemble(tree, places, json.dumps(tree).encode(), given.cwd, given)
+
+
+def providers_with_key(
+    environ: Mapping[str, str] | None = None, cwd: FilePath | None = None
+) -> list[str]:
+    """Those that need nothing but a key, which is in the environment or in the working directory's
+    `.env`. Raises ConfigError."""
+    given = around(environ, cwd=cwd)
+    return beside.with_key({**_dot_env(given.cwd / ".env"), **given.environ})
+
+
 def from_models(
     names: Sequence[str],
     *,
@@ -225,7 +253,7 @@ def _assemble(
         sources.append("ROUNDHOUSE_API_KEY")
     if tree.get("catalog") == "auto":
         beside.add_providers(tree, variables)
-    beside.add_provider_keys(tree, places, variables)
+    sources += dict.fromkeys(beside.add_provider_keys(tree, places, variables))
 
     home = (folder / _home(tree)).absolute()
     synced = overlay.stacked(given.catalog, home / overlay.FOLDER)

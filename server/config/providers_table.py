@@ -268,11 +268,11 @@ def _headers(provider: Provider, row: Row | None) -> dict[str, str]:
     return found
 
 
-def key_from(name: str, own_url: bool, environ: Mapping[str, str]) -> str | None:
-    """The key of a known row from its variables; never for a URL that is not the row's own, unless
-    the row has none. One of our own keys is a client's, whose variable has the same name."""
+def key_variable(name: str, own_url: bool, environ: Mapping[str, str]) -> str | None:
+    """The variable that has the key of a known row; None for a URL that is not the row's own,
+    unless the row has none. One of our own keys is a client's, whose variable has the same name."""
     row = ROWS.get(name)
     if row is None or (own_url and row.base_url is not None):
         return None
-    found = (environ[v] for v in row.variables if environ.get(v))
-    return next((key for key in found if not _OUR_KEY.fullmatch(key)), None)
+    found = (variable for variable in row.variables if environ.get(variable))
+    return next((one for one in found if not _OUR_KEY.fullmatch(environ[one])), None)

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from server.cli import command
+from server.config.providers_table import ROWS
 
 
 @dataclass
@@ -104,7 +105,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test of the command runs in an empty folder, without settings in the environment."""
     for name in [n for n in os.environ if n.startswith("ROUNDHOUSE_")]:
         monkeypatch.delenv(name)
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (variable for row in ROWS.values() for variable in row.variables):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path

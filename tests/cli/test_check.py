@@ -59,6 +59,17 @@ def test_the_built_in_one(run: Run) -> None:
     assert "none: everybody on this machine may ask" in result.stdout
 
 
+def test_keys_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "k")
+    monkeypatch.setattr(runtimes, "candidates", lambda runtime, *, base: [])
+    result = run("check")
+    assert result.exit_code == 0
+    assert "Read        the environment, DEEPSEEK_API_KEY\n" in result.stdout
+    assert "Providers   deepseek\nEngines     none\n\nPROVIDER  MODELS  SUCH AS\n" in result.stdout
+    assert "No models" not in result.stdout
+    assert result.stdout.endswith("\n\nThe config is good.\n")
+
+
 def test_engines_are_looked_for(run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (nowhere / "roundhouse.yaml").write_text(CONFIG)
     asked = []

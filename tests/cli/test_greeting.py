@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any
 
 from server.cli import greeting
 from server.cli.greeting import Urls
+from server.config.cards import About, Prices
 from server.config.resolve import ResolvedModel, ResolvedTarget, ResolvedTimeouts
 from server.engines.state import EngineState, EngineView
+from tests.fakes.catalog import catalog
 
 TIMES = ResolvedTimeouts(1, 1, 1)
 A = ResolvedTarget("a", None, None, TIMES)
@@ -114,11 +117,55 @@ def test_settled() -> None:
     assert greeting.settled([]) == ""
 
 
+def added(name: str, provider: str, *, price: float | None = None, **more: Any) -> ResolvedModel:
+    prices = None if price is None else Prices(output=price)
+    target = ResolvedTarget(None, provider, name, TIMES, prices)
+    return ResolvedModel(name, (target,), offered=True, **more)
+
+
 def test_what_the_catalog_adds_is_counted() -> None:
-    added = {
-        name: ResolvedModel(name, (P,), offered=True, listed=name != "alias")
-        for name in ("x", "y", "alias")
-    }
-    text = greeting.greeting([], {"big": MODELS["big"], **added}, URLS, False)
-    assert "  big    provider openai  ready\n  and from the catalog 2 of openai\n" in text
+    several = {name: added(name, "openai", listed=name != "alias") for name in ("x", "y", "alias")}
+    text = greeting.greeting([], {"big": MODELS["big"], **several}, URLS, False)
+    assert (
+        "  MODEL  SERVED BY        STATE\n"
+        "  big    provider openai  ready\n"
+        "\n"
+        "  PROVIDER  MODELS  SUCH AS\n"
+        "  openai    2       x\n"
+        "\n"
+        "  API    "
+    ) in text
+    assert '"model": "big"' in text
     assert greeting.catalog(MODELS) == []
+
+
+def test_a_catalog_alone_is_a_row_for_each_provider() -> None:
+    cards = catalog()
+    chat, old = About(card=cards["gpt-big"]), About(card=cards["gpt-mid"])
+    models = {
+        "embed": added("embed", "openai", price=0.1, about=About(card=cards["embed-1"])),
+        "deprecated": added("deprecated", "openai", price=0.2, about=old),
+        "best": added("best", "openai", price=9, about=chat),
+        "free": added("free", "openai", price=0, about=chat),
+        "unknown": added("unknown", "openai", about=chat),
+        "only": added("only", "mistral", price=3, about=chat),
+    }
+    text = greeting.greeting([], models, URLS, False)
+    assert (
+        "Roundhouse\n"
+        "\n"
+        "  PROVIDER  MODELS  SUCH AS\n"
+        "  openai    5       best, free\n"
+        "  mistral   1       only\n"
+        "\n"
+        "  API    "
+    ) in text
+    assert "Try it:" in text
+    assert '"model": "free"' in text
+
+
+def test_what_is_ready_is_tried_before_what_loads() -> None:
+    models = {"a": ResolvedModel("a", (A,)), "far": added("far", "openai")}
+    assert greeting.first_to_try([view("a", EngineState.STARTING)], models) == "far"
+    assert greeting.first_to_try([view("a", EngineState.READY)], models) == "a"
+    assert greeting.first_to_try([view("a", EngineState.STARTING)], {"a": models["a"]}) == "a"

@@ -143,7 +143,9 @@ async def test_a_missing_key_has_its_hint_and_the_others_go_on(
         result = await sync(run)
     assert result.exit_code == 1
     assert result.stdout.startswith("good: 3 models")
-    assert result.stderr.startswith("Error: openai has no key: OPENAI_API_KEY is not set. Get one at ")
+    assert result.stderr.startswith(
+        "Error: openai has no key: OPENAI_API_KEY is not set. Get one at "
+    )
 
 
 async def test_a_provider_without_a_key_of_ours_that_wants_one(run: Run) -> None:

@@ -12,11 +12,16 @@ from click.testing import Result
 from server.cli.options import SETTINGS
 from server.cli.serve import Greeter, serve
 from server.config import load
+from server.config.cards import SERVED
+from server.config.listeners import new_key
 from server.config.load import Loaded
+from server.config.providers_table import account
 from server.config.resolve import resolve_models
 from server.config.variables import BY_PATH
+from server.engines import launcher, runtimes
 from server.engines.state import EngineState, EngineView
-from server.errors import BindError
+from server.errors import BindError, EngineError
+from server.registry.cards import AccessMethod, Status
 
 Run = Callable[..., Result]
 
@@ -46,7 +51,9 @@ class House:
             supervisor=SimpleNamespace(views=lambda: views),
             fleet=SimpleNamespace(views=lambda: ()),
             services=SimpleNamespace(
-                state=SimpleNamespace(config=loaded.config, models=resolve_models(loaded.config))
+                state=SimpleNamespace(
+                    config=loaded.config, models=resolve_models(loaded.config, loaded.catalog)
+                )
             ),
         )
 
@@ -134,3 +141,129 @@ def test_the_greeter_asks_for_a_key_where_one_is_needed(capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "$ROUNDHOUSE_API_KEY" in out
     assert "k" * 20 not in out
+
+
+# --- keys alone
+
+
+KEYS = {"OPENAI_API_KEY": "k", "MISTRAL_API_KEY": "k"}
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> Path:
+    """Where a Python for engines would be; there is none."""
+    python = nowhere / ".venv-engine" / "bin" / "python"
+    monkeypatch.setattr(runtimes, "candidates", lambda runtime, *, base: [python])
+    return python
+
+
+def with_keys(monkeypatch: pytest.MonkeyPatch, **keys: str) -> None:
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+
+
+def test_keys_alone_are_a_gateway(
+    run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, **KEYS)
+    result = run("serve")
+    assert house.loaded is not None
+    config = house.loaded.config
+    assert (list(config.providers), list(config.engines)) == (["openai", "mistral"], [])
+    models = resolve_models(config, house.loaded.catalog)
+    missing = [
+        card.model_id
+        for card in house.loaded.catalog.values()
+        if card.provider in config.providers
+        and card.type in SERVED
+        and card.access_method is not AccessMethod.LOCAL
+        and card.status is not Status.RETIRED
+        and card.model_id not in models
+    ]
+    assert (missing, len(models) > 50) == ([], True)
+    assert "  PROVIDER  MODELS  SUCH AS\n  openai    " in result.stdout
+    assert "\n  mistral   " in result.stdout
+    assert len(result.stdout.splitlines()) < 20
+    assert "MODEL " not in result.stdout
+    assert result.stderr == ""
+
+
+def test_a_key_in_dot_env_is_enough(run: Run, house: House, runtime: Path, nowhere: Path) -> None:
+    (nowhere / ".env").write_text("ANTHROPIC_API_KEY=k\nROUNDHOUSE_PORT=9\n")
+    run("serve", "--no-docs")
+    assert house.loaded is not None
+    config = house.loaded.config
+    assert list(config.providers) == ["anthropic"]
+    assert (config.server.port, config.server.docs) == (9, False)
+
+
+def test_with_vllm_the_embedded_model_is_served_too(
+    run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, **KEYS)
+    runtime.parent.mkdir(parents=True)
+    runtime.touch()
+    monkeypatch.setattr(launcher, "check_static", lambda *given, **more: None)
+    result = run("serve")
+    assert "  guide  engine guide  loading\n" in result.stdout
+    assert "  openai    " in result.stdout
+    assert '"model": "guide"' not in result.stdout  # it is not ready yet
+
+    def lacks(*given: object, **more: object) -> None:
+        raise EngineError("Engine 'guide': It needs more memory.\nSee …", reason="memory")
+
+    monkeypatch.setattr(launcher, "check_static", lacks)
+    result = run("serve")
+    assert "engine guide" not in result.stdout
+    assert result.stderr == (
+        "Note: The embedded model is left out: Engine 'guide': It needs more memory.\n"
+    )
+
+
+def test_a_key_of_a_file_that_is_named_or_found_is_the_files(
+    run: Run, house: House, runtime: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, **KEYS)
+    (nowhere / "roundhouse.yaml").write_text("version: 1\nengines: {here: {weights: w}}")
+    run("serve")
+    assert house.loaded is not None
+    assert not house.loaded.config.providers
+    run("serve", "a/b")
+    assert not house.loaded.config.providers
+
+
+def test_where_our_clients_find_us_is_not_where_we_ask(
+    run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, OPENAI_API_KEY="k", OPENAI_BASE_URL="http://127.0.0.1:8000/v1")
+    run("serve")
+    assert house.loaded is not None
+    provider = house.loaded.config.providers["openai"]
+    assert account("openai", provider).base_url == "https://api.openai.com/v1"
+    # What our clients send here is no key of OpenAI's.
+    monkeypatch.setenv("OPENAI_API_KEY", new_key())
+    run("serve")
+    assert not house.loaded.config.providers
+
+
+def test_with_neither_the_error_names_both_ways_out(
+    run: Run, house: House, runtime: Path, nowhere: Path
+) -> None:
+    house.error = EngineError("No Python.\nRun it.", reason="environment", terminal=True)
+    result = run("serve")
+    assert result.exit_code == 4
+    assert result.stderr.startswith("Error: No Python.\nRun it.\nTo serve the models of a provider")
+    assert "set its key in the environment or in .env: OPENAI_API_KEY, " in result.stderr
+    (nowhere / "c.yaml").write_text("version: 1\nengines: {here: {weights: w}}")
+    assert run("serve", "c.yaml").stderr == "Error: No Python.\nRun it.\n"
+
+
+def test_a_bad_key_is_told_by_its_variable(
+    run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, MISTRAL_API_KEY="k\n")
+    result = run("serve")
+    assert (result.exit_code, house.loaded) == (2, None)
+    assert result.stderr.startswith(
+        "Error: MISTRAL_API_KEY: providers.mistral.api_key: holds a line break"
+    )

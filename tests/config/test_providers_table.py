@@ -16,7 +16,7 @@ from server.config.providers_table import (
     Account,
     Credential,
     account,
-    key_from,
+    key_variable,
 )
 from server.protocol.envelope import Surface
 
@@ -119,14 +119,16 @@ def test_rows_are_whole() -> None:
 
 
 def test_a_key_goes_to_its_own_address_alone() -> None:
-    environ = {"OPENAI_API_KEY": "sk-1", "HUGGINGFACE_API_KEY": "hf-1"}
-    assert key_from("openai", False, environ) == "sk-1"
-    assert key_from("openai", True, environ) is None
-    assert key_from("huggingface", False, environ) == "hf-1"
-    assert key_from("huggingface", False, {**environ, "HF_TOKEN": "hf-2"}) == "hf-2"
-    assert key_from("lab", False, environ) is None
-    assert key_from("ollama", False, environ) is None
+    environ = {"OPENAI_API_KEY": "sk-1", "HUGGINGFACE_API_KEY": "hf-1", "AZURE_OPENAI_API_KEY": "a"}
+    assert key_variable("openai", False, environ) == "OPENAI_API_KEY"
+    assert key_variable("openai", True, environ) is None
+    assert key_variable("azure", True, environ) == "AZURE_OPENAI_API_KEY"
+    assert key_variable("huggingface", False, environ) == "HUGGINGFACE_API_KEY"
+    assert key_variable("huggingface", False, {**environ, "HF_TOKEN": "hf-2"}) == "HF_TOKEN"
+    assert key_variable("huggingface", False, {**environ, "HF_TOKEN": ""}) == "HUGGINGFACE_API_KEY"
+    assert key_variable("lab", False, environ) is None
+    assert key_variable("ollama", False, environ) is None
 
 
 def test_a_clients_key_of_ours_is_no_key_of_openai() -> None:
-    assert key_from("openai", False, {"OPENAI_API_KEY": new_key()}) is None
+    assert key_variable("openai", False, {"OPENAI_API_KEY": new_key()}) is None
