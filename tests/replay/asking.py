@@ -52,11 +52,6 @@ def _as_it_is(request: Body) -> Asking:
     return Asking(Surface.CHAT, _without_model(request), request)
 
 
-def _deepseek(request: Body) -> Asking:
-    """It was asked for what it does anyway; thoughts come back under its own name for them."""
-    return Asking(Surface.CHAT, _without_model(request), request)
-
-
 def _huggingface(request: Body) -> Asking:
     """Its own client asks for no usage in streams, though it comes; a strict one does."""
     body = _without_model(request)
@@ -199,7 +194,7 @@ def _parts(message: Body) -> list[Body]:
 _CHATS: dict[str, Callable[[Body], Asking]] = {
     "anthropic": _anthropic,
     "cohere": _cohere,
-    "deepseek": _deepseek,
+    "deepseek": _as_it_is,
     "huggingface": _huggingface,
     "mistral": _mistral,
     "openai": _as_it_is,

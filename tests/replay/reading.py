@@ -33,7 +33,7 @@ def of_answer(completion: ChatCompletion) -> Meaning:
     return {
         "text": message.content or "",
         "thinking": getattr(message, "reasoning_content", None) or "",
-        "details": getattr(message, "reasoning_details", None) or [],
+        "details": _blocks(getattr(message, "reasoning_details", None) or []),
         "citations": getattr(message, "citations", None) or [],
         "calls": [
             [call.id, call.function.name, call.function.arguments]
@@ -75,10 +75,20 @@ def of_chunks(chunks: Iterable[ChatCompletionChunk], *, strict: bool = True) -> 
     if strict:
         assert roles == ["assistant"]
         assert len(reasons) == len(usages) == len(names) == 1
+    out["details"] = _blocks(out["details"])
     out["finish"] = reasons[-1]
     out["usage"] = tokens(usages[-1])
     out["thought"] = _thought(usages[-1])
     return out
+
+
+def _blocks(details: list[Meaning]) -> list[Meaning]:
+    """The provider's own blocks; `index` and `after` are ours, and say where they stood."""
+    assert [detail["index"] for detail in details] == list(range(len(details)))
+    return [
+        {name: value for name, value in detail.items() if name not in ("index", "after")}
+        for detail in details
+    ]
 
 
 def _thought(usage: Any) -> int:
@@ -171,7 +181,7 @@ def _anthropic(one: Exchange) -> Meaning:
     return {
         "text": found["text"],
         "thinking": found["thinking"],
-        "details": [{"index": i, **detail} for i, detail in enumerate(found["details"])],
+        "details": found["details"],
         "calls": [[identity, name, json.dumps(given)] for identity, name, given in found["calls"]],
         "finish": found["finish"],
         "usage": (found["prompt"], found["completion"], found["cached"]),
@@ -204,7 +214,7 @@ def raised(one: Exchange) -> tuple[str, int, str]:
             client = reads(one.status, one.body, one.kind, strict=False)
             client.chat.completions.create(**ask)
     except anthropic.APIStatusError as error:
-        return type(error).__name__, error.status_code, error.api_message
+        return type(error).__name__, error.status_code, str(error.api_message)
     except (ApiError, openai.APIStatusError) as error:
         return type(error).__name__, error.status_code or 0, _words(error.body)
     raise AssertionError(f"{one.place} raises nothing")

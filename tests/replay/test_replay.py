@@ -20,7 +20,7 @@ from tests.dialects.cohere import reading as cohere_reading
 from tests.replay.asking import asking, formed
 from tests.replay.exchanges import Exchange, exchanges, in_scope
 from tests.replay.reading import Meaning, as_openai_reads, of_answer, of_chunks, raised, theirs
-from tests.replay.world import World, name_of, spoken, world_of
+from tests.replay.world import World, key_of, name_of, spoken, world_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,10 +32,10 @@ EXCEPTIONS = {
 }
 #: Of all exchanges.
 MOST_EXCEPTIONS = 0.02
+#: How often a stream is cut, each time elsewhere.
+CUTS = 3
 
 ALL = [one for one in exchanges() if in_scope(one)]
-
-
 ASKED = {one.place: asking(one.provider, one.path, one.request) for one in ALL}
 
 
@@ -57,21 +57,20 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 
 @_each(Surface.CHAT)
 async def test_chat(one: Exchange, world: World) -> None:
-    expected = theirs(one)
-    world.answer(one)
-    answer: Any = await _ask(one, world.strict)
-    found = answer
-    if one.streamed and expected["finish"] == "error":
-        with pytest.raises(openai.APIError):
-            [chunk async for chunk in answer]
-    elif one.streamed:
-        found = [chunk async for chunk in answer]
-        assert _same(one, of_chunks(found)) == _same(one, expected)
-    else:
-        assert _same(one, of_answer(answer)) == _same(one, expected)
-    if one.provider == "openai":
-        assert _members(found) == _members(as_openai_reads(one))
-    _arrived(one, world)
+    expected = _same(one, theirs(one))
+    for cuts in range(CUTS if one.streamed else 1):
+        world.answer(one, cuts)
+        answer: Any = await _ask(one, world.strict)
+        if one.streamed and expected["finish"] == "error":
+            with pytest.raises(openai.APIError):
+                [chunk async for chunk in answer]
+        else:
+            found: Any = [chunk async for chunk in answer] if one.streamed else answer
+            meaning = of_chunks(found) if one.streamed else of_answer(found)
+            assert _same(one, meaning) == expected
+            if one.provider == "openai":
+                assert _members(found) == _members(as_openai_reads(one))
+        _arrived(one, world)
 
 
 def _same(one: Exchange, meaning: Meaning) -> Meaning:
@@ -88,9 +87,14 @@ def _members(found: Any) -> Any:
 
 
 def _arrived(one: Exchange, world: World) -> None:
-    """The upstream got what was recorded."""
+    """The upstream got what was recorded, where it was, with the account's key."""
     request = world.asked()
     assert request.path == one.path
+    if one.provider == "anthropic":
+        assert request.header("x-api-key") == key_of(one)
+        assert request.header("anthropic-version") == "2023-06-01"
+    else:
+        assert request.header("authorization") == f"Bearer {key_of(one)}"
     assert formed(one.provider, request.json()) == formed(one.provider, ASKED[one.place].arrives)
 
 

@@ -37,9 +37,10 @@ class World:
     strict: openai.AsyncOpenAI
     lenient: openai.AsyncOpenAI
 
-    def answer(self, one: Exchange) -> None:
-        """The upstream's next answers are this recorded one, and it knows of no requests."""
-        self.upstream.default = recorded(one)
+    def answer(self, one: Exchange, cuts: int = 0) -> None:
+        """The upstream's next answers are this recorded one, and it knows of no requests. `cuts`:
+        which places it is cut at."""
+        self.upstream.default = recorded(one, cuts)
         self.upstream.requests.clear()
 
     def asked(self) -> Asked:
@@ -48,10 +49,10 @@ class World:
         return found
 
 
-def recorded(one: Exchange) -> Script:
+def recorded(one: Exchange, cuts: int = 0) -> Script:
     """The recorded answer, in pieces: cut inside of lines and of characters, at places that are the
     same in every run."""
-    seed = zlib.crc32(one.body)
+    seed = zlib.crc32(one.body) + cuts
 
     async def script(exchange: Asked) -> None:
         if one.streamed or random.Random(seed).random() < 0.5:
@@ -79,6 +80,11 @@ def account_of(one: Exchange) -> str:
     return "-".join([one.provider, *one.base.strip("/").split("/")]).rstrip("-")
 
 
+def key_of(one: Exchange) -> str:
+    """An account's key."""
+    return f"key-of-{account_of(one)}"
+
+
 def name_of(one: Exchange) -> str:
     """A model as clients name it: otherwise than its provider."""
     return f"{account_of(one)}/{one.model}"
@@ -93,7 +99,7 @@ def config_of(url: str, home: Path, all_of_them: Iterable[Exchange]) -> dict[str
         providers[account] = {
             "dialect": one.provider,
             "base_url": f"{url}{one.base}",
-            "api_key": f"key-of-{one.provider}",
+            "api_key": key_of(one),
         }
         models[name_of(one)] = {
             "targets": [{"provider": account, "model": one.model}],
