@@ -5,7 +5,7 @@ answers end; and what its errors become.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from scripts.provider_matrix import NAMES
@@ -231,7 +231,113 @@ def error_of(name: str, status: int) -> UpstreamStatus:
         "huggingface": {"error": "No."},
         "mistral": {"object": "error", "message": "No.", "type": "x", "code": "1"},
     }
-    body = json.dumps(bodies.get(name, {"error": {"message": "No."}})).encode()
-    return (
-        openai.error_in(status, body) if name == "openai" else DIALECTS[name].error_in(status, body)
-    )
+    return _error(name, status, json.dumps(bodies.get(name, _said("No."))).encode())
+
+
+def _error(name: str, status: int, body: bytes) -> UpstreamStatus:
+    if name == "openai":
+        return openai.error_in(status, body)
+    return DIALECTS[name].error_in(status, body)
+
+
+def _said(message: str, **more: Any) -> Mapping[str, Any]:
+    return {"error": {"message": message, **more}}
+
+
+#: Dialect, who says so, status, words.
+WORDS: Final[Sequence[tuple[str, str, int, Any]]] = (
+    (
+        "openai",
+        "OpenAI",
+        400,
+        _said(
+            "This model's maximum context length is 8192 tokens.",
+            type="invalid_request_error",
+            code="context_length_exceeded",
+        ),
+    ),
+    (
+        "openai",
+        "Azure",
+        400,
+        _said("The prompt triggered the content management policy.", code="content_filter"),
+    ),
+    (
+        "openai",
+        "OpenAI",
+        429,
+        _said("You exceeded your current quota.", code="insufficient_quota"),
+    ),
+    (
+        "openai",
+        "Gemini",
+        400,
+        [_said("API key not valid. Please pass a valid API key.", status="INVALID_ARGUMENT")],
+    ),
+    ("openai", "Ollama", 404, _said('model "x" not found, try pulling it first')),
+    (
+        "anthropic",
+        "Anthropic",
+        400,
+        {
+            "type": "error",
+            **_said("prompt is too long: 9 tokens > 8", type="invalid_request_error"),
+        },
+    ),
+    (
+        "anthropic",
+        "Anthropic",
+        400,
+        {
+            "type": "error",
+            **_said("Your credit balance is too low.", type="invalid_request_error"),
+        },
+    ),
+    ("anthropic", "Anthropic", 404, {"type": "error", **_said("model: x", type="not_found_error")}),
+    (
+        "anthropic",
+        "Anthropic",
+        529,
+        {"type": "error", **_said("Overloaded", type="overloaded_error")},
+    ),
+    ("cohere", "Cohere", 400, {"id": "1", "message": "too many tokens: total tokens must be less"}),
+    ("cohere", "Cohere", 404, {"id": "1", "message": "model 'x' not found"}),
+    ("mistral", "Mistral", 422, {"detail": [{"loc": ["body", "n"], "msg": "Input should be 1"}]}),
+    ("mistral", "Mistral", 400, {"object": "error", "message": "Invalid model: x", "code": "1500"}),
+    ("deepseek", "DeepSeek", 400, _said("Content Exists Risk", type="invalid_request_error")),
+    ("deepseek", "DeepSeek", 402, _said("Insufficient Balance", type="unknown_error")),
+    (
+        "huggingface",
+        "Hugging Face",
+        503,
+        {"error": "Model x is currently loading", "estimated_time": 20.0},
+    ),
+    (
+        "huggingface",
+        "Hugging Face",
+        400,
+        _said("The requested model 'x' is not supported.", code="model_not_supported"),
+    ),
+    (
+        "huggingface",
+        "Hugging Face",
+        402,
+        {"error": "You have exceeded your monthly included credits."},
+    ),
+)
+
+
+def words() -> Iterator[tuple[str, int, str, UpstreamStatus]]:
+    """Who says what with which status, and the error that it is."""
+    for name, who, status, said in WORDS:
+        yield who, status, _message(said), _error(name, status, json.dumps(said).encode())
+
+
+def _message(said: Any) -> str:
+    """The words themselves, out of whatever they are in."""
+    if isinstance(said, list):
+        return _message(said[0])
+    if isinstance(said, str):
+        return said
+    inner = next(said[name] for name in ("error", "message", "msg", "detail") if name in said)
+    return _message(inner)

@@ -18,6 +18,7 @@ from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS
 from server.config.provider import SETTINGS, DialectSettings
 from server.config.providers_table import ROWS, SURFACES
 from server.dialects.table import DIALECTS
+from server.dialects.trouble import Trouble
 from server.protocol.envelope import Surface
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "providers.md"
@@ -181,11 +182,28 @@ def errors() -> str:
     )
 
 
+_STANDS_IN: Final = {
+    Trouble.CONTEXT_LENGTH: "`context_fallbacks`",
+    Trouble.CONTENT_POLICY: "`content_fallbacks`",
+}
+
+
+def words() -> str:
+    """What providers say, and what clients are told."""
+    rows = []
+    for who, status, message, error in provider_answers.words():
+        then = "yes" if error.retryable else "no"
+        if error.trouble is not None:
+            then = _STANDS_IN[Trouble(error.trouble)]
+        rows.append((who, status, message, f"{error.status} `{error.code}`", then))
+    return _table(("by", "status", "words", "clients are told", "another target is tried"), rows)
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     made.__name__: made
     for made in (
         *(rows, dialects, settings, parameters, extensions, messages, embeddings),
-        *(rerank, variants, answers, ends, errors),
+        *(rerank, variants, answers, ends, errors, words),
     )
 }
 
