@@ -174,7 +174,8 @@ def _said(said: _Message) -> dict[str, Any]:
         else:
             thoughts.append(block.thinking)
             if block.signature or kind == "redacted_thinking":
-                details.append({"index": len(details), **_members.decode(member)})
+                before = place(sum(map(len, texts)), len(calls))
+                details.append({"index": len(details), **before, **_members.decode(member)})
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(texts) if texts or not calls else None,
@@ -190,6 +191,11 @@ def _said(said: _Message) -> dict[str, Any]:
 
 
 _BLOCKS: Final = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+
+
+def place(text: int, calls: int) -> dict[str, Any]:
+    """Where a block of thinking stands in its message; nothing for one that comes first."""
+    return {"after": {"text": text, "calls": calls}} if text or calls else {}
 
 
 def arguments_of(block: Block) -> str:

@@ -4,16 +4,16 @@ What one side can say and the other cannot is refused with the place where it st
 merely advises is let go, and then `lost` names it (the losses, all of them, are in `LOST`).
 
 Reasoning of earlier turns comes back as it was given out: `reasoning_details` of an assistant's
-message holds Anthropic's own blocks, each with an `index` that is ours and is taken off. Without
-its signature Anthropic takes no reasoning, so that `reasoning_content` alone, and the details of
-other providers, are let go.
+message holds Anthropic's own blocks, each with an `index` that is ours and is taken off, and in the
+place that `after` tells. Without its signature Anthropic takes no reasoning, so that
+`reasoning_content` alone, and the details of other providers, are let go.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -49,6 +49,19 @@ _KNOWN: Final = {
 _NOT_IN_IDS: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 _arguments = msgspec.json.Decoder(dict[str, Raw])
+
+
+#: Of a detail, what Anthropic's block has not; and what stands in the second of them.
+_OURS: Final = frozenset({"index", "after"})
+_AFTER: Final = ("text", "calls")
+
+
+class _Thought(NamedTuple):
+    """A block of thinking, and what stands before it: characters of the text, and calls."""
+
+    block: Block
+    text: int
+    calls: int
 
 
 class Conversation:
@@ -136,35 +149,39 @@ class Conversation:
             self._results += 1
 
     def _answer(self, message: Block, where: str) -> None:
-        blocks = self._reasoning(message, f"{where}.reasoning_details")
-        blocks += self._blocks(message.get("content"), f"{where}.content", media_too=False)
+        thoughts = self._reasoning(message, f"{where}.reasoning_details")
+        said = self._blocks(message.get("content"), f"{where}.content", media_too=False)
         refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal.strip():
-            blocks.append({"type": "text", "text": refusal})
+            said.append({"type": "text", "text": refusal})
         if message.get("audio") is not None:
             self.lost["messages.audio"] = None
         calls = message.get("tool_calls") or []
         if not isinstance(calls, list):
             raise _wrong(f"`{where}.tool_calls` must be a list.", f"{where}.tool_calls")
-        blocks += (_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls))
+        uses = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+        blocks = _woven(thoughts, said, uses)
         if not blocks:  # nothing was said; an empty turn is refused
             return
         self.turns.append({"role": "assistant", "content": _marked(blocks, message)})
         self._results = None
 
-    def _reasoning(self, message: Block, where: str) -> list[Block]:
+    def _reasoning(self, message: Block, where: str) -> list[_Thought]:
         details = message.get("reasoning_details") or []
         if not isinstance(details, list):
             raise _wrong(f"`{where}` must be a list.", where)
-        blocks = []
+        thoughts = []
         for detail in details:
             if isinstance(detail, dict) and detail.get("type") in _THINKING:
-                blocks.append({k: v for k, v in detail.items() if k != "index"})
+                after = detail.get("after")
+                text, calls = map(after.get, _AFTER) if isinstance(after, dict) else (0, 0)
+                block = {k: v for k, v in detail.items() if k not in _OURS}
+                thoughts.append(_Thought(block, _whole(text), _whole(calls)))
             else:
                 self.lost["messages.reasoning_details"] = None
-        if not blocks and (message.get("reasoning_content") or message.get("reasoning")):
+        if not thoughts and (message.get("reasoning_content") or message.get("reasoning")):
             self.lost["messages.reasoning_content"] = None
-        return blocks
+        return thoughts
 
     def _blocks(self, content: Any, where: str, *, media_too: bool) -> list[Block]:
         """The blocks of a string or of parts; blank text is left out, since it is refused."""
@@ -216,6 +233,37 @@ def id_of(said: Any, where: str) -> str:
         )
     clean = _NOT_IN_IDS.sub("_", said)
     return said if clean == said else f"{clean}_{zlib.crc32(said.encode()):08x}"
+
+
+def _whole(said: Any) -> int:
+    return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else 0
+
+
+def _woven(thoughts: list[_Thought], said: list[Block], uses: list[Block]) -> list[Block]:
+    """The blocks of a turn in the order in which they came. What was thought comes first where
+    nothing else is known."""
+    blocks: list[Block] = []
+    said, uses = list(said), list(uses)
+    written = called = 0
+    for thought in thoughts:
+        while written < thought.text and said:
+            block = said.pop(0)
+            text = block["text"]
+            if len(text) > thought.text - written:  # the rest of it was written later
+                text = text[: thought.text - written]
+                said.insert(0, {**block, "text": block["text"][len(text) :]})
+                block = {"type": "text", "text": text}
+            written += len(text)
+            blocks.append(block)
+        blocks += uses[: max(0, thought.calls - called)]
+        del uses[: max(0, thought.calls - called)]
+        called = max(called, thought.calls)
+        blocks.append(thought.block)
+    return [block for block in [*blocks, *said, *uses] if _has_words(block)]
+
+
+def _has_words(block: Block) -> bool:
+    return block.get("type") != "text" or bool(block["text"].strip())
 
 
 def _marked(blocks: list[Block], message: Block) -> list[Block]:

@@ -19,6 +19,7 @@ from server.dialects.anthropic.answer import (
     Counts,
     StopDetails,
     broken_off,
+    place,
     refusal_of,
 )
 from server.dialects.anthropic.errors import error_of
@@ -107,6 +108,7 @@ class AnthropicReader:
         "_open",
         "_started",
         "_tail",
+        "_text",
         "done",
         "usage",
     )
@@ -120,6 +122,8 @@ class AnthropicReader:
         self._finished = False
         self._calls = 0
         self._details = 0
+        #: Characters of the text until now.
+        self._text = 0
         #: Blocks under way by their index; those that are passed over are not in it.
         self._open: dict[int, _Call | _Thought] = {}
         head = _encode(
@@ -159,7 +163,7 @@ class AnthropicReader:
     def _delta(self, index: int, delta: _Delta) -> Sequence[bytes]:
         kind = delta.type
         if kind == "text_delta":
-            return self._told(b'{"content":', delta.text) if delta.text else _NOTHING
+            return self._wrote(delta.text) if delta.text else _NOTHING
         under_way = self._open.get(index)
         if kind == "input_json_delta":
             if not isinstance(under_way, _Call) or not delta.partial_json:
@@ -179,7 +183,7 @@ class AnthropicReader:
             kind = _kind.decode(said).type
             if kind == "text":
                 text = _block.decode(said).text
-                return self._told(b'{"content":', text) if text else _NOTHING
+                return self._wrote(text) if text else _NOTHING
             if kind == "tool_use":
                 return self._call(index, _block.decode(said))
             if kind == "thinking":
@@ -243,6 +247,10 @@ class AnthropicReader:
         self._started = True
         return (self._head + b'{"role":"assistant","content":""}' + self._tail,)
 
+    def _wrote(self, text: str) -> Sequence[bytes]:
+        self._text += len(text)
+        return self._told(b'{"content":', text)
+
     def _told(self, prefix: bytes, text: str) -> Sequence[bytes]:
         return self._chunk(prefix + _encode(text) + b"}")
 
@@ -250,7 +258,7 @@ class AnthropicReader:
         return self._chunk(call.prefix + text + b"}}]}")
 
     def _detailed(self, block: dict[str, Any]) -> Sequence[bytes]:
-        detail = {"index": self._details, **block}
+        detail = {"index": self._details, **place(self._text, self._calls), **block}
         self._details += 1
         return self._chunk(_encode({"reasoning_details": [detail]}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 #: What their end of an answer is here, once more, so that the code's table has something to err
 #: against.
@@ -35,6 +35,10 @@ def meaning(message: Any) -> dict[str, Any]:
     }
 
 
+#: What we add to a block of thinking.
+OURS: Final = frozenset({"index", "after"})
+
+
 def ours(completion: Any) -> dict[str, Any]:
     """What the OpenAI SDK read of what we made of it."""
     choice, usage = completion.choices[0], completion.usage
@@ -43,7 +47,7 @@ def ours(completion: Any) -> dict[str, Any]:
     return {
         "text": message.content or "",
         "thinking": getattr(message, "reasoning_content", None) or "",
-        "details": [{k: v for k, v in d.items() if k != "index"} for d in details],
+        "details": [{k: v for k, v in d.items() if k not in OURS} for d in details],
         "calls": [
             (c.id, c.function.name, json.loads(c.function.arguments))
             for c in message.tool_calls or []

@@ -115,7 +115,7 @@ def test_blocks_become_one_message() -> None:
         "reasoning_details": [
             {"index": 0, **blocks[0]},
             {"index": 1, **blocks[1]},
-            {"index": 2, **blocks[6]},
+            {"index": 2, "after": {"text": 5, "calls": 0}, **blocks[6]},
         ],
         "tool_calls": [
             {
