@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from server.config import cards
 from server.config.providers_table import Account, account
@@ -16,6 +17,10 @@ from server.registry.catalog import Catalog
 from server.routing.chain import Seats
 from server.targets import ProviderTarget
 from server.transport import AttemptTimeouts
+
+#: Tokens of an answer of Anthropic's, where neither client nor card says: what each of its models
+#: can. An answer that is cut off says so.
+_LONGEST: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,6 @@ class Accounts:
         settings = dict(found.settings)
         if found.dialect == "anthropic" and "max_tokens" not in settings:
             card = cards.at_provider(self._catalog, found.name, model)
-            if card is not None and card.specs.max_output is not None:
-                settings["max_tokens"] = card.specs.max_output
+            longest = None if card is None else card.specs.max_output
+            settings["max_tokens"] = longest or _LONGEST
         return settings

@@ -119,6 +119,7 @@ class FakeTarget:
     marks: int = 0
     send_error: Exception | None = None
     dialect: Dialect | None = None
+    settings: dict[str, object] = field(default_factory=dict)
     account: tuple[str, int] | None = None
 
     def eta(self) -> float | None:
@@ -150,6 +151,7 @@ class FakeTarget:
             {"authorization": "Bearer up"},
             self.timeouts,
             dialect=self.dialect,
+            settings=self.settings,
         )
 
     async def translate(self, request: Request) -> Outgoing:

@@ -1,0 +1,378 @@
+"""Targets of another dialect in the attempt loop: what is sent, the commit point, the ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from server.dialects.table import DIALECTS
+from server.errors import InvalidRequest
+from server.routing import translated
+from server.routing.breaker import State
+from server.targets import providers
+from tests.fakes.messages import (
+    end,
+    event,
+    message_answer,
+    message_stream,
+    overloaded,
+    refusal,
+    start,
+    text_events,
+)
+from tests.fakes.upstream import (
+    Gate,
+    ScriptedUpstream,
+    answer_json,
+    chat_answer,
+    chat_stream,
+    close,
+    error,
+    hang,
+    reset,
+    sse,
+)
+from tests.routing.conftest import PACE, FakeTarget, payloads, request_of, text_of
+from tests.routing.stage import Asked, Stage
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+@pytest.fixture
+def claude(one: FakeTarget) -> FakeTarget:
+    """The first target speaks Anthropic's dialect."""
+    one.dialect, one.settings = DIALECTS["anthropic"], {"max_tokens": 100}
+    return one
+
+
+def last_error(found: Asked) -> Any:
+    """The error event that ends a stream; no `[DONE]` follows it."""
+    *_, last = payloads(found.sink.data)
+    return last["error"]
+
+
+async def test_a_whole_answer(stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget) -> None:
+    upstream.queue(message_answer("Hello"))
+    found = await stage.ask(stage.chain(claude), max_tokens=9)
+    assert found.target == "one"
+    answer = json.loads(found.sink.answer or b"")
+    assert answer["choices"][0]["message"]["content"] == "Hello"
+    assert (answer["object"], answer["model"]) == ("chat.completion", "m")
+    sent = upstream.requests[0]
+    assert sent.path == "/v1/messages"
+    assert sent.header("anthropic-version") == "2023-06-01"
+    assert sent.header("authorization") == "Bearer up"
+    assert sent.json()["max_tokens"] == 9
+    assert found.record.usage is not None
+    assert (found.record.usage.prompt, found.record.usage.completion) == (9, 3)
+
+
+async def test_a_stream(stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget) -> None:
+    upstream.queue(message_stream(["Hel", "lo"]))
+    options = {"include_usage": True}
+    found = await stage.ask(stage.chain(claude), stream=True, stream_options=options)
+    assert found.error is None
+    chunks = payloads(found.sink.data)
+    assert chunks[-1] == "[DONE]"
+    assert chunks[-2]["choices"] == []
+    assert chunks[-2]["usage"]["total_tokens"] == 12
+    assert text_of(found.sink.data) == "Hello"
+    assert (found.record.end, found.sink.ended) == ("done", 1)
+    assert found.record.usage is not None
+    assert found.record.usage.completion == 3
+    assert found.record.first_token is not None
+    assert stage.attempts(target="one", outcome="ok") == 1
+
+
+async def test_one_connection_for_many(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    upstream.queue(message_stream(["a"]), message_answer("b"), message_stream(["c"]))
+    for stream in (True, False, True):
+        await stage.ask(stage.chain(claude), stream=stream)
+    assert len(upstream.connections) == 1
+
+
+async def test_an_error_behind_the_opening_is_another_targets_chance(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+) -> None:
+    """The role alone commits nothing."""
+    upstream.queue(sse([start(), event("ping"), overloaded()]))
+    second.queue(chat_stream(["fine"]))
+    found = await stage.ask(stage.chain(claude, two), stream=True)
+    assert (found.target, text_of(found.sink.data)) == ("two", "fine")
+    assert found.record.attempts == 2
+    assert stage.attempts(target="one", outcome="http_5xx") == 1
+
+
+async def test_alone_its_error_keeps_its_status(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    stage.settings(attempts=1)
+    upstream.queue(sse([start(), overloaded()]))
+    found = await stage.ask(stage.chain(claude), stream=True)
+    assert (found.status, found.sink.started) == (503, False)
+
+
+async def test_an_opening_is_not_held_for_long(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From then on the stream is committed, and an error is an event."""
+    monkeypatch.setattr(translated, "HOLD", 0.0)
+    gate = Gate()
+    upstream.queue(sse([start(), overloaded()], gate=gate))
+    task = stage.start(stage.chain(claude, two), stream=True)
+    gate.release()
+    while not stage.asked or not stage.asked[0].sink.committed:
+        await asyncio.sleep(0)
+    gate.release()
+    found = await task
+    assert payloads(found.sink.data)[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert last_error(found)["message"]
+    assert (found.record.attempts, second.requests) == (1, [])
+
+
+async def test_what_follows_an_opening_that_is_out(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    claude: FakeTarget,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(translated, "HOLD", 0.0)
+    gate = Gate()
+    upstream.queue(sse([start(), *text_events("x", "y"), *end()], gate=gate))
+    task = stage.start(stage.chain(claude), stream=True)
+    gate.release()
+    while not stage.asked or not stage.asked[0].sink.committed:
+        await asyncio.sleep(0)
+    gate.open()
+    found = await task
+    chunks = payloads(found.sink.data)
+    roles = [c for c in chunks[:-1] if c["choices"] and "role" in c["choices"][0]["delta"]]
+    assert len(roles) == 1
+    assert (text_of(found.sink.data), chunks[-1]) == ("xy", "[DONE]")
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ([overloaded()], "upstream_error"),
+        ([b"data: {nonsense\n\n"], "protocol"),
+        ([event("content_block_delta", text="x").replace(b"x", b"\xff")], "protocol"),
+        ([b"no field of an event\n\n"], "protocol"),
+        ([close], "truncated"),
+        ([reset], "truncated"),
+        ([], "truncated"),
+    ],
+)
+async def test_a_stream_that_breaks(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+    fault: list[Any],
+    outcome: str,
+) -> None:
+    """What came before the fault is the client's; then an error, no `[DONE]`, no second attempt."""
+    gate = Gate()
+    upstream.queue(sse([start(), *text_events("one", "two")[:-1], *fault], gate=gate))
+    task = stage.start(stage.chain(claude, two), stream=True)
+    gate.release(4)
+    while not stage.asked or text_of(stage.asked[0].sink.data) != "onetwo":
+        await asyncio.sleep(0)
+    gate.open()
+    found = await task
+    assert found.error is None
+    assert text_of(found.sink.data) == "onetwo"
+    assert last_error(found)["message"]
+    assert (found.record.end, found.sink.ended, second.requests) == (outcome, 1, [])
+
+
+async def test_a_stream_that_stalls(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    claude.timeouts = replace(claude.timeouts, inter_chunk=0.05)
+    upstream.queue(sse([start(), *text_events("one")[:-1], hang]))
+    found = await stage.ask(stage.chain(claude), stream=True)
+    assert (found.record.end, last_error(found)["code"]) == ("stall", "upstream_timeout")
+
+
+async def test_a_stream_that_does_not_begin(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    stage.settings(attempts=1)
+    claude.timeouts = replace(claude.timeouts, first_byte=0.05)
+    upstream.queue(sse([event("ping"), hang]))
+    found = await stage.ask(stage.chain(claude), stream=True)
+    assert (found.status, found.sink.started) == (504, False)
+    assert stage.attempts(outcome="first_byte_timeout") == 1
+
+
+async def test_a_stream_without_an_answer(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    stage.settings(attempts=1)
+    upstream.queue(sse([event("message_stop")]))
+    found = await stage.ask(stage.chain(claude), stream=True)
+    assert (found.status, found.sink.started) == (502, False)
+
+
+async def test_a_client_that_does_not_read(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    stage.pace = replace(PACE, write=0.05)
+    gate = Gate()
+    upstream.queue(message_stream(["a"] * 5, gate=gate))
+    task = stage.start(stage.chain(claude), stream=True)
+    gate.release(4)
+    while not stage.asked or not stage.asked[0].sink.writes:
+        await asyncio.sleep(0)
+    stage.asked[0].sink.reads.clear()
+    gate.open()
+    found = await task
+    assert found.error is not None
+    assert (found.error.code, found.record.end) == ("slow_client", "slow_client")
+    found.sink.ended = 1  # its connection is closed by who asked
+    found.error = None
+
+
+async def test_a_client_that_leaves(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    gate = Gate()
+    upstream.queue(message_stream(["a"] * 5, gate=gate))
+    task = stage.start(stage.chain(claude), stream=True)
+    gate.release(4)
+    while not stage.asked or not stage.asked[0].sink.writes:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await upstream.disconnected()
+    assert stage.attempts(outcome="client_gone") == 1
+
+
+# --- what it has no word for
+
+
+async def test_a_parameter_that_it_lacks_is_another_targets_chance(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+) -> None:
+    second.queue(chat_answer("fine"))
+    found = await stage.ask(stage.chain(claude, two), seed=3)
+    assert (found.target, found.record.attempts, upstream.requests) == ("two", 1, [])
+    assert (found.record.fallback_from, found.record.fallback_reason) == ("one", "ability")
+    assert stage.attempts(target="one") == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_alone_it_is_refused(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget, stream: bool
+) -> None:
+    found = await stage.ask(stage.chain(claude), stream=stream, seed=3)
+    assert isinstance(found.error, InvalidRequest)
+    assert (found.status, found.error.code) == (400, "unsupported_parameter")
+    assert found.error.param == "seed"
+    assert (found.record.attempts, upstream.requests) == (0, [])
+
+
+async def test_who_failed_says_more_than_who_refused(
+    stage: Stage, second: ScriptedUpstream, claude: FakeTarget, two: FakeTarget
+) -> None:
+    stage.settings(attempts=1)
+    second.queue(answer_json(500, error("boom")))
+    found = await stage.ask(stage.chain(claude, two), seed=3)
+    assert found.status == 500
+
+
+async def test_who_rests_may_take_it_later(
+    stage: Stage, second: ScriptedUpstream, claude: FakeTarget, two: FakeTarget
+) -> None:
+    resting = stage.route(two)
+    second.queue(answer_json(429, error("slow down"), {"retry-after": "7"}))
+    await stage.ask(stage.chain(resting))
+    assert stage.state(resting) is State.RESTING
+    found = await stage.ask(stage.chain(claude, resting), seed=3)
+    assert (found.status, found.error and found.error.retry_after) == (429, 7)
+
+
+# --- its errors
+
+
+async def test_its_words_for_an_error(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    stage.settings(attempts=1)
+    upstream.queue(refusal(529, "overloaded_error", **{"retry-after": "3"}))
+    found = await stage.ask(stage.chain(claude))
+    assert found.error is not None
+    assert (found.status, found.error.retry_after) == (503, 3)
+
+
+async def test_it_comes_after_one_of_openais(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+) -> None:
+    second.queue(answer_json(500, error("boom")))
+    upstream.queue(message_stream(["fine"]))
+    found = await stage.ask(stage.chain(two, claude), stream=True, tools=TOOLS)
+    assert (found.target, text_of(found.sink.data)) == ("one", "fine")
+    assert upstream.requests[0].json()["tools"][0]["name"] == "f"
+
+
+# --- odds and ends
+
+
+async def test_functions_of_old(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": 1}}
+    upstream.queue(message_answer(call, reason="tool_use"))
+    found = await stage.ask(stage.chain(claude), functions=[{"name": "f"}])
+    choice = json.loads(found.sink.answer or b"")["choices"][0]
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"x":1}'}
+
+
+async def test_a_long_body_is_translated_aside(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    claude: FakeTarget,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aside: list[Any] = []
+
+    async def to_thread(work: Any, *given: Any) -> Any:
+        aside.append(work)
+        return work(*given)
+
+    monkeypatch.setattr(providers.asyncio, "to_thread", to_thread)  # type: ignore[attr-defined]
+    upstream.queue(message_answer("a"), message_answer("b"))
+    await stage.ask(stage.chain(claude))
+    assert aside == []
+    text = "x" * 300_000
+    request = request_of(stream=False, messages=[{"role": "user", "content": text}])
+    await stage.ask(stage.chain(claude), request=request)
+    assert len(aside) == 1
+    assert upstream.requests[1].json()["messages"][0]["content"][0]["text"] == text
