@@ -136,6 +136,68 @@ async def test_another_target_ranks_where_the_first_fails(
     assert answer.headers["x-roundhouse-target"] == "second/b"
 
 
+# --- at Cohere
+
+
+async def at_cohere(serve: Serve, upstream: ScriptedUpstream, **target: Any) -> Roundhouse:
+    config = config_of(upstream)
+    config["providers"]["cohere"] = {"base_url": f"{upstream.url}/v2", "api_key": "their-key"}
+    target = {"provider": "cohere", "model": "rerank-v3.5", **target}
+    return await serve({**config, "models": {"m": {"targets": [target]}}})
+
+
+@pytest.mark.parametrize("tokens", [{}, {"tokens": {"input_tokens": 9.0, "output_tokens": 0.0}}])
+async def test_coheres_answer_agrees_with_vllms(
+    serve: Serve, upstream: ScriptedUpstream, tokens: dict[str, Any]
+) -> None:
+    server = await at_cohere(serve, upstream)
+    results = [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": 0.25}]
+    meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, **tokens}
+    upstream.queue(answer_json(200, {"id": "their-id", "results": results, "meta": meta}))
+    said = {**ASK, "top_n": 2, "return_documents": False, "user": "somebody"}
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.post("/v1/rerank", json=said)
+    counted = {"usage": {"prompt_tokens": 9, "total_tokens": 9}} if tokens else {}
+    found = {"id": "their-id", "model": "m", "results": results, "meta": meta, **counted}
+    assert (answer.status_code, answer.json()) == (200, found)
+    assert answer.headers["x-roundhouse-target"] == "cohere/rerank-v3.5"
+    assert answer.headers["x-roundhouse-dropped"] == "user"
+    sent = upstream.requests[0]
+    assert (sent.path, sent.header("authorization")) == ("/v2/rerank", "Bearer their-key")
+    assert sent.json() == {**ASK, "model": "rerank-v3.5", "top_n": 2}
+    spent = count(server, "roundhouse_tokens_total", model="m", kind="prompt")
+    assert spent == (9 if tokens else 0)
+
+
+async def test_what_cohere_has_no_word_for(serve: Serve, upstream: ScriptedUpstream) -> None:
+    upstream.default = answer_json(200, {"id": "x", "results": []})
+    for drop, status in (([], 400), (["return_documents"], 200)):
+        server = await at_cohere(serve, upstream, drop=drop)
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            answer = await client.post("/v1/rerank", json={**ASK, "return_documents": True})
+        assert answer.status_code == status
+        if status == 400:
+            assert answer.json()["error"]["param"] == "return_documents"
+            assert upstream.requests == []
+        else:
+            assert answer.headers["x-roundhouse-dropped"] == "return_documents"
+
+
+@pytest.mark.parametrize(("status", "clients_own"), [(400, True), (429, False), (500, False)])
+async def test_coheres_errors_are_openais(
+    serve: Serve, upstream: ScriptedUpstream, status: int, clients_own: bool
+) -> None:
+    server = await at_cohere(serve, upstream)
+    upstream.default = answer_json(status, {"id": "x", "message": "the words of Cohere"})
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.post("/v1/rerank", json=ASK)
+    assert answer.status_code == status
+    assert ("the words of Cohere" in answer.json()["error"]["message"]) is clients_own
+
+
+# --- what it counts as
+
+
 async def test_tokens_of_a_key(serve: Serve, upstream: ScriptedUpstream) -> None:
     keys = [{"name": "tests", "key": KEY, "tpm": 1000}]
     server = await serve(config_of(upstream, server={"keys": keys}))

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import cohere
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -298,6 +300,32 @@ def test_embeddings(client: OpenAI, lenient: OpenAI) -> None:
     assert floats.data[0].embedding == pytest.approx(cat, abs=1e-3)
 
 
+def test_rerank(stack: ServerProcess) -> None:
+    """Cohere's SDK, as there is none of OpenAI's for it; the model is one for embeddings."""
+    documents = ["tax law of 1911", "a kitten on a rug", "a dog in the garden"]
+    query, before = "a cat sits on a mat", _prompt_tokens(stack)
+    with cohere.ClientV2(api_key=KEY, base_url=stack.url) as ours:
+        best = ours.rerank(model="minilm", query=query, documents=documents, top_n=2)
+    assert best.id
+    assert [one.index for one in best.results] == [1, 2]
+    assert 1 >= best.results[0].relevance_score > best.results[1].relevance_score
+    with httpx.Client(base_url=stack.url, headers={"authorization": f"Bearer {KEY}"}) as http:
+        wrapped = [{"text": text} for text in documents]
+        body = {"model": "minilm", "query": query, "documents": wrapped}
+        answer = http.post("/v1/rerank", json=body).json()
+        refused = http.post("/v1/rerank", json={**body, "model": "guide"})
+    assert answer["model"] == "minilm"
+    assert [one["index"] for one in answer["results"]] == [1, 2, 0]
+    assert answer["results"][0]["document"]["text"] == documents[1]
+    assert _prompt_tokens(stack) == before + 2 * answer["usage"]["prompt_tokens"]
+    assert 400 <= refused.status_code < 500
+    assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+def _prompt_tokens(stack: ServerProcess) -> float:
+    return stack.metric("roundhouse_tokens_total", model="minilm", kind="prompt")
+
+
 def test_models(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
         "guide",
@@ -326,8 +354,6 @@ def test_errors(client: OpenAI, stack: ServerProcess) -> None:
 
 
 def test_tokenize_and_back(stack: ServerProcess) -> None:
-    import httpx
-
     with httpx.Client(base_url=stack.url, headers={"authorization": f"Bearer {KEY}"}) as http:
         tokens = http.post("/tokenize", json={"model": "guide", "prompt": "hello"}).json()["tokens"]
         back = http.post("/v1/detokenize", json={"model": "guide", "tokens": tokens}).json()
