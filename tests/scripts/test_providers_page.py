@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from openai.types import EmbeddingCreateParams
@@ -12,9 +13,11 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from scripts import provider_answers, providers_page
 from scripts.provider_matrix import NAMES, WORDS, Asking, Cell, ask
 from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS, RERANK
+from server.config.load import load
 from server.config.providers_table import ROWS, SURFACES
 from server.dialects.table import DIALECTS
 from server.protocol.envelope import Surface
+from tests.fakes.tls import make_tls
 
 PROBES = (*PARAMETERS, *EXTENSIONS, *MESSAGES)
 #: Who could be asked, with every model and setting that the page speaks of.
@@ -101,6 +104,23 @@ def cell(name: str, label: str) -> Cell:
 )
 def test_what_is_known_of_some(name: str, label: str, shown: str) -> None:
     assert str(cell(name, label)) == shown
+
+
+def test_the_configs_of_the_page_are_valid(tmp_path: Path) -> None:
+    """With every variable set that they name, and the file of authorities."""
+    (tmp_path / "lab-ca.pem").write_bytes(make_tls().ca_pem)
+    text = providers_page.PAGE.read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        names = [
+            *re.findall(r"\$\{(\w+)\}", block),
+            *(v for r in ROWS.values() for v in r.variables),
+        ]
+        config = block if "version:" in block else f"version: 1\n{block}"
+        path = tmp_path / "roundhouse.yaml"
+        path.write_text(config)
+        assert load(path, environ={name: f"key-of-{name}" for name in names}).config.providers
 
 
 def test_answers_keep_what_the_provider_gave() -> None:
