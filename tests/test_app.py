@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -24,6 +27,13 @@ def test_every_route_is_documented() -> None:
     assert set(openapi.PUBLIC_PATHS) - extra == public
     admin = {(method, path.replace("{model:path}", "{model}")) for method, path in table(app.ADMIN)}
     assert set(openapi.ADMIN_PATHS) - extra == admin
+
+
+def test_every_route_is_on_the_page(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "api.md").read_text("utf-8")
+    named = set(re.findall(r"`(GET|POST) (/[^`]+)`", page))
+    ours = table(app.SURFACES) | table(app.PUBLIC)
+    assert named == {(method, path.replace("{id:path}", "{id}")) for method, path in ours}
 
 
 async def test_default_deny(server: Roundhouse) -> None:
