@@ -55,8 +55,8 @@ def _two_ways(error: EngineError) -> EngineError:
 
     return EngineError(
         f"{error.message}\nTo serve the models of a provider without it, set its key in the "
-        "environment or in .env: OPENAI_API_KEY, ANTHROPIC_API_KEY, MISTRAL_API_KEY, … "
-        "(`roundhouse serve --help`).",
+        "environment or in .env: OPENAI_API_KEY, ANTHROPIC_API_KEY, MISTRAL_API_KEY, and others "
+        "(docs/configuration.md has them all).",
         reason=error.reason,
         terminal=error.terminal,
         log_tail=error.log_tail,

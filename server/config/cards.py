@@ -16,6 +16,7 @@ from typing import Any, Final
 from server.config.engine import Engine
 from server.config.model import NO_DEFAULTS, Model, Target, plain
 from server.config.parts import UPSTREAM
+from server.config.providers_table import ROWS
 from server.config.schema import Config
 from server.protocol import older
 from server.registry.cards import AccessMethod, ModelInfo, ModelType, Status
@@ -114,6 +115,12 @@ def window_of(config: Config, target: Target | None) -> int | None:
 def card_at(config: Config, catalog: Catalog, provider: str, upstream: str) -> ModelInfo | None:
     """The card of an account's own id of a model. What is `like` a known one has its cards."""
     return at_provider(catalog, _like(config, provider), upstream)
+
+
+def has_cards(config: Config, catalog: Catalog, provider: str) -> bool:
+    """Does the catalog know an account's models?"""
+    known = _like(config, provider)
+    return known in ROWS and any(card.provider == known for card in catalog.values())
 
 
 def _like(config: Config, provider: str) -> str:

@@ -29,7 +29,10 @@ HOME: Final = "~/.roundhouse"
 #: What `serve` runs when it is given nothing: the same text as configs/quickstart.yaml.
 QUICKSTART: Final = FilePath(__file__).with_name("quickstart.yaml")
 
-_NO_FILE: Final = "`roundhouse serve` without a file serves the embedded model."
+_NO_FILE: Final = (
+    "`roundhouse serve` without a file serves the embedded model, and the models of the providers "
+    "whose keys are in the environment."
+)
 _SECTIONS: Final = ("server", "log", "routing", "runtimes", "providers", "engines", "models")
 
 

@@ -9,7 +9,7 @@ from server.config.explain import near
 from server.config.model import Model, Target
 from server.config.places import Path, Places, Problem
 from server.config.providers_table import ROWS, key_hint
-from server.config.resolve import loose_engines, provider_of
+from server.config.resolve import loose_engines, provider_of, taken
 from server.config.schema import Config
 from server.registry.cards import AccessMethod, ModelInfo, Status
 from server.registry.catalog import Catalog
@@ -23,7 +23,7 @@ def check(config: Config, places: Places, catalog: Catalog) -> Iterator[Problem]
     own = [*config.models, *loose_engines(config)]
     extra: dict[str, ModelInfo] = {}
     for name, card in cards.offered(config, catalog):
-        if not provider_of(config, name):
+        if not taken(config, name, catalog):
             extra.setdefault(name, card)
     edges: dict[str, Edges] = {field: {} for field in (*routing_checks.LISTS, "bridge")}
     for name, model in config.models.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Final
@@ -306,24 +307,35 @@ def _authorities(
             path, "has nothing to check: base_url is http://, without TLS.", "Remove it."
         )
     try:
-        text = (folder / FilePath(ca).expanduser()).read_text("ascii", errors="replace")
+        file = folder / FilePath(ca).expanduser()
+        found = file.stat()
+        held = _certificates(file) if stat.S_ISREG(found.st_mode) else 0
     except FileNotFoundError:
         yield places.error(
             path, f"there is no file {ca}.", "Paths are relative to the config file's folder."
         )
         return
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "it is in no home folder"
+        reason = getattr(error, "strerror", None) or "whose home folder is that"
         yield places.error(path, f"{ca} cannot be read: {reason}.")
         return
-    if not text.strip():
+    if not stat.S_ISREG(found.st_mode):
+        yield places.error(path, f"{ca} is no file.")
+    elif not found.st_size:
         yield places.error(path, f"the file {ca} is empty.", "It should hold certificates in PEM.")
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-    except (ssl.SSLError, ValueError):
+    elif not held:
         yield places.error(
             path,
             f"{ca} holds no certificates in PEM.",
             "They begin with -----BEGIN CERTIFICATE-----; convert others with openssl.",
         )
+
+
+def _certificates(file: FilePath) -> int:
+    """How many can be used, as the transport reads them. Raises OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(file)
+    except ssl.SSLError:  # an OSError, too
+        return 0
+    return context.cert_store_stats()["x509"]

@@ -2,7 +2,8 @@
 
 One order for a bare name: the entries under `models`, engines of that name, `provider/…` of a
 configured provider, then, with `catalog: auto`, cards by id in the order of `providers`, and cards
-by alias.
+by alias. An id that looks like a known provider's (`openai/gpt-oss-20b`, which is Hugging Face's) is
+a card's where that provider has no such card.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def resolve_models(config: Config, catalog: Catalog | None = None) -> dict[str, 
         if config.models.get(name) is None or config.models[name].alias is None
     }
     for name, card in cards.offered(config, catalog):
-        if name not in found and name not in config.models and not provider_of(config, name):
+        if name not in found and name not in config.models and not taken(config, name, catalog):
             found[name] = _offered(config, name, card, found, catalog)
     _add_aliases(config, found, catalog)
     own = [*config.models, *loose_engines(config)]
@@ -204,6 +205,18 @@ def provider_of(config: Config, name: str) -> str | None:
     provider, slash, upstream = name.partition("/")
     known = slash and provider in config.providers and _MODEL_NAME.fullmatch(upstream)
     return provider if known else None
+
+
+def taken(config: Config, name: str, catalog: Catalog) -> bool:
+    """Is this name of a card `provider/…` of another provider, which is to be asked then? Not when
+    that one's models are known, and this is none of them."""
+    provider = provider_of(config, name)
+    if provider is None:
+        return False
+    upstream = name.partition("/")[2]
+    card = catalog.get(name)
+    by_name = cards.has_cards(config, catalog, provider)
+    return card is None or not by_name or bool(cards.card_at(config, catalog, provider, upstream))
 
 
 def provider_target(

@@ -176,7 +176,8 @@ def test_the_entry_point(repo_root: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "Error: nope.yaml: There is no such file. "
-        "`roundhouse serve` without a file serves the embedded model.\n"
+        "`roundhouse serve` without a file serves the embedded model, and the models of the "
+        "providers whose keys are in the environment.\n"
     )
 
 

@@ -75,7 +75,8 @@ def test_auto_offers_the_cards_of_providers_with_a_key(write: Write) -> None:
         "gpt-mid": ("openai", "gpt-mid"),
         "embed-1": ("openai", "embed-1"),
         "acme/Small-1B": ("huggingface", "acme/Small-1B"),
-        # Not `openai/open-20b`: that is openai's `open-20b`.
+        # Openai's models are known, and `open-20b` is none of them.
+        "openai/open-20b": ("huggingface", "openai/open-20b"),
         "big": ("elsewhere", "far-1"),
         "gpt-big-2026-01-01": ("openai", "gpt-big"),
         "open-20b": ("huggingface", "openai/open-20b"),
@@ -86,11 +87,35 @@ def test_auto_offers_the_cards_of_providers_with_a_key(write: Write) -> None:
         "gpt-mid",
         "embed-1",
         "acme/Small-1B",
-        "open-20b",
+        "openai/open-20b",
     ]
     assert found["gpt-big-2026-01-01"].alias_of == found["gpt-big"].name == "gpt-big"
     assert found["gpt-big"].defaults == {"temperature": 0.9, "max_tokens": 1000}
     assert found["embed-1"].about.card is CATALOG["embed-1"]
+
+
+@pytest.mark.parametrize(
+    ("own", "providers", "asks"),
+    [
+        # Of a provider that the catalog does not know, nobody can say what it has not.
+        ("acme/Small-1B", {"acme": {**FAR, **KEY}}, None),
+        # It has such a card itself.
+        ("openai/gpt-big", {}, None),
+        ("openai/open-20b", {}, "huggingface"),
+        ("openai/open-20b", {"openai": {**FAR, **KEY}}, "huggingface"),
+    ],
+)
+def test_an_id_with_a_providers_name_before_it(
+    own: str, providers: dict[str, Any], asks: str | None, write: Write
+) -> None:
+    hub = {**HUB, "models": [*HUB["models"], {**HUB["models"][0], "model_id": "openai/gpt-big"}]}
+    found = models(
+        write,
+        cards_of=catalog(OPENAI, hub),
+        catalog="auto",
+        providers={"openai": KEY, "huggingface": KEY, **providers},
+    )
+    assert (asked(found[own])[0][0] if own in found else None) == asks
 
 
 def test_a_provider_without_a_key_offers_nothing(write: Write) -> None:

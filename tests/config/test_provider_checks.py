@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -120,9 +121,13 @@ CASES = {
     f"lab: {{{LAB}, ca: nowhere.pem}}": (
         "there is no file nowhere.pem. Paths are relative to the config file's folder."
     ),
-    f"lab: {{{LAB}, ca: .}}": "providers.lab.ca: . cannot be read: Is a directory.",
+    f"lab: {{{LAB}, ca: .}}": "providers.lab.ca: . is no file.",
+    f"lab: {{{LAB}, ca: pipe}}": "providers.lab.ca: pipe is no file.",
+    f"lab: {{{LAB}, ca: good.pem/x}}": "good.pem/x cannot be read: Not a directory.",
+    f"lab: {{{LAB}, ca: ~nobody-here/x}}": "~nobody-here/x cannot be read: whose home folder is",
     f"lab: {{{LAB}, ca: empty.pem}}": "the file empty.pem is empty. It should hold certificates",
     f"lab: {{{LAB}, ca: text.pem}}": "text.pem holds no certificates in PEM. They begin with",
+    f"lab: {{{LAB}, ca: blank.pem}}": "blank.pem holds no certificates in PEM.",
     f"lab: {{{LAB}, ca: broken.pem}}": "broken.pem holds no certificates in PEM.",
     f"lab: {{{LAB}, ca: key.pem}}": "key.pem holds no certificates in PEM.",
     "lab: {dialect: openai, base_url: 'http://far.example/v1', ca: good.pem}": (
@@ -135,11 +140,13 @@ CASES = {
 def files(tmp_path: Path) -> None:
     authority = trustme.CA()
     good = authority.cert_pem.bytes()
-    (tmp_path / "good.pem").write_bytes(good)
+    (tmp_path / "good.pem").write_bytes("# Ämter\n".encode() + good)
     (tmp_path / "broken.pem").write_bytes(good.replace(b"M", b"?", 3))
     (tmp_path / "key.pem").write_bytes(authority.private_key_pem.bytes())
     (tmp_path / "text.pem").write_text("hello\n")
-    (tmp_path / "empty.pem").write_text("\n")
+    (tmp_path / "blank.pem").write_text("\n")
+    (tmp_path / "empty.pem").touch()
+    os.mkfifo(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("text", CASES)
