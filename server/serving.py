@@ -174,7 +174,9 @@ class Roundhouse:
         await self.fleet.apply(settings_of(config.engines))
         services.state = state
         services.dispatcher.configure(Settings.of(config))
-        services.dispatcher.standings.retain(state.builder.keys(state.chains.values()))
+        services.dispatcher.retain(
+            state.builder.keys(state.chains.values()), state.builder.accounts()
+        )
         limits = config.server.limits
         services.admission.apply(
             {key.name for key in config.server.keys},

@@ -50,9 +50,22 @@ class Accounts:
             return None
         return Seats(provider, found.max_in_flight, found.max_waiting)
 
+    def keys(self) -> set[tuple[str, int]]:
+        """Every account's keys, each by the provider's name and its number from 1 on."""
+        return {
+            (name, number)
+            for name, found in self._accounts.items()
+            for number, _ in enumerate(found.credentials, 1)
+        }
+
+    def like(self, provider: str) -> str:
+        """The provider known by name that it is an account of; else its own name."""
+        return self._accounts[provider].like
+
     def lacks(self, provider: str) -> frozenset[str]:
         """Abilities that nothing behind its dialect has."""
-        dialect = dialect_of(self._accounts[provider].dialect)
+        found = self._accounts[provider]
+        dialect = dialect_of(found.dialect, found.settings)
         return frozenset() if dialect is None else dialect.lacks
 
     def targets(
@@ -84,7 +97,7 @@ class Accounts:
                 ca=found.ca,
                 fill=fill,
                 drop=drop,
-                dialect=dialect_of(found.dialect),
+                dialect=dialect_of(found.dialect, settings),
                 settings=settings,
                 surfaces=found.surfaces,
                 key=number,
@@ -99,7 +112,7 @@ class Accounts:
         """Anthropic wants a length of every answer: the model's longest, where nobody says."""
         settings = dict(found.settings)
         if found.dialect == "anthropic" and "max_tokens" not in settings:
-            card = cards.at_provider(self._catalog, found.name, model)
+            card = cards.at_provider(self._catalog, found.like, model)
             longest = None if card is None else card.specs.max_output
             settings["max_tokens"] = longest or _LONGEST
         return settings

@@ -32,6 +32,8 @@ from server.transport import AttemptTimeouts
 _ANY_ID: Final = "/*"
 #: Names that no entry has and whose chains are kept.
 _UNLISTED: Final = 512
+#: Whose API knows what OpenAI's own does, and nothing else.
+_OPENAIS: Final = frozenset({"openai", "azure"})
 
 
 class Builder:
@@ -81,6 +83,10 @@ class Builder:
         }
         return {name: chains[model.name] for name, model in models.items()}
 
+    def accounts(self) -> set[tuple[str, int]]:
+        """The keys of all accounts; see `Accounts.keys`."""
+        return self._accounts.keys()
+
     def keys(self, chains: Iterable[Chain]) -> set[str]:
         """The keys of all targets that these have, and of providers' unlisted models."""
         found: set[str] = set()
@@ -119,7 +125,8 @@ class Builder:
         """A model's own targets, each with the model's defaults and ceilings as it takes them."""
         ceilings = Ceilings.of(model.ceilings, clamp=model.clamp)
         parts = [
-            self._part(model.name, t, _fill(model, ceilings, t), ceilings) for t in model.targets
+            self._part(model.name, t, self._fill(model, ceilings, t), ceilings)
+            for t in model.targets
         ]
         return Group(
             model.name,
@@ -169,6 +176,21 @@ class Builder:
             return make.route(local, self._standings.of(local.label))
         nobody = ExternalTarget(target.engine, self._fleet, make.times, max_wait=engine.wait)
         return self._replicas(make, make.route(nobody, self._standings.of(nobody.label)), fill)
+
+    def _fill(
+        self, model: ResolvedModel, ceilings: Ceilings | None, target: ResolvedTarget
+    ) -> Fill | None:
+        """What only an engine's owner may set is the operator's to set, but not at a provider; and
+        no default brings back what the target is spared."""
+        without = target.drop | (LONGEST if target.drop & LONGEST else frozenset())
+        if target.provider is None:
+            return fill_of(model.defaults, ceilings, without=without)
+        without |= ENGINE_ONLY
+        if self._accounts.like(target.provider) in _OPENAIS:
+            without |= NOT_OPENAI
+            longest = "max_completion_tokens"
+            return fill_of(model.defaults, ceilings, without=without, chat_longest=longest)
+        return fill_of(model.defaults, ceilings, without=without)
 
     def _replicas(self, making: _Making, stand_in: Route, fill: Fill | None) -> Changing:
         engine, fleet = making.target.engine, self._fleet
@@ -277,17 +299,3 @@ def _deep(name: str, models: Mapping[str, ResolvedModel]) -> list[str]:
 
     walk(name)
     return list(found)
-
-
-def _fill(model: ResolvedModel, ceilings: Ceilings | None, target: ResolvedTarget) -> Fill | None:
-    """What only an engine's owner may set is the operator's to set, but not at a provider; and no
-    default brings back what the target is spared."""
-    without = target.drop | (LONGEST if target.drop & LONGEST else frozenset())
-    if target.provider is None:
-        return fill_of(model.defaults, ceilings, without=without)
-    without |= ENGINE_ONLY
-    if target.provider == "openai":
-        without |= NOT_OPENAI
-        longest = "max_completion_tokens"
-        return fill_of(model.defaults, ceilings, without=without, chat_longest=longest)
-    return fill_of(model.defaults, ceilings, without=without)

@@ -22,6 +22,12 @@ class Dispatcher(Means):
         self.standings.forget(keys)
         self.rooms.forget("target", keys)
 
+    def retain(self, keys: Collection[str], accounts: Collection[tuple[str, int]]) -> None:
+        """After a reload: forget targets that have none of these keys, and accounts' keys that are
+        none of these (provider, number)."""
+        self.standings.retain(keys)
+        self.limits.retain(accounts)
+
     def collect(self) -> None:
         """Bring the gauges up to now: before each scrape."""
         now = self.clock()
