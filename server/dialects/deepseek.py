@@ -1,7 +1,7 @@
 """DeepSeek: OpenAI's dialect, with thoughts of its own.
 
 Sources: its page on thinking (api-docs.deepseek.com/guides/thinking_mode), recorded traffic, and
-errors as clients report them.
+errors as clients report them (deepseek-ai/DeepSeek-V3#1376).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Raw
 from server.dialects import openai
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts
-from server.dialects.passing import no_surface, passed
+from server.dialects.passing import no_surface, passed, plain_history
 from server.dialects.tidy import TidyReader, nothing, whole
 from server.errors import InvalidRequest, UpstreamStatus
 from server.protocol.envelope import Surface, emit, raw
@@ -121,18 +121,34 @@ def members_out(
     if given(out, "reasoning_effort") == _NONE:
         del out["reasoning_effort"]
         out.setdefault("thinking", raw({"type": "disabled"}))
-    if given(out, "max_completion_tokens") is not None:
-        longest = out.pop("max_completion_tokens")
-        if given(out, "max_tokens") is None:
+    if (longest := given(out, "max_completion_tokens")) is not None:
+        del out["max_completion_tokens"]
+        other = given(out, "max_tokens")
+        if other is None or (number(longest) or 0) < (number(other) or 0):
             out["max_tokens"] = longest
     thinks = _thinks(out, model)
+    if thinks and _forces(out):
+        if given(out, "thinking") is not None or given(out, "reasoning_effort") is not None:
+            raise _lacks("tool_choice", "way to force a call while it thinks (`tool_choice`)")
+        # Thinking is its own idea, the call is the client's.
+        out["thinking"], thinks = raw({"type": "disabled"}), False
     dropped = tuple(n for n in _PASSED_OVER if given(out, n) is not None) if thinks else ()
     for name in dropped:
         del out[name]
-    messages = out.get("messages")
-    if isinstance(messages, Raw) and any(sign in bytes(messages) for sign in _SIGNS):
-        out["messages"] = history_out(messages, thinks=thinks)
+    if "messages" in out:
+        messages, lost = plain_history(out["messages"])
+        dropped += lost
+        if isinstance(messages, Raw) and any(sign in bytes(messages) for sign in _SIGNS):
+            messages = history_out(messages, thinks=thinks)
+        out["messages"] = messages
     return out, dropped
+
+
+def _forces(members: Mapping[str, Any]) -> bool:
+    """Must some tool be called? While it thinks DeepSeek refuses that."""
+    said = given(members, "tool_choice")
+    choice = _value(said) if said is not None else None
+    return choice == "required" or (isinstance(choice, dict) and choice.get("type") == "function")
 
 
 def _thinks(members: Mapping[str, Any], model: str) -> bool:
@@ -147,14 +163,16 @@ def _thinks(members: Mapping[str, Any], model: str) -> bool:
 
 def history_out(messages: Raw, *, thinks: bool) -> Raw:
     """Messages as DeepSeek wants them back: `system` for `developer`, thoughts under its name for
-    them, and where it thinks, thoughts with every call of a tool: it refuses history without. Those
-    of another model have none for it, and an empty text will do.
+    them, and where it thinks and a tool was called, thoughts in every answer: it refuses history
+    without. Those of another model have none for it, and an empty text will do.
     """
     try:
         found = _decode(messages)
     except (msgspec.MsgspecError, RecursionError):
         return messages
-    for index, message in enumerate(found if isinstance(found, list) else ()):
+    said = found if isinstance(found, list) else []
+    called = any(isinstance(message, dict) and message.get("tool_calls") for message in said)
+    for index, message in enumerate(said):
         if not isinstance(message, dict):
             continue
         _refuse_sounds(message.get("content"), f"messages[{index}].content")
@@ -167,6 +185,6 @@ def history_out(messages: Raw, *, thinks: bool) -> Raw:
             message.pop("reasoning_content", None)
             if isinstance(thought, str):
                 message["reasoning_content"] = thought
-            elif thinks and message.get("tool_calls"):
+            elif thinks and called:
                 message["reasoning_content"] = ""
     return raw(found)

@@ -14,7 +14,7 @@ import msgspec
 from server.dialects import openai
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts
-from server.dialects.passing import no_surface, passed
+from server.dialects.passing import no_surface, passed, plain_history
 from server.dialects.tidy import TidyReader, whole
 from server.errors import UpstreamStatus
 from server.protocol.envelope import Surface, emit
@@ -52,6 +52,9 @@ class HuggingFace:
         if path is None:
             raise no_surface("Hugging Face", request.surface, "chat or embeddings")
         out, dropped = passed(request, members, model=model, drop=drop)
+        if "messages" in out:
+            out["messages"], lost = plain_history(out["messages"])
+            dropped += lost
         return Outgoing(path, emit(out), dropped=tuple(dropped))
 
     def answer_in(self, payload: bytes, asked: Asked) -> tuple[bytes, Facts]:

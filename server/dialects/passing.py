@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from server.dialects.openai import ENGINE_ONLY
 from server.errors import InvalidRequest
@@ -13,8 +14,16 @@ from server.protocol.envelope import Surface, raw
 from server.protocol.parameters import given
 from server.protocol.request import Request
 
+#: What answers of ours have besides OpenAI's members, for the dialect that they came from: those
+#: that nobody else knows, and all of them. Clients send them back, and some refuse what they do not
+#: know.
+FOREIGN: Final = ("citations", "reasoning_details", "tool_plan")
+BESIDES: Final = (*FOREIGN, "reasoning", "reasoning_content")
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
-_options: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_options: Final = msgspec.json.Decoder(dict[str, Raw])
+_messages: Final = msgspec.json.Decoder(list[dict[str, Raw]])
+_ASSISTANT: Final = Raw(b'"assistant"')
+_NOTHING: Final = (Raw(b"null"), Raw(b'""'), Raw(b"[]"))
 
 
 def passed(
@@ -30,7 +39,30 @@ def passed(
     return out, dropped
 
 
-def _known_options(members: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+def plain_history(
+    messages: object, names: tuple[str, ...] = FOREIGN
+) -> tuple[object, tuple[str, ...]]:
+    """The messages (as JSON) without these members of the assistant's, and which of them went, as
+    `messages.<name>`. Those without a sign of one are not looked into, and what are no messages is
+    not ours to judge."""
+    text = bytes(messages) if isinstance(messages, Raw) else b""
+    names = tuple(name for name in names if b'"%s"' % name.encode() in text)
+    if not names:
+        return messages, ()
+    try:
+        found = _messages.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return messages, ()
+    lost: dict[str, None] = {}
+    for message in found:
+        if message.get("role") == _ASSISTANT:
+            for name in names:
+                if message.pop(name, _NOTHING[0]) not in _NOTHING:
+                    lost[f"messages.{name}"] = None
+    return raw(found), tuple(lost)
+
+
+def _known_options(members: Mapping[str, Any]) -> dict[str, Raw]:
     options = given(members, "stream_options")
     try:
         return _options.decode(options) if options is not None else {}

@@ -67,6 +67,7 @@ DISABLED = {"thinking": {"type": "disabled"}}
         ({"reasoning_effort": "high"}, {"reasoning_effort": "high"}, ()),
         ({"max_completion_tokens": 5}, {"max_tokens": 5}, ()),
         ({"max_completion_tokens": 5, "max_tokens": 4}, {"max_tokens": 4}, ()),
+        ({"max_completion_tokens": 4, "max_tokens": 5}, {"max_tokens": 4}, ()),
     ],
 )
 def test_what_deepseek_would_pass_over_is_named(said: Any, sent: Any, dropped: Any) -> None:
@@ -111,6 +112,51 @@ def test_history_comes_back_as_deepseek_wants_it(
     for more, expected in (({}, thinking), (DISABLED, plain)):
         out, _ = deepseek({"messages": [message], **more})
         assert out["messages"] == [{**kept, **expected}]
+
+
+def test_every_answer_of_a_history_with_calls_has_thoughts() -> None:
+    """Also those that called nothing. It says `Missing reasoning_content field` otherwise."""
+    messages = [
+        {"role": "assistant", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": CALLS},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+        {"role": "assistant", "content": "b", "reasoning_content": "t"},
+    ]
+    out, _ = deepseek({"messages": messages})
+    assert [m.get("reasoning_content") for m in out["messages"]] == ["", "", None, "t"]
+    out, _ = deepseek({"messages": messages, **DISABLED})
+    assert [m.get("reasoning_content") for m in out["messages"]] == [None, None, None, "t"]
+
+
+FORCED: list[Any] = ["required", {"type": "function", "function": {"name": "f"}}]
+FREE: list[Any] = ["auto", "none", None, {"type": "allowed_tools"}, 7]
+
+
+@pytest.mark.parametrize("choice", FORCED)
+def test_a_call_that_must_be_is_made_without_thinking(choice: Any) -> None:
+    """DeepSeek refuses it otherwise, and thinks unless it is told not to."""
+    said = {"tool_choice": choice, "temperature": 0.5}
+    assert deepseek(said) == ({**said, **DISABLED}, ())
+    assert deepseek({**said, **DISABLED}) == ({**said, **DISABLED}, ())
+    assert deepseek(said, "deepseek-chat") == (said, ())
+    asked: dict[str, Any]
+    for asked in ({"thinking": {"type": "enabled"}}, {"reasoning_effort": "high"}):
+        with pytest.raises(InvalidRequest) as caught:
+            deepseek({**said, **asked})
+        assert (caught.value.param, caught.value.code) == ("tool_choice", "unsupported_parameter")
+
+
+@pytest.mark.parametrize("choice", FREE)
+def test_a_call_that_may_be_is_no_reason_to_stop_thinking(choice: Any) -> None:
+    assert deepseek({"tool_choice": choice}) == ({"tool_choice": choice}, ())
+
+
+def test_what_other_dialects_left_in_a_history_goes_and_is_named() -> None:
+    others = {"reasoning_details": [{"type": "thinking"}], "tool_plan": "p", "citations": []}
+    message = {"role": "assistant", "content": "a", "reasoning_content": "t"}
+    out, dropped = deepseek({"messages": [{**message, **others}]})
+    assert out["messages"] == [message]
+    assert sorted(dropped) == ["messages.reasoning_details", "messages.tool_plan"]
 
 
 def test_messages_without_a_sign_are_not_looked_into() -> None:

@@ -43,6 +43,20 @@ def test_what_goes_to_hugging_face() -> None:
     assert not {"priority", "user"} & body.keys()
 
 
+def test_what_other_dialects_left_in_a_history_goes_and_is_named() -> None:
+    message = {"role": "assistant", "content": '"tool_plan"', "reasoning_content": "t"}
+    others = {"reasoning_details": [{"type": "thinking"}], "tool_plan": None}
+    user = {"role": "user", "content": "a", "citations": [1]}
+    out = sent(DIALECT, {"messages": [user, {**message, **others}]})
+    assert json.loads(out.body)["messages"] == [user, message]
+    assert out.dropped == ("messages.reasoning_details",)
+
+
+@pytest.mark.parametrize("messages", [["citations"], {"citations": 1}, [{"role": 7}, "tool_plan"]])
+def test_messages_that_are_none_are_theirs_to_judge(messages: Any) -> None:
+    assert json.loads(sent(DIALECT, {"messages": messages}).body)["messages"] == messages
+
+
 @pytest.mark.parametrize(
     ("surface", "path"),
     [(Surface.COMPLETIONS, "/completions"), (Surface.EMBEDDINGS, "/embeddings")],
