@@ -266,6 +266,22 @@ async def test_a_client_that_leaves(
     assert stage.attempts(outcome="client_gone") == 1
 
 
+async def test_the_head_may_be_out_already(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    """A stream that waited has got 200 and comments."""
+    stage.pace = replace(PACE, waiting=0.0)
+    claude.ready = False
+    upstream.queue(message_stream(["fine"]))
+    task = stage.start(stage.chain(claude), stream=True)
+    while not stage.asked or not stage.asked[0].sink.started:
+        await asyncio.sleep(0)
+    claude.go.set()
+    found = await task
+    assert found.sink.data.startswith(b": ")
+    assert text_of(found.sink.data) == "fine"
+
+
 # --- what it has no word for
 
 
