@@ -165,7 +165,7 @@ async def test_it_comes_after_another_dialects_target(
 ) -> None:
     config = claude(upstream, second)
     config["models"]["both"]["targets"].reverse()
-    config["server"]["timeouts"]["first_byte"] = "50ms"
+    config["providers"]["second"] |= {"timeouts": {"first_byte": "50ms"}, "retry_ambiguous": True}
     server = await serve(config)
     second.queue(sse([b": hold\n\n", hang]))
     upstream.queue(message_stream(["fine"]))
