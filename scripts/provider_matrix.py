@@ -138,12 +138,12 @@ def _may_go(asking: Asking, surface: Surface, said: Mapping[str, Any], probe: Pr
 
 def _of_member(probe: Probe, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     name, told = probe.param or "", probe.with_it[probe.param or ""]
-    if name in after and after[name] == told:
-        return "passes"
+    passes = ["passes"] if name in after and after[name] == told else []
     changed = sorted(key for key in after if after[key] != before.get(key))
-    if not changed:
+    if not (passes or changed):
         return "is so" if probe.label in _ANYWAY else "lost"
-    return ", ".join(_shown(key, before.get(key), after[key], told) for key in changed)
+    others = [key for key in changed if not passes or key != name]
+    return ", ".join(passes + [_shown(key, before.get(key), after[key], told) for key in others])
 
 
 def _shown(name: str, before: Any, after: Any, told: Any) -> str:
@@ -157,7 +157,8 @@ def _shown(name: str, before: Any, after: Any, told: Any) -> str:
             return f"`{name}: {after['type']}`"
     if isinstance(after, bool) and after != told:
         return f"`{name}: {json.dumps(after)}`"
-    return f"`{name}: {after}`" if isinstance(after, str) and after != told else f"`{name}`"
+    own = isinstance(after, str) and json.dumps(after) not in json.dumps(told)
+    return f"`{name}: {after}`" if own else f"`{name}`"
 
 
 def _of_message(probe: Probe, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

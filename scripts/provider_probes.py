@@ -33,9 +33,15 @@ FUNCTION: Final = {"name": "look", "description": "Looks.", "parameters": {"type
 TOOLS: Final = [{"type": "function", "function": FUNCTION}]
 _TWO: Final = [*TOOLS, {"type": "function", "function": {**FUNCTION, "name": "listen"}}]
 _SCHEMA: Final = {"type": "object", "properties": {"a": {"type": "string"}}}
-_FORMAT: Final = {"type": "json_schema", "json_schema": {"name": "s", "schema": _SCHEMA}}
+
+
+def _format(**more: Any) -> JSON:
+    return {"type": "json_schema", "json_schema": {"name": "s", "schema": _SCHEMA, **more}}
+
+
 _NAMED: Final = {"type": "function", "function": {"name": "look"}}
 _ALLOWED: Final = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [_NAMED]}}
+_MARKED: Final = {**TOOLS[0], "cache_control": {"type": "ephemeral"}}
 _CUSTOM: Final = [{"type": "custom", "custom": {"name": "look"}}]
 
 #: OpenAI's own parameters of a chat; a test holds the list against its SDK.
@@ -61,6 +67,7 @@ PARAMETERS: Final = (
         "tools", [{"type": "function", "function": {**FUNCTION, "strict": True}}], "a strict tool"
     ),
     _one("tools", _CUSTOM, "a custom tool"),
+    Probe("`cache_control` of a tool", {"tools": [_MARKED]}, {"tools": TOOLS}, "tools"),
     _one("tool_choice", "auto", "`tool_choice: auto`", tools=TOOLS),
     _one("tool_choice", "none", "`tool_choice: none`", tools=TOOLS),
     _one("tool_choice", "required", "`tool_choice: required`", tools=TOOLS),
@@ -70,7 +77,13 @@ PARAMETERS: Final = (
     _one("functions", [FUNCTION], "`functions` (older)"),
     _one("function_call", {"name": "look"}, "`function_call` (older)", functions=[FUNCTION]),
     _one("response_format", {"type": "json_object"}, "`response_format: json_object`"),
-    _one("response_format", _FORMAT, "`response_format: json_schema`"),
+    _one("response_format", _format(), "`response_format: json_schema`"),
+    Probe(
+        "`description` of a schema",
+        {"response_format": _format(description="A.")},
+        {"response_format": _format()},
+        "response_format",
+    ),
     *(
         _one("reasoning_effort", effort, f"`reasoning_effort: {effort}`", max_tokens=8000)
         for effort in ("none", "minimal", "low", "xhigh")
@@ -236,6 +249,16 @@ MESSAGES: Final = (
         [{"role": "user", "content": [{"type": "text", "text": "Hi."}]}],
     ),
     _messages("what nobody knows", [{**_HELLO, "frobnicate": True}], [_HELLO]),
+    _messages(
+        "what nobody knows, in a part",
+        [{"role": "user", "content": [{"type": "text", "text": "Hi.", "frobnicate": True}]}],
+        [{"role": "user", "content": [{"type": "text", "text": "Hi."}]}],
+    ),
+    _messages(
+        "what nobody knows, in a call",
+        [_HELLO, {**_CALLED, "tool_calls": [{**_CALL, "frobnicate": True}]}, _RESULT],
+        [_HELLO, _CALLED, _RESULT],
+    ),
 )
 #: Parameters of a ranking.
 RERANK: Final = (
