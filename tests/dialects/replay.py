@@ -53,12 +53,14 @@ def sent(
     drop: Sequence[str] = (),
     model: str = "theirs",
     surface: Surface = Surface.CHAT,
+    wants_usage: bool = True,
     **settings: Any,
 ) -> Outgoing:
     """What goes out for a client's body; a chat has `messages` unless the body has some."""
     if surface is Surface.CHAT:
         body = {"messages": HELLO, **body}
     request = request_of({"model": "m", **body}, surface)
+    request.wants_usage = wants_usage
     return dialect.request_out(
         request, model=model, members=request.members, drop=frozenset(drop), settings=settings
     )

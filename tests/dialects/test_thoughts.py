@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.dialects.base import Dialect, Reader
+from server.dialects.base import Dialect
 from server.dialects.openai import Usage
 from server.dialects.table import DIALECTS, dialect_of
 from server.dialects.thoughts import Splitter
-from server.errors import UpstreamAborted, UpstreamProtocol, UpstreamStatus
+from server.errors import UpstreamProtocol
 from server.protocol.envelope import Surface
 from tests.dialects.replay import (
     ASKED,
@@ -28,7 +28,6 @@ from tests.dialects.replay import (
     gathered,
     meaning,
     read,
-    sent,
     stream_of,
     strict,
 )
@@ -335,62 +334,12 @@ def test_what_is_no_chunk(payload: bytes) -> None:
         SPLIT.reader(ASKED).feed(None, payload)
 
 
-# --- OpenAI's dialect beneath it
-
-
-def fed(reader: Reader, payload: Any, event: str | None = None) -> Any:
-    return reader.feed(event, json.dumps(payload).encode())
-
-
-def test_errors_in_a_stream() -> None:
-    with pytest.raises(UpstreamStatus) as caught:
-        fed(SPLIT.reader(ASKED), {"error": {"message": "x", "code": 429}})
-    assert caught.value.status == 429
-    with pytest.raises(UpstreamStatus) as caught:
-        fed(SPLIT.reader(ASKED), {"message": "slow down", "code": 503}, "error")
-    assert caught.value.status == 503
-    with pytest.raises(UpstreamAborted):
-        fed(SPLIT.reader(ASKED), chunk({}, "abort"))
-
-
-def test_usage_is_known_where_the_stream_breaks() -> None:
-    reader = SPLIT.reader(ASKED)
-    fed(reader, chunk({"content": "a"}, usage=USAGE))
-    with pytest.raises(UpstreamStatus):
-        fed(reader, {"error": "gone"})
-    assert reader.usage == Usage(3, 2)
-
-
-def test_usage_that_is_null_is_no_sign() -> None:
-    payload = b'{"choices":[],"usage": null}'
-    reader = SPLIT.reader(QUIET)
-    assert reader.feed(None, payload)[0] is payload
-    assert reader.usage is None
-
-
-def test_nothing_comes_behind_the_end() -> None:
-    reader = SPLIT.reader(ASKED)
-    assert reader.feed(None, b"") == []
-    assert reader.feed(None, b"[DONE]") == [b"[DONE]"]
-    assert fed(reader, chunk({"content": "a"})) == []
-
-
 def test_what_is_no_chat_has_no_thoughts() -> None:
     asked = replace(ASKED, surface=Surface.COMPLETIONS)
     payload = b'{"choices":[{"index":0,"text":"<think>a</think>"}]}'
     for dialect in (SPLIT, BEGUN):
         assert dialect.answer_in(payload, asked)[0] is payload
         assert dialect.reader(asked).feed(None, payload) == (payload,)
-
-
-def test_a_request_goes_out_as_openais() -> None:
-    out = sent(SPLIT, {"stream": True, "priority": 1, "odd": 2, "seed": 3}, drop=["seed"])
-    assert (out.path, out.dropped, out.lowered) == ("/chat/completions", ("priority", "seed"), ())
-    body = json.loads(out.body)
-    assert (body["model"], body["odd"]) == ("theirs", 2)
-    assert not {"priority", "seed"} & body.keys()
-    for surface in (Surface.COMPLETIONS, Surface.EMBEDDINGS):
-        assert sent(SPLIT, {"prompt": "a"}, surface=surface).path == f"/{surface}"
 
 
 def test_which_accounts_have_it() -> None:
