@@ -136,3 +136,19 @@ def test_every_reason_of_an_engine_s_end_is_explained() -> None:
     assert len(reasons) > 5
     rows = set(re.findall(r"^\| `([a-z]+)` \|", TEXT, re.MULTILINE))
     assert reasons - rows == set()
+
+
+def test_the_statuses_are_those_of_the_table_of_errors() -> None:
+    table = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (`[^|]+) \|", table, re.MULTILINE)
+    known = {(status, code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    entries = re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]
+    found = {
+        (status, code)
+        for entry in entries
+        for code in re.findall(r"`([a-z_]+)`", entry.partition("\n")[0])
+        for status in re.findall(r"^> (\d{3}) ", entry, re.MULTILINE)
+    }
+    assert len(found) > 30
+    # `upstream_error` has the target's own status.
+    assert {pair for pair in found - known if pair[1] != "upstream_error"} == set()
