@@ -47,6 +47,8 @@ _FOREIGN: Final = {
     "tensor_parallel_size": "Write it as a flag of vLLM: `args: {tensor-parallel-size: 2}`.",
     "max_num_seqs": "Write it as a flag of vLLM: `args: {max-num-seqs: 16}`.",
     "api_base": "Write `base_url`.",
+    "api_version": "Anthropic's stands under `settings`, as `version`; Azure's v1 API has none.",
+    "row": "Write `like`.",
 }
 _OUR_WORDS: Final = (
     ("Value error, ", ""),

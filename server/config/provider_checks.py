@@ -20,10 +20,12 @@ from server.config.schema import Config
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Headers that frame a request: a second value could make two requests of one.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-#: Ends of a base URL that the dialect adds itself.
-_TOO_FAR: Final = tuple(
-    "/chat/completions /completions /models /embeddings /messages /chat /embed /rerank".split()
-)
+#: Dialect → ends of a base URL that it adds itself.
+_OPENAIS: Final = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models")
+_TOO_FAR: Final = {
+    "anthropic": ("/messages", "/models", "/complete"),
+    "cohere": ("/chat", "/embed", "/rerank", "/models"),
+}
 _NAMED: Final = {
     "organization": "an organization",
     "project": "a project",
@@ -222,7 +224,7 @@ def _base_url(path: Path, provider: Provider, dialect: str, places: Places) -> I
         yield places.error(
             here, "is where OpenAI's dialect is spoken.", "Write `dialect: openai`, or end in /v2."
         )
-    elif url.endswith(_TOO_FAR):
+    elif url.endswith(_TOO_FAR.get(dialect, _OPENAIS)):
         yield places.error(here, "goes too far.", f"Stop at the part that ends in {end}.")
     elif dialect == "cohere" and parts.path.endswith("/v1"):
         yield places.error(here, "is of the older version.", "End in /v2.")

@@ -2,8 +2,8 @@
 
 One order for a bare name: the entries under `models`, engines of that name, `provider/…` of a
 configured provider, then, with `catalog: auto`, cards by id in the order of `providers`, and cards
-by alias. An id that looks like a known provider's (`openai/gpt-oss-20b`, which is Hugging Face's) is
-a card's where that provider has no such card.
+by alias. An id that looks like a known provider's (`openai/gpt-oss-20b`, which is Hugging Face's)
+is a card's where that provider has no such card.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def schema() -> dict[str, Any]:
         for name, one in properties.items():
             if isinstance(one.get("default"), dict):  # an editor would paste all of it
                 one = _without(one, "default")
-            properties[name] = _with_variable(one) if name != "version" else one
+            forms = definition is made and name == "version"  # of the file: told before it is read
+            properties[name] = one if forms else _with_variable(one)
     for name in _MAY_BE_NULL:
         section = made["properties"][name]
         if name == "providers":

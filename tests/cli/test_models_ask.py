@@ -107,6 +107,24 @@ async def test_a_certificate_of_nobody(run: Run) -> None:
         assert "has no certificate that can be trusted" in (await sync(run)).stderr
 
 
+async def test_a_certificate_of_an_authority_of_the_configs(run: Run) -> None:
+    tls = make_tls()
+    async with ScriptedUpstream(answer_json(200, lists.OPENAI), ssl=tls.server) as upstream:
+        base = {"dialect": "openai", "base_url": f"{upstream.url}/v1", "api_key": KEY}
+        Path("private.pem").write_bytes(tls.ca_pem)
+        config(lab={**base, "ca": "private.pem"})
+        assert (await sync(run)).stdout.startswith("lab: 3 models")
+
+
+async def test_one_more_account_of_a_known_provider(run: Run, small: Path) -> None:
+    async with ScriptedUpstream(answer_json(200, lists.OPENAI)) as upstream:
+        eu = {"like": "openai", "base_url": f"{upstream.url}/v1", "api_key": KEY}
+        config(eu=eu)
+        result = await sync(run)
+    assert result.stdout.startswith("openai: 3 models")
+    assert [path.name for path in small.iterdir()] == ["openai.json"]
+
+
 async def test_an_answer_that_drips_for_ever(run: Run) -> None:
     async def dripping(exchange: Any) -> None:
         await exchange.head(200, {"content-type": "application/json"})

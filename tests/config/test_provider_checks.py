@@ -70,6 +70,9 @@ CASES = {
         "headers.OpenAI-Project: says what `project` says, too."
     ),
     f"lab: {{{LAB}, headers: {{X-A: '1', x-a: '2'}}}}": "headers.x-a: is `X-A` once more",
+    # Words of other servers.
+    f"azure: {{{LAB}, {KEY}, api_version: 2024-10-21}}": "Azure's v1 API has none.",
+    f"lab: {{{LAB}, api_base: x}}": "providers.lab.api_base: is not a known key. Write `base_url`.",
     # Settings.
     f"openai: {{{KEY}, settings: {{version: '2023-06-01'}}}}": (
         "providers.openai.settings.version: is a setting of anthropic, and this provider speaks "
@@ -179,6 +182,7 @@ def test_no_key_is_repeated(faults: Faults) -> None:
         "lab: {dialect: openai, base_url: 'https://api.cohere.ai/compatibility/v1'}",
         f"lab: {{{LAB}, ca: good.pem, max_in_flight: 3, max_waiting: 0, drop: [seed]}}",
         f"two: {{like: openai, {KEY}}}\n  one: {{like: openai, api_keys: [a, b]}}",
+        "lab: {dialect: openai, base_url: 'https://a.example/chat'}",
         "ollama: {settings: {think_tags: split}}\n  textgen: {}",
     ],
 )

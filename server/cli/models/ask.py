@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -43,20 +44,22 @@ class Account:
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     proxy: str | None = field(default=None, repr=False)
+    ca: str | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
     connect: float = CONNECT
+    like: str = ""
 
     @property
     def key_hint(self) -> str:
         """Where its key comes from."""
-        row = ROWS.get(self.name)
+        row = ROWS.get(self.like or self.name)
         variable = f"{row.variables[0]}, or at " if row and row.variables else ""
         return f"Look at {variable}`providers.{self.name}.api_key` in the config."
 
 
-def account_of(name: str, provider: Provider) -> Account:
-    """Of a provider of a config that has passed its checks."""
-    known = account(name, provider)
+def account_of(name: str, provider: Provider, folder: Path | None = None) -> Account:
+    """Of a provider of a config that has passed its checks; `folder`: the config's."""
+    known = account(name, provider, folder)
     base, params, headers = known.base_url, {}, {"accept": "application/json"}
     if known.dialect == "anthropic":
         base = f"{base.removesuffix('/v1')}/v1"
@@ -74,8 +77,10 @@ def account_of(name: str, provider: Provider) -> Account:
         params,
         {**headers, **own},
         known.proxy,
+        known.ca,
         tuple(secret for secret in secrets if len(secret) >= 8),
         provider.timeouts.connect or CONNECT,
+        known.like,
     )
 
 
@@ -88,7 +93,7 @@ def ask(place: Account, timeout: float) -> list[Any]:
         headers=place.headers,
         proxy=place.proxy,
         timeout=httpx.Timeout(timeout, connect=min(timeout, place.connect)),
-        verify=ssl.create_default_context(),
+        verify=ssl.create_default_context(cafile=place.ca),
         trust_env=False,  # as the server: the config says which proxy, and nothing else does
     ) as client:
         for _ in range(MOST_PAGES):

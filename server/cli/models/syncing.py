@@ -99,14 +99,15 @@ def sync(
         if name in keyless:
             errors[name] = keyless[name]
             continue
-        place = ask.account_of(name, loaded.config.providers[name])
+        place = ask.account_of(name, loaded.config.providers[name], loaded.folder)
         try:
             entries = ask.ask(place, timeout)
         except ask.NoAnswer as error:
             errors[name] = str(error)
             continue
-        source = Source(f"{name}: its own list of models", place.url, f"{date.today()}")  # noqa: DTZ011
-        one = compare(builtin(), entries, source, name, loaded.home / FOLDER, accept, unused)
+        source = Source(f"{place.like}: its own list of models", place.url, f"{date.today()}")  # noqa: DTZ011
+        home = loaded.home / FOLDER
+        one = compare(builtin(), entries, source, place.like, home, accept, unused)
         if not dry_run:
             try:
                 write(one)
