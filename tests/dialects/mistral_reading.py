@@ -16,9 +16,9 @@ def _sdk() -> Sdk:
     return Sdk(api_key="k", client=httpx2.Client(transport=CANNED))
 
 
-def sdk(body: str, kind: str) -> Sdk:
+def sdk(body: str, kind: str, status: int = 200) -> Sdk:
     """Mistral's SDK, whose next request gets this answer."""
-    CANNED.answer = 200, body.encode(), kind
+    CANNED.answer = status, body.encode(), kind
     return _sdk()
 
 
@@ -38,8 +38,8 @@ def counted(usage: Any) -> tuple[int, int, int]:
     return usage.prompt_tokens, usage.completion_tokens, cached
 
 
-def whole(body: str) -> dict[str, Any]:
-    found = sdk(body, "application/json").chat.complete(model="m", messages=[])
+def whole(body: str, status: int = 200) -> dict[str, Any]:
+    found = sdk(body, "application/json", status).chat.complete(model="m", messages=[])
     (choice,) = found.choices
     message = choice.message
     assert message is not None

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import anthropic
 import httpx2
 import huggingface_hub
 import openai
 from cohere.core.api_error import ApiError
+from huggingface_hub.errors import HfHubHTTPError
+from mistralai.client.errors import MistralError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.dialects import mistral_reading
@@ -167,8 +169,9 @@ def _hub_tokens(usage: Any) -> tuple[int, int, int]:
 
 
 def _mistral(one: Exchange) -> Meaning:
-    read = mistral_reading.streamed if one.streamed else mistral_reading.whole
-    return read(one.body.decode())
+    if one.streamed:
+        return mistral_reading.streamed(one.body.decode())
+    return mistral_reading.whole(one.body.decode(), one.status)
 
 
 def _cohere(one: Exchange) -> Meaning:
@@ -176,7 +179,7 @@ def _cohere(one: Exchange) -> Meaning:
 
 
 def _anthropic(one: Exchange) -> Meaning:
-    said = anthropic_sdk.theirs(one.body, stream=one.streamed)
+    said = anthropic_sdk.theirs(one.body, stream=one.streamed, status=one.status)
     found = anthropic_reading.meaning(said)
     return {
         "text": found["text"],
@@ -201,24 +204,49 @@ _READERS: dict[str, Callable[[Exchange], Meaning]] = {
 
 # --- errors
 
+#: What the providers' SDKs call otherwise than OpenAI's; "": for any status, or for many.
+_CLASSES = {
+    "ApiError": "",
+    "ContentTooLargeError": "APIStatusError",
+    "ForbiddenError": "PermissionDeniedError",
+    "GatewayTimeoutError": "InternalServerError",
+    "HTTPValidationError": "UnprocessableEntityError",
+    "HfHubHTTPError": "",
+    "OverloadedError": "InternalServerError",
+    "RequestTimeoutError": "APIStatusError",
+    "SDKError": "",
+    "ServiceUnavailableError": "InternalServerError",
+    "TooManyRequestsError": "RateLimitError",
+    "UnauthorizedError": "AuthenticationError",
+}
 
-def raised(one: Exchange) -> tuple[str, int, str]:
-    """What the provider's own SDK raises for a recorded error: class, status, words."""
-    ask: dict[str, Any] = {"model": "m", "messages": HELLO}
+
+class Raised(NamedTuple):
+    """What the provider's own SDK raises. `kind`: OpenAI's class of that sense; "": its SDK has
+    none. `words` are None where they stand nowhere by themselves."""
+
+    kind: str
+    status: int
+    words: str | None = None
+
+
+def raised(one: Exchange) -> Raised:
+    """What the provider's own SDK makes of an answer that is an error."""
     try:
-        if one.provider == "anthropic":
-            anthropic_sdk.theirs(one.body, status=one.status)
-        elif one.provider == "cohere":
-            cohere_reading.sdk(one.data).chat(**ask)
-        else:
-            client = reads(one.status, one.body, one.kind, strict=False)
-            client.chat.completions.create(**ask)
+        _READERS[one.provider](one)
     except anthropic.APIStatusError as error:
-        return type(error).__name__, error.status_code, str(error.api_message)
+        return _named(error, error.status_code, error.api_message)
     except (ApiError, openai.APIStatusError) as error:
-        return type(error).__name__, error.status_code or 0, _words(error.body)
+        body: Any = error.body
+        return _named(error, error.status_code, body["message"])
+    except MistralError as error:
+        return _named(error, error.status_code)
+    except HfHubHTTPError as error:
+        return _named(error, error.response.status_code)
     raise AssertionError(f"{one.place} raises nothing")
 
 
-def _words(body: Any) -> str:
-    return str(body["message"])
+def _named(error: Exception, status: int | None, words: str | None = None) -> Raised:
+    name = type(error).__name__
+    assert status is not None
+    return Raised(_CLASSES.get(name, name), status, words)

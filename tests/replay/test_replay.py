@@ -149,13 +149,13 @@ async def test_errors(one: Exchange, world: World) -> None:
     world.answer(one)
     with pytest.raises(openai.APIStatusError) as told:
         await _ask(one, world.strict)
-    kind, status, message = raised(one)
-    assert type(told.value).__name__ == kind
-    assert told.value.status_code == status
+    expected = raised(one)
+    assert type(told.value).__name__ == expected.kind
+    assert told.value.status_code == expected.status
     if told.value.code == "unsupported_ability":
         assert not world.upstream.requests  # its card knows what the model cannot do
         return
-    assert told.value.body["message"] == message  # type: ignore[index]
+    assert told.value.body["message"] == expected.words  # type: ignore[index]
     _arrived(one, world)
 
 

@@ -54,7 +54,7 @@ def usage_of(usage: Any) -> tuple[int, int, int] | None:
 
 def whole(one: dict[str, Any]) -> dict[str, Any]:
     """What Cohere's SDK reads in an answer."""
-    found = sdk(one).chat(model="m", messages=[])
+    found = sdk(one).chat(model="m", messages=[], request_options={"max_retries": 0})
     content = found.message.content or []
     return {
         "text": "".join(part.text for part in content if part.type == "text"),
