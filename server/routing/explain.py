@@ -13,7 +13,7 @@ from typing import Final
 
 from server.access.rooms import Room
 from server.dialects.openai import ENGINE_ONLY
-from server.errors import RoundhouseError
+from server.errors import InvalidRequest, RoundhouseError
 from server.protocol.request import Request
 from server.routing import refusals
 from server.routing.abilities import PARAMETERS
@@ -60,6 +60,20 @@ def explain(
     return _Look(chain, request, dispatcher).explain(who_can)
 
 
+class _Telling(LineUp):
+    """It also tells beforehand what a target's dialect has no word for, which a request finds out
+    when it comes to that target."""
+
+    def unsaid(self, route: Route) -> InvalidRequest | None:
+        return route.target.unsaid(self.request)
+
+    def lacks(self, route: Route) -> str | None:
+        lacking = super().lacks(route)
+        if lacking is None and (refusal := self.unsaid(route)) is not None:
+            return refusal.message
+        return lacking
+
+
 class _Look:
     """At everything in one moment."""
 
@@ -67,7 +81,7 @@ class _Look:
         self.chain, self.request, self.dispatcher = chain, request, dispatcher
         self.now = dispatcher.clock()
         self.rooms = _rooms(dispatcher)
-        self.lineup = LineUp(chain, request)
+        self.lineup = _Telling(chain, request)
         self.tokens = tokens_of(request)
         self.entries: list[Entry] = []
 
@@ -137,7 +151,9 @@ class _Look:
             return refusals.loading(plan[0].route)
         if plan and plan[0].step.action is not Action.SKIP:
             return None
-        return refusals.nobody(self.lineup, plan, self.now, who_can)
+        refused = (self.lineup.unsaid(ranked.route) for ranked in plan)
+        told = next(filter(None, refused), None)
+        return refusals.nobody(self.lineup, plan, self.now, who_can, told)
 
     def _of_request(self) -> OfRequest:
         request = self.request

@@ -57,7 +57,7 @@ class Entry:
     #: Why its model's policy puts it where it stands among the others of its model.
     policy: str
     target: str
-    #: Its address, if it is one of several replicas of an external engine.
+    #: Its address, if it is a replica of an external engine; `key 2` and on of an account's keys.
     replica: str | None
     model: str
     group: Part

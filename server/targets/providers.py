@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from server.dialects import openai
@@ -61,6 +61,15 @@ class ProviderTarget(Plain):
             param="model",
             code="unsupported_endpoint",
         )
+
+    def unsaid(self, request: Request) -> InvalidRequest | None:
+        if self.dialect is None:
+            return None
+        try:
+            self._translated(replace(request))
+        except InvalidRequest as refusal:
+            return refusal
+        return None
 
     async def translate(self, request: Request) -> Outgoing:
         if sum(len(memoryview(value)) for value in request.members.values()) < _ASIDE:

@@ -53,6 +53,9 @@ class Target(Protocol):
     async def wait(self, timeout: float) -> None:
         """Until it is ready. Raises EngineNotReady or Overloaded."""
 
+    def unsaid(self, request: Request) -> InvalidRequest | None:
+        """What `translate` would raise: for who wants to know beforehand."""
+
     async def translate(self, request: Request) -> Outgoing:
         """The request in its dialect, where that is not OpenAI's. Raises InvalidRequest for what
         it has no word for."""
@@ -103,6 +106,9 @@ class Plain:
 
     async def wait(self, timeout: float) -> None:
         return
+
+    def unsaid(self, request: Request) -> InvalidRequest | None:
+        return None
 
     async def translate(self, request: Request) -> Outgoing:
         raise NotImplementedError("nothing is translated into OpenAI's dialect")

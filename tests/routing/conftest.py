@@ -154,6 +154,9 @@ class FakeTarget:
             settings=self.settings,
         )
 
+    def unsaid(self, request: Request) -> InvalidRequest | None:
+        return self.provider.unsaid(request)
+
     async def translate(self, request: Request) -> Outgoing:
         return await self.provider.translate(request)
 

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from server.dialects.table import DIALECTS
 from server.errors import InvalidRequest
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Ceilings
 from server.protocol.request import Request
 from server.routing.abilities import Able
-from server.routing.chain import Chain, Loading, Route
+from server.routing.chain import Chain, Group, Keys, Loading, Route
 from server.routing.explain import explain
 from server.routing.explanation import Part
 from server.routing.plan import Action, Cause
@@ -244,3 +245,29 @@ def test_a_prompt_that_is_too_long_for_the_larger_window_too(scene: Scene) -> No
     assert found.answer is not None
     assert found.answer.code == "context_length_exceeded"
     assert found.answer.param == "prompt"
+
+
+def test_what_a_dialect_has_no_word_for(scene: Scene) -> None:
+    theirs = scene.route("a")
+    assert isinstance(theirs.target, FakeTarget)
+    theirs.target.dialect = DIALECTS["anthropic"]
+    request = request_of(stream=False, max_tokens=5, seed=3)
+    found = scene.explain(Chain(group("m", theirs, scene.route("b"))), request)
+    assert steps(found) == "b:send a:skip"
+    assert (entry(found, "a").cause, request.dropped) == (Cause.ABILITY, ())
+    assert "`seed`" in entry(found, "a").reason
+    alone = scene.explain(Chain(group("m", theirs)), request)
+    assert alone.answer is not None
+    assert (alone.answer.status, alone.answer.code) == (400, "unsupported_parameter")
+
+
+def test_the_keys_of_an_account(scene: Scene) -> None:
+    first, second = (scene.route(key) for key in ("lab/m", "lab/m#0123"))
+    for number, route in enumerate((first, second), 1):
+        assert isinstance(route.target, FakeTarget)
+        route.target.label, route.target.account = "lab/m", ("lab", number)
+    found = scene.explain(Chain(Group("m", (Keys((first, second)),))))
+    assert [(one.target, one.replica) for one in found.targets] == [
+        ("lab/m", "key 2"),
+        ("lab/m", None),
+    ]
