@@ -8,7 +8,7 @@ answer.py    a whole answer
 stream.py    a stream, event by event
 errors.py    errors
 
-Settings: `version` (of the API), `max_tokens`, `thinking`, `thinking_display`.
+Settings: `version` (of the API), `max_tokens`, `thinking`, `thinking_display`, `later_system`.
 """
 
 from __future__ import annotations

@@ -67,20 +67,26 @@ class _Thought(NamedTuple):
 class Conversation:
     """The turns of one request, message by message."""
 
-    __slots__ = ("_later", "_results", "lost", "system", "turns")
+    __slots__ = ("_inline", "_later", "_pending", "_results", "lost", "system", "turns")
 
-    def __init__(self, messages: Any) -> None:
+    def __init__(self, messages: Any, *, inline: bool = False) -> None:
+        """`inline`: instructions may stand inside the conversation. Anthropic takes them at the end
+        of a user's turn."""
         self.system: list[Block] = []
         self.turns: list[Block] = []
         #: Names of `LOST`, each once, as they came.
         self.lost: dict[str, None] = {}
+        self._inline = inline
+        #: Later instructions on their way to the top, and to the end of the user's turn.
         self._later: list[str] = []
+        self._pending: list[Block] = []
         #: How many blocks of the last turn are results; None where it has none before all else.
         self._results: int | None = None
         if not isinstance(messages, list):
             raise _wrong("`messages` must be a list.", "messages")
         for index, message in enumerate(messages):
             self._take(message, f"messages[{index}]")
+        self._put_pending()
         if self._later:  # the place is lost, the order is not
             self.system.append({"type": "text", "text": "\n".join(self._later)})
         if not self.turns:
@@ -110,12 +116,25 @@ class Conversation:
 
     def _instruct(self, message: Block, where: str) -> None:
         blocks = self._blocks(message.get("content"), f"{where}.content", media_too=False)
-        if self.turns:
-            if any("cache_control" in block for block in blocks):
-                self.lost["messages.other"] = None
-            self._later += (block["text"] for block in blocks)
-        else:
+        if not self.turns:
             self.system += _marked(blocks, message)
+        elif self._inline:
+            self._pending += _marked(blocks, message)
+        else:
+            self._put_on_top(blocks)
+
+    def _put_on_top(self, blocks: list[Block]) -> None:
+        if any("cache_control" in block for block in blocks):
+            self.lost["messages.other"] = None
+        self._later += (block["text"] for block in blocks)
+
+    def _put_pending(self) -> None:
+        """The user's turn is over."""
+        blocks, self._pending = self._pending, []
+        if blocks and self.turns[-1]["role"] == "user":
+            self.turns.append({"role": "system", "content": blocks})
+        else:
+            self._put_on_top(blocks)
 
     def _ask(self, message: Block, where: str) -> None:
         blocks = self._blocks(message.get("content"), f"{where}.content", media_too=True)
@@ -163,6 +182,7 @@ class Conversation:
         blocks = _woven(thoughts, said, uses)
         if not blocks:  # nothing was said; an empty turn is refused
             return
+        self._put_pending()
         self.turns.append({"role": "assistant", "content": _marked(blocks, message)})
         self._results = None
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from server.dialects.anthropic.messages import Conversation
-from server.dialects.anthropic.settings import SAMPLING, Settings, effort_into
+from server.dialects.anthropic.settings import SAMPLING, Settings, effort_into, later_of
 from server.dialects.base import Outgoing
 from server.dialects.given import Given, wrong
 from server.errors import InvalidRequest
@@ -39,7 +39,8 @@ def request_out(
     given = Given(members, drop, "Anthropic")
     for name in ("model", "stream"):  # known already
         given.take(name)
-    conversation = Conversation(given.take("messages"))
+    later = settings.later_system or later_of(model)
+    conversation = Conversation(given.take("messages"), inline=later == "inline")
     longest = _longest(given, settings)
     body: dict[str, Any] = {
         "model": model,

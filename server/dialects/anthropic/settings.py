@@ -13,6 +13,8 @@ from server.errors import InvalidRequest
 #: The first version takes sampling parameters where the model does; the later one never does.
 SAMPLING: Final = "2023-06-01"
 Version = Literal["2023-06-01", "2026-10-21"]
+#: Where instructions go that come later in a conversation: before all of it, or where they stand.
+Later = Literal["top", "inline"]
 #: `adaptive`: the model decides how much, guided by an effort. `budget`: a number of tokens.
 Thinking = Literal["adaptive", "budget", "none"]
 
@@ -20,12 +22,13 @@ Thinking = Literal["adaptive", "budget", "none"]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`max_tokens`: the longest answer where the client names none; Anthropic wants a number.
     `thinking`: how the model does it; None: as its id tells. `thinking_display`: what becomes of
-    its words; None: as the provider likes."""
+    its words; None: as the provider likes. `later_system`: None: as the model's id tells."""
 
     version: Version = SAMPLING
     max_tokens: int | None = None
     thinking: Thinking | None = None
     thinking_display: Literal["summarized", "omitted"] | None = None
+    later_system: Later | None = None
 
 
 def settings_of(said: Mapping[str, object]) -> Settings:
@@ -35,7 +38,10 @@ def settings_of(said: Mapping[str, object]) -> Settings:
 
 _NOTHING_SAID: Final = Settings()
 #: `claude-opus-4-6`, `claude-sonnet-4-5-20250929` and, the older way, `claude-3-7-sonnet-…`.
-_VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[.-](\d{1,2})(?!\d))?(?=[^\d]|$)")
+_VERSION: Final = re.compile(r"claude-(?:([a-z]+)-)?(\d+)(?:[.-](\d{1,2})(?!\d))?(?=[^\d]|$)")
+#: The first ones that take instructions inside a conversation: of a family, and of all.
+_INLINE_SINCE: Final = {"opus": (4, 8), "fable": (5, 0), "mythos": (5, 0)}
+_ALL_INLINE_SINCE: Final = (5, 5)
 _ADAPTIVE_SINCE: Final = (4, 6)
 _BUDGET_SINCE: Final = (3, 7)
 
@@ -45,10 +51,21 @@ def thinking_of(model: str) -> Thinking:
     found = _VERSION.search(model.lower())
     if found is None:
         return "adaptive"
-    version = int(found[1]), int(found[2] or 0)
+    version = int(found[2]), int(found[3] or 0)
     if version >= _ADAPTIVE_SINCE:
         return "adaptive"
     return "budget" if version >= _BUDGET_SINCE else "none"
+
+
+def later_of(model: str) -> Later:
+    """Where a model takes later instructions, by its id; one that tells no age gets them on top.
+
+    Newer models refuse thoughts behind instructions that changed, so that those on top must not."""
+    found = _VERSION.search(model.lower())
+    if found is None:
+        return "top"
+    since = min(_INLINE_SINCE.get(found[1] or "", _ALL_INLINE_SINCE), _ALL_INLINE_SINCE)
+    return "inline" if (int(found[2]), int(found[3] or 0)) >= since else "top"
 
 
 #: OpenAI's word → Anthropic's.
