@@ -38,7 +38,7 @@ class Roundhouse:
         key = secrets.token_hex(16)
         config = folder / "roundhouse.yaml"
         # YAML holds JSON.
-        config.write_text(json.dumps(_config(upstream, port, admin, key, folder), indent=2))
+        config.write_text(json.dumps(self.config(upstream, port, admin, key, folder), indent=2))
         command = Command(
             name=self.name,
             version=roundhouse.__version__,
@@ -49,6 +49,24 @@ class Roundhouse:
         )
         with started(command, core=core, folder=folder) as running:
             yield running
+
+    def config(
+        self, upstream: str, port: int, admin: int, key: str, folder: Path
+    ) -> dict[str, Any]:
+        """Its configuration in front of `upstream`."""
+        return {
+            "version": 1,
+            "server": {
+                "host": "127.0.0.1",
+                "port": port,
+                "admin": f"127.0.0.1:{admin}",
+                "keys": [{"name": "bench", "key": key, "models": ["*"]}],
+                "home": str(folder / "home"),
+            },
+            "log": {"level": "info", "format": "json", "access": True},
+            "providers": {"upstream": {"dialect": "openai", "base_url": f"{upstream}/v1"}},
+            "models": {MODEL: {"targets": [{"provider": "upstream", "model": MODEL}]}},
+        }
 
     def _command(self) -> Path:
         return Path(sys.executable).parent / "roundhouse"
@@ -76,19 +94,3 @@ class Before(Roundhouse):
 
     def env(self) -> dict[str, str]:
         return {"PYTHONPATH": str(self._checkout)}
-
-
-def _config(upstream: str, port: int, admin: int, key: str, folder: Path) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "server": {
-            "host": "127.0.0.1",
-            "port": port,
-            "admin": f"127.0.0.1:{admin}",
-            "keys": [{"name": "bench", "key": key, "models": ["*"]}],
-            "home": str(folder / "home"),
-        },
-        "log": {"level": "info", "format": "json", "access": True},
-        "providers": {"upstream": {"dialect": "openai", "base_url": f"{upstream}/v1"}},
-        "models": {MODEL: {"targets": [{"provider": "upstream", "model": MODEL}]}},
-    }

@@ -170,7 +170,7 @@ class _Client(asyncio.Protocol):
             if end < 0:
                 return
             self.head = end + 4
-            self.size = _size_of_answer(bytes(buffer[:end]).lower(), self.head)
+            self.size = size_of_answer(bytes(buffer[:end]).lower(), self.head)
         if self.first == 0.0 and len(buffer) > self.head:
             self.first = time.perf_counter()
         if len(buffer) >= self.size if self.size > 0 else buffer.endswith(b"0\r\n\r\n"):
@@ -210,7 +210,8 @@ class _Client(asyncio.Protocol):
             run.idle.set()
 
 
-def _size_of_answer(head: bytes, end: int) -> int:
+def size_of_answer(head: bytes, end: int) -> int:
+    """The bytes of a message whose head, in lower case, ends at `end`; -1 where it is chunked."""
     at = head.find(b"\r\ncontent-length:")
     if at < 0:
         return -1

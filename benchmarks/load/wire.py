@@ -30,9 +30,9 @@ class Place:
         return cls(parts.hostname, parts.port, tuple(headers.items()), model)
 
 
-def request(place: Place, *, stream: bool, prompt: int) -> bytes:
-    """A whole chat request whose prompt has `prompt` bytes."""
-    text = (_WORD * (prompt // len(_WORD) + 1))[:prompt]
+def request(place: Place, *, stream: bool, prompt: int, opening: str = "") -> bytes:
+    """A whole chat request whose prompt has `prompt` bytes and begins with `opening`."""
+    text = (opening + _WORD * (prompt // len(_WORD) + 1))[:prompt]
     fields = {"model": place.model, "messages": [{"role": "user", "content": text}]}
     body = json.dumps({**fields, "stream": stream}, separators=(",", ":")).encode()
     head = [
@@ -142,19 +142,21 @@ def check(raw: bytes, *, stream: bool) -> None:
         raise BadAnswer(f"status {status}: {body[:200]!r}")
     if body == (upstream.STREAM if stream else upstream.BODY):
         return
-    said = _streamed_text(body) if stream else _text(body)
+    said = streamed_text(body) if stream else whole_text(body)
     if said != upstream.TEXT:
         raise BadAnswer(f"not what was sent: {body[:300]!r}")
 
 
-def _text(body: bytes) -> str:
+def whole_text(body: bytes) -> str:
+    """What a whole answer says. Raises BadAnswer."""
     try:
         return str(json.loads(body)["choices"][0]["message"]["content"])
     except (ValueError, KeyError, IndexError, TypeError):
         raise BadAnswer(f"no chat completion: {body[:200]!r}") from None
 
 
-def _streamed_text(body: bytes) -> str:
+def streamed_text(body: bytes) -> str:
+    """What a stream says, its chunked coding taken off. Raises BadAnswer."""
     said: list[str] = []
     done = False
     for block in body.replace(b"\r\n", b"\n").split(b"\n\n"):

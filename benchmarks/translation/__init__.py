@@ -1,0 +1,1 @@
+"""What translating a dialect costs, beside bytes that pass."""
