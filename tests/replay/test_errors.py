@@ -118,7 +118,7 @@ def word(provider: str) -> list[dict[str, Any]]:
     """The beginning's first word."""
     if provider == "anthropic":
         block = {"type": "text", "text": ""}
-        delta = {"type": "text_delta", "text": "Hé"}
+        delta: dict[str, Any] = {"type": "text_delta", "text": "Hé"}
         return [
             {"type": "content_block_start", "index": 0, "content_block": block},
             {"type": "content_block_delta", "index": 0, "delta": delta},

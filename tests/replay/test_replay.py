@@ -32,6 +32,8 @@ EXCEPTIONS = {
 }
 #: Of all exchanges.
 MOST_EXCEPTIONS = 0.02
+#: Whose answers are ours from the first word to the last.
+TRANSLATED = ("anthropic", "cohere")
 #: How often a stream is cut, each time elsewhere.
 CUTS = 3
 
@@ -68,6 +70,8 @@ async def test_chat(one: Exchange, world: World) -> None:
             found: Any = [chunk async for chunk in answer] if one.streamed else answer
             meaning = of_chunks(found) if one.streamed else of_answer(found)
             assert _same(one, meaning) == expected
+            if one.provider in TRANSLATED:
+                assert (found[0] if one.streamed else found).model == name_of(one)
             if one.provider == "openai":
                 assert _members(found) == _members(as_openai_reads(one))
         _arrived(one, world)
@@ -96,6 +100,8 @@ def _arrived(one: Exchange, world: World) -> None:
     else:
         assert request.header("authorization") == f"Bearer {key_of(one)}"
     assert formed(one.provider, request.json()) == formed(one.provider, ASKED[one.place].arrives)
+    (head,) = world.heads
+    assert not head.keys() & {"x-roundhouse-dropped", "x-roundhouse-clamped"}
 
 
 async def _ask(one: Exchange, client: openai.AsyncOpenAI) -> Any:

@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import random
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import yaml
 
@@ -36,12 +37,15 @@ class World:
     upstream: ScriptedUpstream
     strict: openai.AsyncOpenAI
     lenient: openai.AsyncOpenAI
+    #: The heads of the server's answers.
+    heads: list[Mapping[str, str]]
 
     def answer(self, one: Exchange, cuts: int = 0) -> None:
         """The upstream's next answers are this recorded one, and it knows of no requests. `cuts`:
         which places it is cut at."""
         self.upstream.default = recorded(one, cuts)
         self.upstream.requests.clear()
+        self.heads.clear()
 
     def asked(self) -> Asked:
         """The one request that came in since then."""
@@ -121,17 +125,21 @@ async def world_of(folder: Path, all_of_them: Iterable[Exchange]) -> AsyncIterat
         path = folder / "roundhouse.yaml"
         path.write_text(yaml.safe_dump(config_of(upstream.url, folder / "home", all_of_them)))
         async with Roundhouse(load(path, environ={})) as server:
+            heads: list[Mapping[str, str]] = []
+
+            async def note(response: httpx2.Response) -> None:
+                heads.append(response.headers)
+
             how: dict[str, Any] = {
                 "base_url": f"{server.url}/v1",
                 "api_key": KEY,
                 "max_retries": 0,
                 "timeout": 20,
             }
-            async with (
-                openai.AsyncOpenAI(**how, _strict_response_validation=True) as strict,
-                openai.AsyncOpenAI(**how) as lenient,
-            ):
-                yield World(upstream, strict, lenient)
+            async with openai.DefaultAsyncHttpxClient(event_hooks={"response": [note]}) as http:
+                how["http_client"] = http
+                strict = openai.AsyncOpenAI(**how, _strict_response_validation=True)
+                yield World(upstream, strict, openai.AsyncOpenAI(**how), heads)
 
 
 def spoken(method: Any, body: dict[str, Any]) -> dict[str, Any]:
