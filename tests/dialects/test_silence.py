@@ -21,6 +21,8 @@ from server.dialects.base import Asked, Dialect, Outgoing, Reader
 from server.dialects.cohere import Cohere
 from server.dialects.cohere.rerank import rerank_in, rerank_out
 from server.dialects.mistral import Mistral
+from server.dialects.plain import Plain
+from server.dialects.thoughts import Thinking
 from server.errors import InvalidRequest, UpstreamError, UpstreamStatus
 from server.protocol import envelope
 from server.protocol.envelope import Surface
@@ -28,7 +30,9 @@ from tests.dialects.replay import ASKED, HELLO, request_of, sent
 
 DIALECTS: list[Dialect] = [Cohere(), Mistral()]
 #: Those that refuse what they do not know, and those that pass it on.
-ALL = list(table.DIALECTS.values())
+ALL = [*table.DIALECTS.values(), Plain()]
+#: And where thoughts are told apart.
+TAGS = [Thinking(dialect, begun=begun) for dialect in ALL[3:] for begun in (False, True)]
 NAMES = ["cohere", "mistral"]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 #: Of each of OpenAI's parameters one value that asks for something.
@@ -172,7 +176,7 @@ EMBED = Asked(Surface.EMBEDDINGS, "m", "e", 1, base64=True)
 @given(objects | things | openais | coheres)
 def test_no_answer_makes_us_stumble(thing: Any) -> None:
     payload = msgspec.json.encode(thing)
-    for dialect in ALL:
+    for dialect in (*ALL, *TAGS):
         for asked in (ASKED, EMBED):
             with suppress(UpstreamError):
                 dialect.answer_in(payload, asked)
@@ -181,7 +185,7 @@ def test_no_answer_makes_us_stumble(thing: Any) -> None:
 
 
 def readers() -> list[Reader]:
-    return [dialect.reader(ASKED) for dialect in ALL]
+    return [dialect.reader(ASKED) for dialect in (*ALL, *TAGS)]
 
 
 @settings(max_examples=300)
