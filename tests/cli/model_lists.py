@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-OPENAI = {
+OPENAI: dict[str, Any] = {
     "object": "list",
     "data": [
         {"id": "gpt-x", "object": "model", "created": 1686935002, "owned_by": "system"},
@@ -45,7 +45,7 @@ def mistral(model_id: str, name: str, *aliases: str, **changes: Any) -> dict[str
     return {**entry, **changes}
 
 
-MISTRAL = {
+MISTRAL: dict[str, Any] = {
     "object": "list",
     "data": [
         mistral("middle-latest", "middle-2508", "middle-2508"),
@@ -74,7 +74,7 @@ def served(provider: str, **given: Any) -> dict[str, Any]:
 
 
 #: The router has prices by the million tokens.
-ROUTER = {
+ROUTER: dict[str, Any] = {
     "object": "list",
     "data": [
         {
@@ -110,7 +110,7 @@ ROUTER = {
     ],
 }
 
-ANTHROPIC = {
+ANTHROPIC: dict[str, Any] = {
     "data": [
         {
             "type": "model",
@@ -138,7 +138,7 @@ ANTHROPIC = {
     "last_id": "claude-old",
 }
 
-COHERE = {
+COHERE: dict[str, Any] = {
     "models": [
         {
             "name": "command-x",
@@ -153,4 +153,108 @@ COHERE = {
         {"name": "rank-x", "endpoints": ["rerank"], "context_length": 0},
     ],
     "next_page_token": "",
+}
+
+OPENROUTER: dict[str, Any] = {
+    "data": [
+        {
+            "id": "org/model-x",
+            "canonical_slug": "org/model-x-2026",
+            "name": "Org: Model X",
+            "created": 1692901234,
+            "description": "A model.",
+            "context_length": 131072,
+            "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+            "pricing": {
+                "prompt": "0.00000015",
+                "completion": "0.0000006",
+                "input_cache_read": "0.000000075",
+                "image": "0",
+            },
+            "top_provider": {"context_length": 131072, "max_completion_tokens": 16384},
+            "supported_parameters": ["max_tokens", "tools", "structured_outputs"],
+            "expiration_date": "2027-01-31",
+        }
+    ],
+    "links": {"next": "/api/v1/models?offset=500&limit=500&other=1"},
+}
+
+#: A bare list, with prices by the million tokens.
+TOGETHER: list[dict[str, Any]] = [
+    {
+        "id": "org/Chat-70B",
+        "object": "model",
+        "created": 1692896905,
+        "type": "chat",
+        "display_name": "Chat 70B",
+        "organization": "org",
+        "context_length": 131072,
+        "pricing": {"hourly": 0, "input": 0.88, "output": 0.9, "base": 0, "finetune": 0},
+    },
+    {"id": "org/Rank", "type": "rerank", "pricing": {"hourly": 0, "input": 0.1, "output": 0}},
+    {"id": "org/Rented", "type": "language", "pricing": {"hourly": 3, "input": 0, "output": 0}},
+]
+
+FIREWORKS: dict[str, Any] = {
+    "object": "list",
+    "data": [
+        {
+            "id": "accounts/fireworks/models/x",
+            "object": "model",
+            "owned_by": "fireworks",
+            "created": 1737397673,
+            "kind": "HF_BASE_MODEL",
+            "supports_chat": True,
+            "supports_image_input": False,
+            "supports_tools": True,
+            "context_length": 163840,
+        }
+    ],
+}
+
+AZURE: dict[str, Any] = {
+    "data": [
+        {
+            "status": "succeeded",
+            "capabilities": {
+                "fine_tune": False,
+                "inference": True,
+                "completion": False,
+                "chat_completion": True,
+                "embeddings": False,
+            },
+            "lifecycle_status": "generally-available",
+            "deprecation": {"inference": 1800000000},
+            "id": "gpt-x-2026-01-01",
+            "created_at": 1767225600,
+            "object": "model",
+        }
+    ],
+    "object": "list",
+}
+
+ROUNDHOUSE: dict[str, Any] = {
+    "object": "list",
+    "data": [
+        {
+            "id": "mine",
+            "object": "model",
+            "created": 1795219200,
+            "owned_by": "roundhouse",
+            "roundhouse": {
+                "card": "gpt-x",
+                "type": "multimodal",
+                "context_window": 128000,
+                "max_output": 4096,
+                "abilities": {"tools": True, "audio": False, "dancing": True},
+                "prices": {"input": 2.0, "cached_input": 0.5, "output": 8.0},
+                "modalities": {"input": ["text", "image"], "output": ["text", "smell"]},
+                "status": "deprecated",
+                "retires": "2027-01-01",
+                "replaced_by": "better",
+                "targets": ["openai/gpt-x"],
+            },
+        },
+        {"id": "plain", "object": "model", "created": 1795219200, "owned_by": "roundhouse"},
+    ],
 }

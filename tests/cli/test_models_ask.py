@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from server.cli.models import ask, shelf, syncing
 from server.config import providers_table
 from server.config.provider import Provider
+from server.dialects import models
 from server.registry.overlay import read
 from tests.cli import model_lists as lists
 from tests.cli.synced import CATALOG, KEY, Run, config, sync
@@ -233,6 +235,77 @@ async def test_a_proxy_of_the_environment_is_not_asked(
         with closed_port() as port:
             monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
             assert (await sync(run)).exit_code == 0
+
+
+OWN: dict[str, Any] = {
+    "anthropic": lists.ANTHROPIC,
+    "mistral": lists.MISTRAL,
+    "cohere": lists.COHERE,
+    "huggingface": lists.ROUTER,
+    "openrouter": {**lists.OPENROUTER, "links": {}},
+    "together": lists.TOGETHER,
+    "fireworks": lists.FIREWORKS,
+    "azure": lists.AZURE,
+    "roundhouse": lists.ROUNDHOUSE,
+}
+
+
+@pytest.mark.parametrize("name", providers_table.ROWS)
+async def test_every_known_provider_is_asked_as_it_wants(name: str, run: Run, small: Path) -> None:
+    row = providers_table.ROWS[name]
+    answer = OWN.get(name, lists.OPENAI)
+    path = urlsplit(row.base_url or row.example or "").path
+    async with ScriptedUpstream(answer_json(200, answer)) as upstream:
+        config(**{name: {"base_url": f"{upstream.url}{path}", "api_key": KEY}})
+        result = await sync(run)
+        (request,) = upstream.requests
+    assert (result.exit_code, result.stderr) == (0, "")
+    whole = {"anthropic": "/v1/models?limit=1000", "cohere": "/v1/models?page_size=1000"}
+    assert request.target == whole.get(name, f"{path}/models")
+    if row.auth == "bearer":
+        assert request.header("authorization") == f"Bearer {KEY}"
+    else:
+        assert (request.header("authorization"), request.header(row.auth)) == (None, KEY)
+    assert (request.header("anthropic-version") is not None) is (name == "anthropic")
+    listed = {card["model_id"] for card in read(small / f"{name}.json").models}
+    assert listed == {one.id for one in models.listed(models.entries(answer))}
+    assert listed
+
+
+async def test_the_next_key_is_tried_where_one_is_refused(run: Run) -> None:
+    other = KEY[::-1]
+    async with ScriptedUpstream() as upstream:
+        upstream.queue(answer_json(401, {}), answer_json(429, {}), answer_json(200, lists.OPENAI))
+        lab = {"dialect": "openai", "base_url": f"{upstream.url}/v1"}
+        config(lab={**lab, "api_keys": [other, KEY, "sk-the-third-one"]})
+        result = await sync(run)
+        asked = [request.header("authorization") for request in upstream.requests]
+    assert result.exit_code == 0, result.stderr
+    assert asked == [f"Bearer {key}" for key in (other, KEY, "sk-the-third-one")]
+
+
+async def test_all_keys_are_refused(run: Run) -> None:
+    async with ScriptedUpstream(answer_json(401, {})) as upstream:
+        lab = {"dialect": "openai", "base_url": f"{upstream.url}/v1"}
+        config(lab={**lab, "api_keys": [KEY[::-1], KEY]})
+        result = await sync(run)
+        assert len(upstream.requests) == 2
+    assert "Error: lab refuses the key (HTTP 401)." in result.stderr
+
+
+async def test_accounts_of_one_provider_make_one_list(run: Run, small: Path) -> None:
+    own = {"data": [{"id": "ft:gpt-x:team"}]}
+    async with (
+        ScriptedUpstream(answer_json(200, lists.OPENAI)) as first,
+        ScriptedUpstream(answer_json(200, own)) as second,
+    ):
+        there = {"api_key": KEY, "base_url": f"{second.url}/v1", "like": "openai"}
+        config(openai={"api_key": KEY, "base_url": f"{first.url}/v1"}, team=there)
+        result = await sync(run)
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in small.iterdir()] == ["openai.json"]
+    listed = [card["model_id"] for card in read(small / "openai.json").models]
+    assert listed == ["gpt-x", "text-embedding-x", "whisper-x", "ft:gpt-x:team"]
 
 
 async def test_pages_are_read_to_the_end() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli.models.listed import NoList, cards, entries, next_page
+from server.cli.models.listed import cards
+from server.dialects.models import entries
 from server.registry import Catalog, ModelInfo, ModelType, Source, Status
 from server.registry.check import problems
 from server.registry.overlay import Overlay
@@ -157,26 +158,14 @@ def test_what_is_no_id_is_passed_over(strange: Any) -> None:
 
 
 def test_all_is_as_a_card_must_be() -> None:
-    for answer in (lists.OPENAI, lists.MISTRAL, lists.ROUTER, lists.ANTHROPIC, lists.COHERE):
+    known = (lists.OPENAI, lists.MISTRAL, lists.ROUTER, lists.ANTHROPIC, lists.COHERE)
+    others = (lists.OPENROUTER, lists.TOGETHER, lists.FIREWORKS, lists.AZURE, lists.ROUNDHOUSE)
+    for answer in (*known, *others):
         found = read(answer)
         catalog = Catalog(found.values())
         wrong = [p for card in found.values() for p in problems(card, catalog, date(2026, 11, 21))]
         # A reason for an assumed type stands beside it, and a list may name what it does not have.
         assert [p for p in wrong if "names type" not in p and "has no card" not in p] == []
-
-
-@pytest.mark.parametrize("answer", [{}, {"data": {}}, {"error": "x"}, "text", 7, None])
-def test_what_is_no_list(answer: Any) -> None:
-    with pytest.raises(NoList):
-        entries(answer)
-
-
-def test_pages() -> None:
-    assert next_page(lists.ANTHROPIC) is None
-    assert next_page(lists.COHERE) is None
-    assert next_page([]) is None
-    assert next_page({**lists.ANTHROPIC, "has_more": True}) == {"after_id": "claude-old"}
-    assert next_page({**lists.COHERE, "next_page_token": "t"}) == {"page_token": "t"}
 
 
 _KEYS = st.sampled_from(

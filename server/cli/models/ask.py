@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import httpx
 
-from server.cli.models import listed
 from server.config.provider import Provider
-from server.config.providers_table import ROWS, account
+from server.config.providers_table import AUTH_HEADERS, ROWS, account
+from server.dialects import models
 
 CONNECT: Final = 5.0
 #: Bytes of one answer, and answers of one list.
@@ -27,22 +27,28 @@ MOST_PAGES: Final = 50
 #: Models of one list: the router of Hugging Face and OpenRouter have some hundreds. Every command
 #: and the server read the overlay, and would be slow with more.
 MOST_MODELS: Final = 10_000
-#: Of Anthropic's API; a config's header of this name wins.
-_VERSION: Final = "2023-06-01"
+#: What another key of the account may get past.
+_REFUSED: Final = frozenset({401, 403, 429})
 
 
 class NoAnswer(Exception):
     """The provider gives no list of models: the rest of the sentence after its name."""
 
 
+class _KeyRefused(NoAnswer):
+    """Another of its keys may have better luck."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where a provider's list is, and how to ask for it."""
+    """Where a provider's list is, and how to ask for it. `others`: what stands in place of some of
+    the headers for each further key."""
 
     name: str
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    others: tuple[Mapping[str, str], ...] = field(default=(), repr=False)
     proxy: str | None = field(default=None, repr=False)
     ca: str | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -60,22 +66,16 @@ class Account:
 def account_of(name: str, provider: Provider, folder: Path | None = None) -> Account:
     """Of a provider of a config that has passed its checks; `folder`: the config's."""
     known = account(name, provider, folder)
-    base, params, headers = known.base_url, {}, {"accept": "application/json"}
-    if known.dialect == "anthropic":
-        base = f"{base.removesuffix('/v1')}/v1"
-        params = {"limit": "1000"}
-        headers["anthropic-version"] = _VERSION
-    if known.dialect == "cohere":
-        # Its second version has no list; the first one's serves both.
-        base = f"{base.removesuffix('/v2').removesuffix('/v1')}/v1"
-        params = {"page_size": "1000"}
-    own = {**known.credentials[0].headers, **known.headers}
-    secrets = [*(key.get_secret_value() for key in provider.keys), *own.values()]
+    place = models.place(known.dialect, known.base_url, known.settings)
+    keys = [{**key.headers, **known.headers} for key in known.credentials]
+    secrets = [*(key.get_secret_value() for key in provider.keys), *keys[0].values()]
     return Account(
         name,
-        f"{base}/models",
-        params,
-        {**headers, **own},
+        place.url,
+        place.params,
+        # What the config says for itself, a version of Anthropic's too, wins.
+        {"accept": "application/json", **place.headers, **keys[0]},
+        tuple(keys[1:]),
         known.proxy,
         known.ca,
         tuple(secret for secret in secrets if len(secret) >= 8),
@@ -85,12 +85,23 @@ def account_of(name: str, provider: Provider, folder: Path | None = None) -> Acc
 
 
 def ask(place: Account, timeout: float) -> list[Any]:
-    """All entries of its list, over all pages, within `timeout` seconds. Raises NoAnswer."""
-    found: list[Any] = []
+    """All entries of its list, over all pages, within `timeout` seconds; with the next key of the
+    account where one is refused. Raises NoAnswer."""
     deadline = time.monotonic() + timeout
+    keys = [place.headers, *({**place.headers, **other} for other in place.others)]
+    for headers in keys[:-1]:
+        try:
+            return _read(place, headers, timeout, deadline)
+        except _KeyRefused:
+            continue
+    return _read(place, keys[-1], timeout, deadline)
+
+
+def _read(place: Account, headers: Mapping[str, str], timeout: float, deadline: float) -> list[Any]:
+    found: list[Any] = []
     params = dict(place.params)
     with httpx.Client(
-        headers=place.headers,
+        headers=headers,
         proxy=place.proxy,
         timeout=httpx.Timeout(timeout, connect=min(timeout, place.connect)),
         verify=ssl.create_default_context(cafile=place.ca),
@@ -99,12 +110,12 @@ def ask(place: Account, timeout: float) -> list[Any]:
         for _ in range(MOST_PAGES):
             answer = _decoded(place, _get(client, place, params, timeout, deadline))
             try:
-                found += listed.entries(answer)
-            except listed.NoList:
+                found += models.entries(answer)
+            except models.NoList:
                 raise NoAnswer(f"answers JSON that is no list of models ({place.url}).") from None
             if len(found) > MOST_MODELS:
                 raise NoAnswer(f"lists more than {MOST_MODELS:,} models ({place.url}).")
-            more = listed.next_page(answer)
+            more = models.next_page(answer)
             if more is None or more.items() <= params.items():
                 return found
             params |= more
@@ -118,7 +129,8 @@ def _get(
     try:
         with client.stream("GET", place.url, params=params) as response:
             if response.status_code != 200:
-                raise NoAnswer(_refused(place, response.status_code))
+                refused = _KeyRefused if response.status_code in _REFUSED else NoAnswer
+                raise refused(_refused(place, response.status_code))
             read = bytearray()
             for chunk in response.iter_bytes():
                 read += chunk
@@ -144,7 +156,7 @@ def _get(
 
 def _refused(place: Account, status: int) -> str:
     if status in (401, 403):
-        sent = not place.headers.keys().isdisjoint({"authorization", "x-api-key", "api-key"})
+        sent = not AUTH_HEADERS.isdisjoint(place.headers)
         refuses = "refuses the key" if sent else "wants a key"
         return f"{refuses} (HTTP {status}). {place.key_hint}"
     if status == 429:

@@ -95,6 +95,7 @@ def sync(
     found: list[Found] = []
     errors: dict[str, str] = {}
     unused = set(accept)
+    lists: dict[str, tuple[str, list[Any]]] = {}
     for name in names:
         if name in keyless:
             errors[name] = keyless[name]
@@ -105,9 +106,11 @@ def sync(
         except ask.NoAnswer as error:
             errors[name] = str(error)
             continue
-        source = Source(f"{place.like}: its own list of models", place.url, f"{date.today()}")  # noqa: DTZ011
-        home = loaded.home / FOLDER
-        one = compare(builtin(), entries, source, place.like, home, accept, unused)
+        # What several accounts of one provider list is one list: they may have models of their own.
+        lists.setdefault(place.like, (place.url, []))[1].extend(entries)
+    for name, (url, entries) in lists.items():
+        source = Source(f"{name}: its own list of models", url, f"{date.today()}")  # noqa: DTZ011
+        one = compare(builtin(), entries, source, name, loaded.home / FOLDER, accept, unused)
         if not dry_run:
             try:
                 write(one)
