@@ -22,8 +22,8 @@ class DialectSettings(Strict):
     max_tokens: int | None = Field(
         None,
         ge=1,
-        description="anthropic, which wants a number: the longest answer where neither the client "
-        "nor the model's card names one.",
+        description="anthropic, which wants a number: the longest answer where the client names "
+        "none. Default: as the model's card says, else 4096.",
     )
     thinking: Literal["adaptive", "budget", "none"] | None = Field(
         None,

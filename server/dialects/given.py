@@ -19,6 +19,7 @@ from server.errors import InvalidRequest
 _LONGEST_IDLE: Final = 64
 #: Without these there is no request, so no `drop` takes them.
 _KEPT: Final = frozenset({"model", "messages", "prompt", "input", "stream", "query", "documents"})
+_OF_CHATS: Final = _KEPT - {"query", "documents"}
 #: What changes no answer, where it is not understood: it is let go, and named.
 HARMLESS: Final = frozenset(
     {
@@ -82,8 +83,9 @@ class Given:
         self._named: set[str] = set()
         self.dropped: list[str] = []
         self.lowered: list[str] = []
+        kept = _OF_CHATS if "messages" in members else _KEPT
         for name, value in members.items():
-            if (name in drop or name in ENGINE_ONLY) and name not in _KEPT:
+            if (name in drop or name in ENGINE_ONLY) and name not in kept:
                 self.drop(name)
             else:
                 self._left[name] = value

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from server.dialects import account
-from server.dialects.trouble import trouble_of
+from server.dialects.trouble import Trouble, trouble_of
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface, emit, raw
 from server.protocol.parameters import Fill
@@ -53,6 +53,10 @@ _MOST: Final = 2**32
 _COUNTS: Final = ("prompt", "completion", "total")
 _GAVE_UP: Final = ("abort", "error")
 #: Our codes for what an upstream gives none.
+_TROUBLES: Final = {
+    Trouble.CONTEXT_LENGTH: "context_length_exceeded",
+    Trouble.CONTENT_POLICY: "content_policy_violation",
+}
 _CODES: Final = {413: "payload_too_large"}
 _WORD: Final = re.compile(r"[\w.-]{1,64}")
 #: That there is no such model, as Cohere, DeepSeek, Ollama, OpenAI, vLLM; Mistral; OpenRouter say.
@@ -247,8 +251,10 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     said = status
     if trouble is None:
         status = account.status_of(status, code, kind, message)
-    elif status == 403:  # of the prompt, and not of our account
-        status = 400
+    else:
+        code = code if _is_word(code) else _TROUBLES[trouble]
+        if status == 403:  # of the prompt, and not of our account
+            status = 400
     if _is_missing_model(status, message):
         status, code = 404, "model_not_found"
     detail = f"HTTP {said}"

@@ -338,7 +338,7 @@ class Run:
             record.bridge = route.model
             self._count_bridge("bridged")
         reason = record.fallback_reason or self._reason(found)
-        if preferred is None or preferred.standing is route.standing or reason is None:
+        if preferred is None or preferred.place == route.place or reason is None:
             record.fallback_reason = None
             return
         record.fallback_from, record.fallback_reason = preferred.target.label, reason

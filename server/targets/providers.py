@@ -82,6 +82,8 @@ class ProviderTarget(Plain):
         members: dict[str, Any] = dict(request.members)
         clamped = () if self.fill is None else self.fill.into(members, request.surface)
         ours = members.keys() - request.members.keys()
+        if request.legacy_functions:  # who speaks of functions said nothing of calls in parallel
+            ours.add("parallel_tool_calls")
         while (outgoing := self._said(request, members, ours)) is None:
             pass
         request.dropped = tuple(name for name in outgoing.dropped if name not in ours)

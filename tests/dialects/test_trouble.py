@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from server.dialects import openai
@@ -90,3 +92,18 @@ def test_the_dialects_error_knows() -> None:
     body = b'{"error": {"message": "no", "code": "context_length_exceeded"}}'
     assert openai.error_in(400, body).trouble == "context_length"
     assert openai.error_in(400, b'{"error": {"message": "no"}}').trouble is None
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("This model's maximum context length is 8 tokens.", "context_length_exceeded"),
+        ("Content Exists Risk", "content_policy_violation"),
+        ("`temperature` should be a number.", None),
+    ],
+)
+def test_trouble_told_in_words_gets_its_code(message: str, code: str | None) -> None:
+    body = json.dumps({"error": {"message": message, "code": 400}}).encode()
+    assert openai.error_in(400, body).code == (code or "upstream_error")
+    own = json.dumps({"error": {"message": message, "code": "their_own"}}).encode()
+    assert openai.error_in(400, own).code == "their_own"

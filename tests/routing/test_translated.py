@@ -13,6 +13,7 @@ from server.dialects.table import DIALECTS
 from server.errors import InvalidRequest
 from server.routing import translated
 from server.routing.breaker import State
+from server.routing.chain import Chain, Group, Keys
 from server.targets import providers
 from tests.fakes.messages import (
     end,
@@ -39,6 +40,13 @@ from tests.fakes.upstream import (
 from tests.routing.conftest import PACE, FakeTarget, payloads, request_of, text_of
 from tests.routing.stage import Asked, Stage
 
+SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
+COHERE = {
+    "id": "c",
+    "finish_reason": "COMPLETE",
+    "message": {"role": "assistant", "content": [{"type": "text", "text": "fine"}]},
+    "usage": {"tokens": {"input_tokens": 1, "output_tokens": 1}},
+}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 
@@ -369,6 +377,34 @@ async def test_functions_of_old(
     choice = json.loads(found.sink.answer or b"")["choices"][0]
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"x":1}'}
+
+
+async def test_functions_of_old_where_calls_cannot_be_single(
+    stage: Stage, upstream: ScriptedUpstream, one: FakeTarget
+) -> None:
+    """Cohere has no `parallel_tool_calls`, which the client has not said."""
+    one.dialect = DIALECTS["cohere"]
+    upstream.queue(answer_json(200, COHERE))
+    found = await stage.ask(stage.chain(one), functions=[{"name": "f", "parameters": SCHEMA}])
+    assert found.target == "one"
+    assert upstream.requests[0].json()["tools"][0]["function"]["name"] == "f"
+
+
+async def test_another_key_is_no_fallback(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    one: FakeTarget,
+    two: FakeTarget,
+) -> None:
+    upstream.queue(answer_json(429, error("slow down"), {"retry-after": "7"}))
+    second.queue(chat_answer("fine"))
+    first = stage.route(one)
+    other = stage.route(two, place=first.place)
+    found = await stage.ask(Chain(Group("m", (Keys((first, other)),))))
+    assert (found.target, found.record.attempts) == ("two", 2)
+    assert found.record.fallback_from is None
+    assert stage.count("fallbacks_total") == 0
 
 
 async def test_a_long_body_is_translated_aside(
