@@ -43,10 +43,12 @@ _KEY: Final = re.compile(
     r"|your organi[sz]ation must be verified",
     re.IGNORECASE,
 )
-#: Keys as the providers make them, and ids of organisations and projects.
+#: Keys as the providers make them, masked or not, and ids of organisations, projects and teams. A
+#: digit or a mask must stand in them: names have neither.
 _SECRET: Final = re.compile(
-    r"\b(?:sk|pk|rk|hf|gsk|xai|key|tgp|fw|nvapi|org|proj|wrkspc)[-_][A-Za-z0-9*_.-]{12,}"
-    r"|\bAIza[A-Za-z0-9_-]{20,}|\bBearer +[A-Za-z0-9._~+/=-]{12,}"
+    r"\b(?:sk-|gsk_|hf_|xai-|nvapi-|fw_|r8_|tgp_)(?=[\w.-]*[0-9*])[\w*.-]{12,}"
+    r"|\b(?:org-|proj_|wrkspc_)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{12,}"
+    r"|\bAIza[\w-]{20,}|\bBearer +[\w.~+/=-]{12,}"
     r"|(?<=team[ /])[0-9a-f]{8}-[0-9a-f-]{27}",
 )
 NO_MONEY: Final = 402
