@@ -228,7 +228,7 @@ def _heard(
         calls=tuple((name, _argued(arguments)) for _, name, arguments in calls),
         finish=finish,
         usage=(prompt, completion),
-        cached=usage["prompt_tokens_details"]["cached_tokens"],
+        cached=(usage["prompt_tokens_details"] or {}).get("cached_tokens", 0),
         ids=tuple(identity for identity, _, _ in calls),
         details=details,
     )
