@@ -68,7 +68,7 @@ def add_provider_keys(
         if not isinstance(provider, dict) or _has_key(provider):
             continue
         like = provider.get("like") or name
-        variable = key_variable(str(like), "base_url" in provider, variables)
+        variable = key_variable(str(like), provider.get("base_url"), variables)
         if variable is not None:
             provider["api_key"] = variables[variable]
             places.move(("providers", name, "api_key"), Place(variable))
@@ -95,5 +95,5 @@ def with_key(variables: Mapping[str, str]) -> list[str]:
     return [
         name
         for name, row in ROWS.items()
-        if row.base_url is not None and key_variable(name, False, variables) is not None
+        if row.base_url is not None and key_variable(name, None, variables) is not None
     ]

@@ -33,6 +33,11 @@ class DialectSettings(Strict):
         None,
         description="anthropic: what becomes of the thoughts' words. Default: as it likes.",
     )
+    later_system: Literal["top", "inline"] | None = Field(
+        None,
+        description="anthropic: where instructions go that come later in a conversation: before "
+        "all of it, or where they stand. Default: as a model's id tells.",
+    )
     input_type: (
         Literal["search_document", "search_query", "classification", "clustering"] | None
     ) = Field(
@@ -56,7 +61,9 @@ _TAGS: Final = frozenset({"think_tags"})
 #: Dialect → the keys of `settings` that are its own.
 SETTINGS: Final[dict[str, frozenset[str]]] = {
     "openai": _TAGS,
-    "anthropic": frozenset({"version", "max_tokens", "thinking", "thinking_display"}),
+    "anthropic": frozenset(
+        {"version", "max_tokens", "thinking", "thinking_display", "later_system"}
+    ),
     "deepseek": _TAGS,
     "mistral": _TAGS,
     "cohere": frozenset({"input_type", "truncate"}),

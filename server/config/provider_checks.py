@@ -14,7 +14,15 @@ from server.config import listeners, values
 from server.config.explain import near
 from server.config.places import Path, Places, Problem
 from server.config.provider import SETTINGS, Provider
-from server.config.providers_table import ALSO_OPENAI, AUTH_HEADERS, OTHER_NAMES, ROWS, Row, row_of
+from server.config.providers_table import (
+    ALSO_OPENAI,
+    AUTH_HEADERS,
+    OTHER_NAMES,
+    ROWS,
+    Row,
+    at_home,
+    row_of,
+)
 from server.config.schema import Config
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -61,6 +69,14 @@ def advice(config: Config) -> Iterator[str]:
         host = url.hostname or ""
         if url.scheme == "http" and provider.keys and not listeners.is_loopback(host):
             yield f"Provider `{name}`: its key travels to {host} without TLS."
+        row = row_of(name, provider)
+        away = row is not None and not at_home(row, provider.base_url)
+        away = away and not listeners.is_loopback(host)
+        if row and row.variables and away and not _has_key(provider):
+            yield (
+                f"Provider `{name}` has no key: that of {row.variables[0]} goes to "
+                f"{row.base_url} alone. If {host} wants one, write `api_key`."
+            )
         if "max_waiting" in provider.model_fields_set and provider.max_in_flight is None:
             yield (
                 f"Provider `{name}`: `max_waiting` has no effect without `max_in_flight`: nothing "
@@ -94,9 +110,7 @@ def _whole(
             f"{provider.like or name} does not speak {provider.dialect} at {row.base_url}.",
             "Remove it, or give the base_url where it does.",
         )
-    own_key = provider.base_url is None or row.base_url is None
-    sent = {header.lower() for header in provider.headers}
-    if row.variables and own_key and not _keys_given(provider) and not sent & AUTH_HEADERS:
+    if row.variables and at_home(row, provider.base_url) and not _has_key(provider):
         yield places.error(
             path,
             f"has no key: {' or '.join(row.variables)} is not set.",
@@ -105,9 +119,11 @@ def _whole(
         )
 
 
-def _keys_given(provider: Provider) -> bool:
+def _has_key(provider: Provider) -> bool:
     """`api_keys: []` is told of elsewhere."""
-    return bool(provider.keys) or "api_keys" in provider.model_fields_set
+    sent = {header.lower() for header in provider.headers}
+    given = "api_keys" in provider.model_fields_set or bool(provider.keys)
+    return given or bool(sent & AUTH_HEADERS)
 
 
 def _unknown_provider(name: str) -> tuple[str, str]:

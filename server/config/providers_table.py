@@ -231,7 +231,7 @@ def account(name: str, provider: Provider, folder: Path | None = None) -> Accoun
     if row is not None:
         if row.dialect == dialect:
             auth = row.auth
-        if provider.base_url is None or row.base_url is None:
+        if at_home(row, provider.base_url):
             surfaces &= row.surfaces  # somebody else's server in its place has what it has
     secrets = [key.get_secret_value() for key in provider.keys]
     ca = None
@@ -268,11 +268,18 @@ def _headers(provider: Provider, row: Row | None) -> dict[str, str]:
     return found
 
 
-def key_variable(name: str, own_url: bool, environ: Mapping[str, str]) -> str | None:
-    """The variable that has the key of a known row; None for a URL that is not the row's own,
-    unless the row has none. One of our own keys is a client's, whose variable has the same name."""
+def at_home(row: Row, base_url: object) -> bool:
+    """Is this the row's own address (None: nothing else was said), or left to the account?"""
+    if base_url is None or row.base_url is None:
+        return True
+    return isinstance(base_url, str) and base_url.rstrip("/") == row.base_url
+
+
+def key_variable(name: str, base_url: object, environ: Mapping[str, str]) -> str | None:
+    """The variable that has the key of a known row, for an account at this address; None where the
+    row is not at home. One of our own keys is a client's, whose variable has the same name."""
     row = ROWS.get(name)
-    if row is None or (own_url and row.base_url is not None):
+    if row is None or not at_home(row, base_url):
         return None
     found = (variable for variable in row.variables if environ.get(variable))
     return next((one for one in found if not _OUR_KEY.fullmatch(environ[one])), None)

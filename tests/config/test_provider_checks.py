@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 import trustme
 import yaml
@@ -14,7 +15,7 @@ import yaml
 from server.config.load import Loaded
 from server.config.provider import SETTINGS, DialectSettings
 from server.config.providers_table import OTHER_NAMES, ROWS
-from server.dialects.anthropic.settings import settings_of
+from server.dialects.anthropic.settings import Settings, settings_of
 from server.dialects.table import dialect_of
 from server.dialects.thoughts import Thinking
 
@@ -176,7 +177,9 @@ def test_no_key_is_repeated(faults: Faults) -> None:
         f"anthropic: {{{KEY}, workspace: w, settings: {{version: 2026-10-21, max_tokens: 9}}}}",
         f"anthropic: {{dialect: openai, {KEY}}}",
         f"openai: {{dialect: anthropic, base_url: 'https://a.example/v1', {KEY}}}",
-        "openai: {base_url: 'https://gateway.example/v1'}",
+        "openai: {base_url: 'http://127.0.0.1:9/v1'}",
+        f"openai: {{base_url: 'https://gateway.example/v1', {KEY}}}",
+        "openai: {base_url: 'https://gateway.example/v1', headers: {Authorization: t}}",
         "azure: {base_url: 'https://n.openai.azure.com/openai/v1', headers: {authorization: b}}",
         "lab: {dialect: cohere, base_url: 'https://a.example/v2', settings: {truncate: END}}",
         "lab: {dialect: openai, base_url: 'https://api.cohere.ai/compatibility/v1'}",
@@ -194,6 +197,13 @@ def test_what_is_good(text: str, good: Good) -> None:
     ("text", "said"),
     [
         (f"lab: {{{LAB}, max_waiting: 3}}", "Provider `lab`: `max_waiting` has no effect without"),
+        (
+            "openai: {base_url: 'https://gateway.example/v1'}",
+            (
+                "Provider `openai` has no key: that of OPENAI_API_KEY goes to "
+                "https://api.openai.com/v1 alone. If gateway.example wants one, write `api_key`."
+            ),
+        ),
         (
             "lab: {dialect: openai, base_url: 'http://lab.example/v1', api_keys: [a, b]}",
             "Provider `lab`: its key travels to lab.example without TLS.",
@@ -223,6 +233,7 @@ providers:
   openai: {api_keys: [a, b]}
   second: {like: openai}
   third: {like: openai, base_url: "https://eu.example/v1"}
+  fourth: {like: openai, base_url: "https://api.openai.com/v1/"}
   azure:
     base_url: https://n.openai.azure.com/openai/v1
     headers: {Authorization: "Bearer t"}
@@ -232,6 +243,7 @@ providers:
         "openai": ["a", "b"],
         "second": ["theirs"],
         "third": [],
+        "fourth": ["theirs"],
         "azure": [],
         "azure-eu": ["theirs"],
     }
@@ -263,23 +275,27 @@ def test_each_setting_is_some_dialects() -> None:
     assert frozenset().union(*SETTINGS.values()) == DialectSettings.model_fields.keys()
 
 
-@pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
-def test_anthropics_settings_are_those_of_its_dialect(version: str) -> None:
-    said = {
-        "version": version,
-        "max_tokens": 1,
-        "thinking": "budget",
-        "thinking_display": "omitted",
-    }
-    assert said.keys() == SETTINGS["anthropic"]
+def words(annotation: Any) -> tuple[Any, ...]:
+    """Of a choice, or of one that may be left open."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(word for inner in get_args(annotation) for word in words(inner))
+
+
+def test_anthropics_settings_are_those_of_its_dialect() -> None:
+    theirs = get_type_hints(Settings)
+    assert theirs.keys() == SETTINGS["anthropic"]
+    for name, annotation in theirs.items():
+        assert words(annotation) == words(DialectSettings.model_fields[name].annotation), name
+    said = {name: next(iter(words(kind)), 1) for name, kind in theirs.items()}
     ours = DialectSettings.model_validate(said).model_dump(exclude_none=True)
-    theirs = settings_of(ours)
-    assert {name: getattr(theirs, name) for name in theirs.__struct_fields__} == ours
+    assert ours == said
+    assert msgspec.to_builtins(settings_of(ours)) == said
 
 
 def test_what_becomes_of_thoughts_is_the_word_of_the_dialects() -> None:
-    words = get_args(get_args(DialectSettings.model_fields["think_tags"].annotation)[0])
+    tags = words(DialectSettings.model_fields["think_tags"].annotation)
     with_tags = [name for name, keys in SETTINGS.items() if "think_tags" in keys]
     for name in with_tags:
-        kinds = {word: type(dialect_of(name, {"think_tags": word})) for word in words}
-        assert kinds == {**dict.fromkeys(words, Thinking), "keep": type(dialect_of(name))}
+        kinds = {word: type(dialect_of(name, {"think_tags": word})) for word in tags}
+        assert kinds == {**dict.fromkeys(tags, Thinking), "keep": type(dialect_of(name))}

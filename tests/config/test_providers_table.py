@@ -120,15 +120,20 @@ def test_rows_are_whole() -> None:
 
 def test_a_key_goes_to_its_own_address_alone() -> None:
     environ = {"OPENAI_API_KEY": "sk-1", "HUGGINGFACE_API_KEY": "hf-1", "AZURE_OPENAI_API_KEY": "a"}
-    assert key_variable("openai", False, environ) == "OPENAI_API_KEY"
-    assert key_variable("openai", True, environ) is None
-    assert key_variable("azure", True, environ) == "AZURE_OPENAI_API_KEY"
-    assert key_variable("huggingface", False, environ) == "HUGGINGFACE_API_KEY"
-    assert key_variable("huggingface", False, {**environ, "HF_TOKEN": "hf-2"}) == "HF_TOKEN"
-    assert key_variable("huggingface", False, {**environ, "HF_TOKEN": ""}) == "HUGGINGFACE_API_KEY"
-    assert key_variable("lab", False, environ) is None
-    assert key_variable("ollama", False, environ) is None
+    assert key_variable("openai", None, environ) == "OPENAI_API_KEY"
+    assert key_variable("openai", "https://elsewhere.example/v1", environ) is None
+    assert key_variable("openai", "https://api.openai.com/v1/", environ) == "OPENAI_API_KEY"
+    assert key_variable("openai", 5, environ) is None
+    assert (
+        key_variable("azure", "https://n.openai.azure.com/openai/v1", environ)
+        == "AZURE_OPENAI_API_KEY"
+    )
+    assert key_variable("huggingface", None, environ) == "HUGGINGFACE_API_KEY"
+    assert key_variable("huggingface", None, {**environ, "HF_TOKEN": "hf-2"}) == "HF_TOKEN"
+    assert key_variable("huggingface", None, {**environ, "HF_TOKEN": ""}) == "HUGGINGFACE_API_KEY"
+    assert key_variable("lab", None, environ) is None
+    assert key_variable("ollama", None, environ) is None
 
 
 def test_a_clients_key_of_ours_is_no_key_of_openai() -> None:
-    assert key_variable("openai", False, {"OPENAI_API_KEY": new_key()}) is None
+    assert key_variable("openai", None, {"OPENAI_API_KEY": new_key()}) is None
