@@ -27,7 +27,7 @@ from server.routing.settings import Settings
 from server.targets import ProviderTarget
 from server.telemetry.metrics import Metrics
 from server.transport import AttemptTimeouts, Response, Transport
-from tests.fakes.upstream import Counter, ScriptedUpstream
+from tests.fakes.upstream import Counter, Gate, ScriptedUpstream, answer_late, chat_answer
 
 if TYPE_CHECKING:
     from tests.routing.stage import Stage
@@ -302,6 +302,14 @@ async def second() -> AsyncIterator[ScriptedUpstream]:
 async def third() -> AsyncIterator[ScriptedUpstream]:
     async with ScriptedUpstream() as upstream:
         yield upstream
+
+
+@pytest.fixture
+def gate(upstream: ScriptedUpstream) -> Gate:
+    """The first upstream answers one request per ticket."""
+    gate = Gate()
+    upstream.default = answer_late(gate, chat_answer())
+    return gate
 
 
 @pytest.fixture

@@ -19,7 +19,11 @@ from server.routing.record import Record
 from server.routing.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.transport import Transport
+from tests.fakes.upstream import ScriptedUpstream, answer_json, error
 from tests.routing.conftest import MODEL, PACE, SETTINGS, FakeTarget, MemorySink, request_of
+
+#: A failure that is no fault of the request.
+BOOM = answer_json(500, error("boom"))
 
 
 class Clock:
@@ -205,3 +209,16 @@ class Stage:
         for room in self.dispatcher.rooms.all():
             assert (room.inside, room.depth) == (0, 0)
         assert all(one.ended_once() for one in self.asked)
+
+
+def inside(stage: Stage) -> dict[str, tuple[int, int]]:
+    """Of each target with places: those inside and those that wait."""
+    rooms = stage.dispatcher.rooms.all()
+    return {room.name: (room.inside, room.depth) for room in rooms}
+
+
+async def busy(stage: Stage, upstream: ScriptedUpstream, route: Route) -> asyncio.Task[Asked]:
+    """A request that holds the target's place until the gate opens."""
+    task = stage.start(stage.chain(route))
+    await upstream.next_request()
+    return task

@@ -11,9 +11,7 @@ from server.routing.budget import Backoff
 from tests.fakes.faults import closed_port, garbage, hang, reset_before_head, short_body
 from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer, chat_stream, error
 from tests.routing.conftest import FakeTarget
-from tests.routing.stage import Stage
-
-BOOM = answer_json(500, error("boom"))
+from tests.routing.stage import BOOM, Stage
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -22,9 +22,7 @@ from tests.fakes.upstream import (
     sse,
 )
 from tests.routing.conftest import CHUNK, PACE, FakeTarget
-from tests.routing.stage import Stage
-
-BOOM = answer_json(500, error("boom"))
+from tests.routing.stage import BOOM, Stage
 
 
 async def tripped(

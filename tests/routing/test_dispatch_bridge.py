@@ -19,9 +19,7 @@ from tests.fakes.upstream import (
     error,
 )
 from tests.routing.conftest import FakeTarget
-from tests.routing.stage import Stage
-
-BOOM = answer_json(500, error("boom"))
+from tests.routing.stage import BOOM, Stage
 
 
 @pytest.fixture

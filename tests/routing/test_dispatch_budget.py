@@ -20,9 +20,8 @@ from tests.fakes.upstream import (
     error,
 )
 from tests.routing.conftest import FakeTarget
-from tests.routing.stage import Stage
+from tests.routing.stage import BOOM, Stage
 
-BOOM = answer_json(500, error("boom"))
 NOTHING = BudgetSettings(ratio=0.0, floor=0)
 #: It never trips: so every request has its attempts.
 PATIENT = BreakerSettings(failures=10_000, volume=10_000)

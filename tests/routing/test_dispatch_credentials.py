@@ -14,9 +14,8 @@ from tests.fakes.upstream import (
     error,
 )
 from tests.routing.conftest import FakeTarget
-from tests.routing.stage import Stage
+from tests.routing.stage import BOOM, Stage
 
-BOOM = answer_json(500, error("boom"))
 REFUSED = answer_json(401, error("bad key"))
 
 

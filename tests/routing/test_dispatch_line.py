@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from server.routing.breaker import BreakerSettings, State
-from server.routing.chain import Chain, Route
+from server.routing.chain import Chain
 from server.routing.policies import Policy
 from tests.fakes.upstream import (
     Gate,
@@ -18,30 +18,7 @@ from tests.fakes.upstream import (
     error,
 )
 from tests.routing.conftest import FakeTarget
-from tests.routing.stage import Asked, Stage
-
-BOOM = answer_json(500, error("boom"))
-
-
-@pytest.fixture
-def gate(upstream: ScriptedUpstream) -> Gate:
-    """The first upstream answers one request per ticket."""
-    gate = Gate()
-    upstream.default = answer_late(gate, chat_answer())
-    return gate
-
-
-def inside(stage: Stage) -> dict[str, tuple[int, int]]:
-    """Of each target with places: those inside and those that wait."""
-    rooms = stage.dispatcher.rooms.all()
-    return {room.name: (room.inside, room.depth) for room in rooms}
-
-
-async def busy(stage: Stage, upstream: ScriptedUpstream, route: Route) -> asyncio.Task[Asked]:
-    """A request that holds the target's place until the gate opens."""
-    task = stage.start(stage.chain(route))
-    await upstream.next_request()
-    return task
+from tests.routing.stage import BOOM, Asked, Stage, busy, inside
 
 
 async def tripping(

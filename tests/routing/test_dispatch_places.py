@@ -7,45 +7,20 @@ import asyncio
 import pytest
 
 from server.errors import Overloaded
-from server.routing.chain import Route
 from server.routing.policies import Policy
 from tests.fakes.faults import hang
 from tests.fakes.upstream import (
     Gate,
     ScriptedUpstream,
-    answer_json,
     answer_late,
     chat_answer,
     chat_stream,
-    error,
 )
 from tests.routing.conftest import FakeTarget
-from tests.routing.stage import Asked, Stage
+from tests.routing.stage import BOOM, Stage, busy, inside
 
-BOOM = answer_json(500, error("boom"))
 SPILLING = [Policy.WEIGHTED, Policy.LEAST_BUSY, Policy.LOWEST_LATENCY, Policy.AFFINITY]
 STRICT = [Policy.ORDERED, Policy.CHEAPEST]
-
-
-@pytest.fixture
-def gate(upstream: ScriptedUpstream) -> Gate:
-    """The first upstream answers one request per ticket."""
-    gate = Gate()
-    upstream.default = answer_late(gate, chat_answer())
-    return gate
-
-
-def inside(stage: Stage) -> dict[str, tuple[int, int]]:
-    """Of each target with places: those inside and those that wait."""
-    rooms = stage.dispatcher.rooms.all()
-    return {room.name: (room.inside, room.depth) for room in rooms}
-
-
-async def busy(stage: Stage, upstream: ScriptedUpstream, route: Route) -> asyncio.Task[Asked]:
-    """A request that holds the target's place until the gate opens."""
-    task = stage.start(stage.chain(route))
-    await upstream.next_request()
-    return task
 
 
 async def test_what_is_over_waits_its_turn(

@@ -21,11 +21,10 @@ from tests.fakes.upstream import (
     sse,
 )
 from tests.routing.conftest import FakeTarget, request_of
-from tests.routing.stage import Stage
+from tests.routing.stage import BOOM, Stage
 
 LENGTH = answer_json(400, error("maximum context length is 9 tokens", "BadRequestError", 400))
 CONTENT = answer_json(400, error("no", code="content_filter"))
-BOOM = answer_json(500, error("boom"))
 
 
 @pytest.mark.parametrize("stream", [True, False])
