@@ -9,8 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from server.api.kinds import Kinds
+from server.config.resolve import resolve_models
+from server.config.schema import Config
+from server.protocol.envelope import Surface
 from server.serving import Roundhouse
 from tests.api.conftest import ASK, Serve
+from tests.fakes.catalog import catalog
 from tests.fakes.upstream import ScriptedUpstream, answer_json
 
 CALLS: dict[str, dict[str, Any]] = {
@@ -108,3 +113,34 @@ async def test_a_call_that_the_type_is_not_for(
 async def test_models_that_the_call_is_for_are_named(typed: Roundhouse) -> None:
     said = (await call(typed, RANK, "talk")).json()["error"]["message"]
     assert said.endswith("Models that are: mine, also-mine, said, vectors, order.")
+
+
+def test_engines_that_make_something_else_of_their_weights_may_be_anything() -> None:
+    weights = "acme/Small-1B"  # whose card says: for chats
+    engines: dict[str, Any] = {
+        "plain": {"weights": weights},
+        "turned": {"weights": weights, "args": {"runner": "pooling"}},
+        "theirs": {"runtime": "external", "urls": ["http://127.0.0.1:1"], "model": weights},
+    }
+    models: dict[str, Any] = {name: {"targets": [{"engine": name}]} for name in engines}
+    models["said"] = {"targets": [{"engine": "turned"}], "type": "embedding"}
+    kinds = kinds_of(engines=engines, models=models)
+    embeds = {name: kinds.refusal(name, Surface.EMBEDDINGS, list) is None for name in models}
+    assert embeds == {"plain": False, "turned": True, "theirs": True, "said": True}
+    assert kinds.refusal("said", Surface.CHAT, list) is not None
+    for surface in (Surface.TOKENIZE, Surface.DETOKENIZE):
+        assert all(kinds.refusal(name, surface, list) is None for name in models)
+
+
+def test_names_that_clients_make_up_are_not_kept_without_end() -> None:
+    kinds = kinds_of(providers={"openai": {"api_key": "k"}})
+    for n in range(600):
+        assert kinds.refusal(f"openai/{n}", Surface.RERANK, list) is None
+    assert kinds.refusal("openai/gpt-big", Surface.RERANK, list) is not None
+    assert kinds.refusal("nobody", Surface.RERANK, list) is None
+    assert len(kinds._unlisted) == 512
+
+
+def kinds_of(**config: Any) -> Kinds:
+    checked, cards = Config.model_validate({"version": 1, **config}), catalog()
+    return Kinds(checked, resolve_models(checked, cards), cards)

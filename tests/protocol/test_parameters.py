@@ -84,7 +84,7 @@ def test_what_other_surfaces_get() -> None:
         "logprobs": 2,
         "echo": True,
     }
-    for surface in (Surface.EMBEDDINGS, Surface.TOKENIZE, Surface.DETOKENIZE):
+    for surface in set(Surface) - {CHAT, COMPLETIONS}:
         assert filled({}, defaults, {"max_tokens": 5}, surface=surface) == ({}, ())
 
 
@@ -177,7 +177,7 @@ def test_what_is_refused(
     held = Ceilings.of(ceilings, clamp=clamp)
     assert held is not None
     sent = members(json.dumps(body).encode())
-    for surface in (CHAT, COMPLETIONS, Surface.EMBEDDINGS):
+    for surface in (CHAT, COMPLETIONS, Surface.EMBEDDINGS, Surface.RERANK):
         found = held.refusal(sent, surface)
         assert (found.param if found else None) == param
         if found and isinstance(body[param or ""], float | int) and body[param or ""] is not True:
