@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from server.dialects import openai
+from server.dialects import openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.given import Given
 from server.dialects.mistral_messages import NO_PARAMETERS, messages_out
@@ -264,24 +264,10 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
         message = message.get("detail", message.get("message"))
     param = found.get("param")
     if isinstance(message, list):
-        message, param = _told(message)
+        message, param = shapes.findings(message)
     if not isinstance(message, str):
         return openai.error_in(status, body)
     inner = {"message": message, "type": found.get("type"), "param": param}
     if status == 429:  # Mistral's codes are numbers that mean nothing elsewhere
         inner["code"] = "rate_limit_exceeded"
     return openai.error_in(status, msgspec.json.encode({"error": inner}))
-
-
-def _told(details: list[Any]) -> tuple[str, str | None]:
-    """What pydantic says, without what was put in, and the place of the first."""
-    texts, places = [], []
-    for detail in details:
-        if not isinstance(detail, dict):
-            continue
-        where = detail.get("loc")
-        steps = where if isinstance(where, list) else []
-        place = ".".join(str(step) for step in steps if step != "body")
-        texts.append(f"{place}: {detail.get('msg')}" if place else str(detail.get("msg")))
-        places.append(place)
-    return "; ".join(texts) or "The request was refused.", next(filter(None, places), None)

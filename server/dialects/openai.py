@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from server.dialects import account
+from server.dialects import account, shapes
 from server.dialects.trouble import Trouble, trouble_of
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface, emit, raw
@@ -243,7 +243,7 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     The message is the upstream's own only where the client caused it (4xx): what an upstream says
     of its inner life or of our account is not for clients.
     """
-    found = _error_object(body)
+    found = shapes.error_object(body)
     code, kind, message, param = (found.get(n) for n in ("code", "type", "message", "param"))
     if code == kind:  # some write it twice, and it is no code
         code = None
@@ -261,28 +261,37 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     if status not in UpstreamStatus.CLIENT_OWN:
         # What is the client's own is for the client, and may quote the prompt.
         detail += f": {account.without_secrets(body[:500].decode('utf-8', 'replace'))}"
-    if status in UpstreamStatus.ACCOUNT:
-        text = "The upstream refused this server's credentials or account."
-    elif status == 429:
-        text, kind = "The upstream's rate limit is reached.", None
-    elif status in UpstreamStatus.CLIENT_OWN or 400 <= status < 500:
-        text = account.without_secrets(str(message)[:2000]) if message else ""
-        text = text or f"The upstream refused the request ({status})."
-    elif status >= 500:
-        text = f"The upstream failed ({status})."
-    else:
-        text = f"The upstream sent status {status}, which is no answer."
     own = 400 <= status < 500 and status not in UpstreamStatus.ACCOUNT
+    code = code if own and _is_word(code) else _CODES.get(status)
+    text = _text(status, message)
+    if shapes.loads(status, found):
+        text, code = "The model is being loaded at the upstream.", "engine_loading"
+    named = own and status != 429 and isinstance(kind, str) and kind.endswith("_error")
     error = UpstreamStatus(
         status,
         message=text,
-        type=kind if own and isinstance(kind, str) and kind.endswith("_error") else None,
-        code=code if own and _is_word(code) else _CODES.get(status),
+        type=kind if named else None,
+        code=code,
         param=param if own and isinstance(param, str) else None,
+        retry_after=shapes.pause(status, found),
         detail=detail,
     )
     error.trouble = trouble
     return error
+
+
+def _text(status: int, message: object) -> str:
+    """What the client reads."""
+    if status in UpstreamStatus.ACCOUNT:
+        return "The upstream refused this server's credentials or account."
+    if status == 429:
+        return "The upstream's rate limit is reached."
+    if 400 <= status < 500:
+        text = account.without_secrets(str(message)[:2000]) if message else ""
+        return text or f"The upstream refused the request ({status})."
+    if status >= 500:
+        return f"The upstream failed ({status})."
+    return f"The upstream sent status {status}, which is no answer."
 
 
 def _is_word(code: object) -> bool:
@@ -311,24 +320,3 @@ def _status_in(said: Any) -> int | None:
     if isinstance(said, bool) or not isinstance(said, int):
         return None
     return said if 400 <= said < 600 else None
-
-
-def _error_object(body: bytes) -> dict[str, Any]:
-    """`{"error": {...}}`, `{"error": "text"}`, `{"message": ...}`, `{"detail": ...}`, the first one
-    of a list (Gemini's), or nothing."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return {}
-    if isinstance(found, list) and found:
-        found = found[0]
-    if not isinstance(found, dict):
-        return {}
-    inner = found.get("error", found)
-    if isinstance(inner, str):
-        return {**found, "message": inner}
-    if not isinstance(inner, dict):
-        return {}
-    if "message" not in inner and isinstance(inner.get("detail"), str):
-        return {**inner, "message": inner["detail"]}
-    return inner
