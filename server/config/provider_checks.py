@@ -51,7 +51,7 @@ def check(config: Config, places: Places, folder: FilePath) -> Iterator[Problem]
         if provider.like is not None and row is None:
             yield places.error((*path, "like"), *_unknown_row(provider.like))
             continue
-        yield from _whole(name, path, provider, row, places)
+        yield from _whole(name, path, provider, row, config, places)
         yield from _keys(path, provider, places)
         yield from _named(name, path, provider, row, places)
         yield from _headers(path, provider, row, places)
@@ -88,7 +88,7 @@ def advice(config: Config) -> Iterator[str]:
 
 
 def _whole(
-    name: str, path: Path, provider: Provider, row: Row | None, places: Places
+    name: str, path: Path, provider: Provider, row: Row | None, config: Config, places: Places
 ) -> Iterator[Problem]:
     """Is there enough to ask somebody?"""
     if row is None:
@@ -111,11 +111,12 @@ def _whole(
             "Remove it, or give the base_url where it does.",
         )
     if row.variables and at_home(row, provider.base_url) and not _has_key(provider):
+        ours = " A key of this server's own is none." if config.server.keys else ""
         yield places.error(
             path,
             f"has no key: {' or '.join(row.variables)} is not set.",
             f"Get one at {row.page} and set {row.variables[0]} in the environment or in .env "
-            'beside the file, or write `api_key: "${MY_VARIABLE}"`.',
+            f'beside the file, or write `api_key: "${{MY_VARIABLE}}"`.{ours}',
         )
 
 

@@ -277,9 +277,14 @@ def at_home(row: Row, base_url: object) -> bool:
 
 def key_variable(name: str, base_url: object, environ: Mapping[str, str]) -> str | None:
     """The variable that has the key of a known row, for an account at this address; None where the
-    row is not at home. One of our own keys is a client's, whose variable has the same name."""
+    row is not at home. Not one of our own keys: that is for a client here, whose variable has the
+    same name."""
     row = ROWS.get(name)
     if row is None or not at_home(row, base_url):
         return None
-    found = (variable for variable in row.variables if environ.get(variable))
-    return next((one for one in found if not _OUR_KEY.fullmatch(environ[one])), None)
+    ours = {environ.get("ROUNDHOUSE_API_KEY"), environ.get("ROUNDHOUSE_ADMIN_KEY")}
+    for variable in row.variables:
+        key = environ.get(variable)
+        if key and key not in ours and not _OUR_KEY.fullmatch(key):
+            return variable
+    return None

@@ -257,6 +257,13 @@ def test_every_row_takes_its_key_from_each_of_its_variables(good: Good) -> None:
             assert secrets(good(text, {variable: "k"})) == {name: ["k"]}, variable
 
 
+def test_a_key_of_ours_is_told_to_be_none(faults: Faults) -> None:
+    environ = {"OPENAI_API_KEY": "house-key", "ROUNDHOUSE_API_KEY": "house-key"}
+    (found,) = faults("version: 1\nproviders: {openai: {}}", environ)
+    assert found.endswith('`api_key: "${MY_VARIABLE}"`. A key of this server\'s own is none.')
+    assert "house-key" not in found
+
+
 def test_several_keys_in_one_variable_are_one(good: Good) -> None:
     loaded = good("version: 1\nproviders: {openai: {}}", {"OPENAI_API_KEY": "a,b"})
     assert secrets(loaded) == {"openai": ["a,b"]}

@@ -137,3 +137,12 @@ def test_a_key_goes_to_its_own_address_alone() -> None:
 
 def test_a_clients_key_of_ours_is_no_key_of_openai() -> None:
     assert key_variable("openai", None, {"OPENAI_API_KEY": new_key()}) is None
+    same = {"OPENAI_API_KEY": "house-key", "ROUNDHOUSE_API_KEY": "house-key"}
+    assert key_variable("openai", None, same) is None
+    assert key_variable("openai", None, {**same, "ROUNDHOUSE_API_KEY": "k"}) == "OPENAI_API_KEY"
+    both = {
+        "HF_TOKEN": "house-key",
+        "HUGGINGFACE_API_KEY": "hf",
+        "ROUNDHOUSE_ADMIN_KEY": "house-key",
+    }
+    assert key_variable("huggingface", None, both) == "HUGGINGFACE_API_KEY"
