@@ -82,9 +82,11 @@ def events(block: bytes) -> Iterator[bytes]:
 
 def data_of(event: bytes) -> bytes | None:
     """The payload of an event: its `data:` lines joined by newlines; None without any."""
-    if event.startswith(b"data: ") and event.endswith(b"\n\n"):
-        payload = event[6:-2]
-        if b"\n" not in payload and b"\r" not in payload:
+    # Nearly all are one line of data, some with their name before it.
+    start = event.find(b"\n") + 1 if event.startswith(b"event: ") else 0
+    if event.startswith(b"data: ", start) and event.endswith(b"\n\n") and b"\r" not in event:
+        payload = event[start + 6 : -2]
+        if b"\n" not in payload:
             return payload
     found: list[bytes] = []
     for line in _LINES.split(event):
