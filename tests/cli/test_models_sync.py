@@ -7,11 +7,13 @@ import json
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from server.cli.models import shelf, syncing
+from server.config.providers_table import ROWS
 from server.registry.overlay import read
 from tests.cli import model_lists as lists
 from tests.cli.synced import CATALOG, KEY, Run, config, sync
@@ -192,6 +194,15 @@ def test_a_timeout_that_is_none(seconds: str, run: Run) -> None:
     result = run("models", "sync", "--timeout", seconds)
     assert result.exit_code == 2
     assert "Invalid value for '--timeout'" in result.stderr
+
+
+async def test_a_key_alone_is_a_provider(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MISTRAL_API_KEY", KEY)
+    async with ScriptedUpstream(answer_json(200, lists.OPENAI)) as upstream:
+        here = replace(ROWS["mistral"], base_url=f"{upstream.url}/v1")
+        monkeypatch.setitem(ROWS, "mistral", here)
+        result = await sync(run)
+    assert result.stdout.startswith("mistral: 3 models")
 
 
 def test_without_a_config_or_providers(run: Run) -> None:

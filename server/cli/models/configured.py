@@ -17,14 +17,14 @@ _NO_KEY: Final = re.compile(r"has no key: (\w+)")
 
 
 def read_config(path: str | None) -> tuple[Loaded | None, dict[str, str]]:
-    """The config named or found here, None without one; and the providers that have no key, with
-    what to do about it. Raises ConfigError.
+    """The config named or found here, else that of the keys in the environment, None without any;
+    and the providers that have no key, with what to do about it. Raises ConfigError.
 
     To serve, every key must be there; here a missing one is no fault of the others.
     """
     file = path or load.find(os.environ, Path())
     if file is None:
-        return None, {}
+        return (load.from_keys(embedded=False) if load.providers_with_key() else None), {}
     try:
         return load.load(file), {}
     except ConfigError as error:

@@ -88,8 +88,9 @@ def sync(
     loaded, keyless = read_config(config)
     if loaded is None:
         raise click.ClickException(
-            "There is no config here, so no provider. Write `version: 1` and "
-            "`providers: {openai: {}}` into roundhouse.yaml, or name a config: --config FILE."
+            "There is no config here, so no provider. Set a provider's key, such as "
+            "OPENAI_API_KEY, write `version: 1` and `providers: {openai: {}}` into "
+            "roundhouse.yaml, or name a config: --config FILE."
         )
     names = _chosen(providers, loaded)
     found: list[Found] = []
