@@ -38,6 +38,8 @@ _ERROR_BODY: Final = 64 * 1024
 _ERROR_TIME: Final = 10.0
 #: Outcomes that show a target in health: it answered, and said no, or too much.
 ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth", "too_large"})
+#: The code of an upstream that loads the model.
+LOADING: Final = "engine_loading"
 #: Outcomes that are reasons of `roundhouse_stream_end`, too.
 _ENDS: Final = frozenset({"stall", "protocol", "too_large", "truncated", "reset", "aborted"})
 
@@ -177,7 +179,7 @@ async def _whole(
 
 
 def _said(error: UpstreamError, label: str) -> str:
-    """The outcome as the breakers are told it.
+    """The outcome as the breakers are told it. Who loads a model is well.
 
     With 403 a provider says that the account may not use this model, with 402 that it has not the
     money for this: no fault of its key for others. A 401 is the key's, unless a client named the
@@ -187,7 +189,7 @@ def _said(error: UpstreamError, label: str) -> str:
         status = error.upstream_status
         if status in (402, 403) or (status == 401 and label.endswith("/*")):
             return "forbidden"
-    return error.outcome
+    return "not_ready" if error.code == LOADING else error.outcome
 
 
 async def _break_off(job: Job, error: UpstreamError, pending: bytes) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 from server.access.queue import Ticket
@@ -21,16 +22,18 @@ from server.errors import (
     untrace,
 )
 from server.routing import refusals
-from server.routing.attempt import ALIVE, Job, attempt
-from server.routing.chain import Chain, Route
+from server.routing.attempt import ALIVE, LOADING, Job, attempt
+from server.routing.chain import Chain, Loading, Route
 from server.routing.lineup import LineUp, Ranked
 from server.routing.means import Means
 from server.routing.plan import KEPT_BACK, Action, Cause
 from server.routing.policies import Policy
-from server.routing.waiting import until_ready
+from server.routing.waiting import paused, until_ready
 
 #: Seconds in which it shows that an engine is gone: the supervisor looks at once.
 SETTLE: Final = 0.25
+#: Seconds until a provider that loads the model is asked again, where it says nothing of it.
+LOOK: Final = 5.0
 
 
 class Run:
@@ -45,6 +48,8 @@ class Run:
     limited: RoundhouseError | None = None
     #: What the first target said whose dialect has no word for what is asked.
     refused: InvalidRequest | None = None
+    #: When those that load the model may have it, as the clock will say, by key.
+    loading: Mapping[str, float] = MappingProxyType({})
     plan: Sequence[Ranked] = ()
     #: The target that the policy would have liked best.
     preferred: Route | None = None
@@ -141,8 +146,12 @@ class Run:
         )
         if best.route.free:  # it may be gone: the supervisor looks
             pause = max(pause, SETTLE)
-        await asyncio.sleep(pause)
-        job.record.waited += pause
+        if best.route.standing.key in self.loading:
+            pause = max(pause, self.loading[best.route.standing.key] - job.clock())
+            if job.clock() + pause >= job.request.deadline:
+                return None
+            self._count_bridge("waited")
+        await paused(job, pause)
         if job.clock() >= job.request.deadline:
             return None
         return self._best(self.spent)
@@ -283,7 +292,10 @@ class Run:
     def _is_final(self, error: UpstreamError, route: Route) -> bool:
         """Is the failure of an attempt the end of the request?"""
         self.failed = route
-        if error.outcome in ALIVE or error.retry_after is not None:
+        if error.code == LOADING and self.chain.loading is not Loading.REFUSE:
+            again = LOOK if error.retry_after is None else error.retry_after
+            self.loading = {**self.loading, route.standing.key: self.job.clock() + again}
+        elif error.outcome in ALIVE or error.retry_after is not None:
             self.spent |= {route.standing.key}
         if isinstance(error, UpstreamStatus) and error.trouble is not None:
             self._failed(route, error, error.trouble)

@@ -1,9 +1,10 @@
-"""Waiting for an engine that loads, with signs of life for a stream's client."""
+"""Waiting for what loads, with signs of life for a stream's client."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from server.errors import RoundhouseError
@@ -17,19 +18,25 @@ COMMENT_EVERY: Final = 5.0
 
 async def until_ready(job: Job, target: Target, hope: float) -> None:
     """Until the target is ready, or `hope` (as the clock will say) is there, when somebody else may
-    answer. Raises EngineNotReady, Overloaded, SlowClient.
+    answer. Raises EngineNotReady, Overloaded, SlowClient."""
+    await _alive(job, target.wait, max(0.0, min(job.request.deadline, hope) - job.clock()))
 
-    A stream that has waited for `pace.waiting` seconds gets its head and comments, which commit
-    nothing but the status.
-    """
+
+async def paused(job: Job, seconds: float) -> None:
+    """So long. Raises SlowClient."""
+    await _alive(job, asyncio.sleep, seconds)
+
+
+async def _alive(job: Job, wait: Callable[[float], Awaitable[None]], seconds: float) -> None:
+    """A stream that has waited for `pace.waiting` seconds gets its head and comments, which commit
+    nothing but the status."""
     request, sink = job.request, job.sink
     begun = job.clock()
-    timeout = max(0.0, min(request.deadline, hope) - begun)
     try:
         if not request.stream:
-            await target.wait(timeout)
+            await wait(seconds)
             return
-        waiter = asyncio.ensure_future(target.wait(timeout))
+        waiter = asyncio.ensure_future(wait(seconds))
         try:
             pause = max(0.0, job.pace.waiting - (begun - request.arrived))
             while not (await asyncio.wait({waiter}, timeout=pause))[0]:

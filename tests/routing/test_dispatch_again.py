@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from server.dialects.table import DIALECTS
+from server.routing.breaker import State
 from server.routing.budget import Backoff
+from server.routing.chain import Loading
 from tests.fakes.faults import closed_port, garbage, hang, reset_before_head, short_body
 from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer, chat_stream, error
-from tests.routing.conftest import FakeTarget
+from tests.routing.conftest import PACE, FakeTarget, text_of
 from tests.routing.stage import BOOM, Stage
 
 
@@ -231,3 +235,85 @@ async def test_a_deadline_that_passes_is_no_fault_of_the_target(
     assert (found.status, found.record.attempts) == (504, 1)
     assert stage.attempts(outcome="deadline") == 1
     await upstream.disconnected()
+
+
+# --- a provider that loads the model
+
+LOADS = answer_json(503, {"error": "Model acme/m is currently loading", "estimated_time": 20.0})
+
+
+@pytest.fixture
+def hub(one: FakeTarget) -> FakeTarget:
+    """The first target speaks as Hugging Face does."""
+    one.dialect = DIALECTS["huggingface"]
+    return one
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_loads_is_waited_for(
+    stage: Stage, upstream: ScriptedUpstream, hub: FakeTarget, sleeps: list[float], stream: bool
+) -> None:
+    upstream.queue(LOADS, LOADS, chat_stream(["fine"]) if stream else chat_answer("fine"))
+    found = await stage.ask(stage.chain(hub), stream=stream, deadline=60)
+    assert (found.target, found.record.attempts) == ("one", 3)
+    assert (sleeps, found.record.waited) == ([20.0, 20.0], 40.0)
+    assert stage.count("bridge_total", outcome="waited") == 2
+
+
+async def test_but_not_where_another_can_answer(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    hub: FakeTarget,
+    two: FakeTarget,
+    sleeps: list[float],
+) -> None:
+    upstream.queue(LOADS)
+    second.queue(chat_answer())
+    found = await stage.ask(stage.chain(hub, two))
+    assert (found.target, sleeps) == ("two", [])
+
+
+@pytest.mark.parametrize(
+    ("loading", "deadline"), [(Loading.REFUSE, 60.0), (Loading.FALLBACK, 20.0)]
+)
+async def test_where_it_is_refused_or_too_long(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    hub: FakeTarget,
+    sleeps: list[float],
+    loading: Loading,
+    deadline: float,
+) -> None:
+    upstream.queue(LOADS)
+    found = await stage.ask(stage.chain(hub, loading=loading), deadline=deadline)
+    assert found.error is not None
+    assert (found.status, found.error.code) == (503, "engine_loading")
+    assert (found.error.retry_after, sleeps) == (20, [])
+
+
+async def test_loading_is_no_failure(
+    stage: Stage, upstream: ScriptedUpstream, hub: FakeTarget, sleeps: list[float]
+) -> None:
+    upstream.default = LOADS
+    route = stage.route(hub)
+    await stage.asks(stage.chain(route, loading=Loading.REFUSE), 9)
+    assert stage.state(route) is State.CLOSED
+
+
+async def test_a_stream_that_waits_shows_that_it_lives(
+    stage: Stage, upstream: ScriptedUpstream, hub: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.pace = replace(PACE, waiting=0.0)
+    upstream.queue(LOADS, chat_stream(["fine"]))
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        while seconds and not stage.asked[0].sink.data:
+            await real(0)
+        stage.clock.turn(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    found = await stage.ask(stage.chain(hub), stream=True)
+    assert found.sink.data.startswith(b": waiting")
+    assert text_of(found.sink.data) == "fine"
