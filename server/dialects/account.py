@@ -47,7 +47,7 @@ _KEY: Final = re.compile(
 #: digit or a mask must stand in them: names have neither.
 _SECRET: Final = re.compile(
     r"\b(?:sk-|gsk_|hf_|xai-|nvapi-|fw_|r8_|tgp_)(?=[\w.-]*[0-9*])[\w*.-]{12,}"
-    r"|\b(?:org-|proj_|wrkspc_)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{12,}"
+    r"|\b(?:org[-_]|proj_|wrkspc_)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{12,}"
     r"|\bAIza[\w-]{20,}|\bBearer +[\w.~+/=-]{12,}"
     r"|(?<=team[ /])[0-9a-f]{8}-[0-9a-f-]{27}",
 )
