@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from server.dialects.base import Dialect, Outgoing
+from server.dialects.table import DIALECTS
 from server.errors import EngineNotReady, InvalidRequest, RoundhouseError
 from server.protocol import envelope
 from server.protocol.envelope import Surface
@@ -315,6 +316,13 @@ def gate(upstream: ScriptedUpstream) -> Gate:
 @pytest.fixture
 def one(upstream: ScriptedUpstream) -> FakeTarget:
     return FakeTarget("one", upstream.url)
+
+
+@pytest.fixture
+def claude(one: FakeTarget) -> FakeTarget:
+    """The first target speaks Anthropic's dialect."""
+    one.dialect, one.settings = DIALECTS["anthropic"], {"max_tokens": 100}
+    return one
 
 
 @pytest.fixture

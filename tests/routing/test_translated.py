@@ -9,52 +9,27 @@ from typing import Any
 
 import pytest
 
-from server.dialects.table import DIALECTS
-from server.errors import InvalidRequest
 from server.routing import translated
-from server.routing.breaker import State
-from server.routing.chain import Chain, Group, Keys
-from server.targets import providers
 from tests.fakes.messages import (
     end,
     event,
     message_answer,
     message_stream,
     overloaded,
-    refusal,
     start,
     text_events,
 )
 from tests.fakes.upstream import (
     Gate,
     ScriptedUpstream,
-    answer_json,
-    chat_answer,
     chat_stream,
     close,
-    error,
     hang,
     reset,
     sse,
 )
-from tests.routing.conftest import PACE, FakeTarget, payloads, request_of, text_of
+from tests.routing.conftest import PACE, FakeTarget, payloads, text_of
 from tests.routing.stage import Asked, Stage
-
-SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
-COHERE = {
-    "id": "c",
-    "finish_reason": "COMPLETE",
-    "message": {"role": "assistant", "content": [{"type": "text", "text": "fine"}]},
-    "usage": {"tokens": {"input_tokens": 1, "output_tokens": 1}},
-}
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-
-
-@pytest.fixture
-def claude(one: FakeTarget) -> FakeTarget:
-    """The first target speaks Anthropic's dialect."""
-    one.dialect, one.settings = DIALECTS["anthropic"], {"max_tokens": 100}
-    return one
 
 
 def last_error(found: Asked) -> Any:
@@ -288,143 +263,3 @@ async def test_the_head_may_be_out_already(
     found = await task
     assert found.sink.data.startswith(b": ")
     assert text_of(found.sink.data) == "fine"
-
-
-# --- what it has no word for
-
-
-async def test_a_parameter_that_it_lacks_is_another_targets_chance(
-    stage: Stage,
-    upstream: ScriptedUpstream,
-    second: ScriptedUpstream,
-    claude: FakeTarget,
-    two: FakeTarget,
-) -> None:
-    second.queue(chat_answer("fine"))
-    found = await stage.ask(stage.chain(claude, two), seed=3)
-    assert (found.target, found.record.attempts, upstream.requests) == ("two", 1, [])
-    assert (found.record.fallback_from, found.record.fallback_reason) == ("one", "ability")
-    assert stage.attempts(target="one") == 0
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_alone_it_is_refused(
-    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget, stream: bool
-) -> None:
-    found = await stage.ask(stage.chain(claude), stream=stream, seed=3)
-    assert isinstance(found.error, InvalidRequest)
-    assert (found.status, found.error.code) == (400, "unsupported_parameter")
-    assert found.error.param == "seed"
-    assert (found.record.attempts, upstream.requests) == (0, [])
-
-
-async def test_who_failed_says_more_than_who_refused(
-    stage: Stage, second: ScriptedUpstream, claude: FakeTarget, two: FakeTarget
-) -> None:
-    stage.settings(attempts=1)
-    second.queue(answer_json(500, error("boom")))
-    found = await stage.ask(stage.chain(claude, two), seed=3)
-    assert found.status == 500
-
-
-async def test_who_rests_may_take_it_later(
-    stage: Stage, second: ScriptedUpstream, claude: FakeTarget, two: FakeTarget
-) -> None:
-    resting = stage.route(two)
-    second.queue(answer_json(429, error("slow down"), {"retry-after": "7"}))
-    await stage.ask(stage.chain(resting))
-    assert stage.state(resting) is State.RESTING
-    found = await stage.ask(stage.chain(claude, resting), seed=3)
-    assert (found.status, found.error and found.error.retry_after) == (429, 7)
-
-
-# --- its errors
-
-
-async def test_its_words_for_an_error(
-    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
-) -> None:
-    stage.settings(attempts=1)
-    upstream.queue(refusal(529, "overloaded_error", **{"retry-after": "3"}))
-    found = await stage.ask(stage.chain(claude))
-    assert found.error is not None
-    assert (found.status, found.error.retry_after) == (503, 3)
-
-
-async def test_it_comes_after_one_of_openais(
-    stage: Stage,
-    upstream: ScriptedUpstream,
-    second: ScriptedUpstream,
-    claude: FakeTarget,
-    two: FakeTarget,
-) -> None:
-    second.queue(answer_json(500, error("boom")))
-    upstream.queue(message_stream(["fine"]))
-    found = await stage.ask(stage.chain(two, claude), stream=True, tools=TOOLS)
-    assert (found.target, text_of(found.sink.data)) == ("one", "fine")
-    assert upstream.requests[0].json()["tools"][0]["name"] == "f"
-
-
-# --- odds and ends
-
-
-async def test_functions_of_old(
-    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
-) -> None:
-    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": 1}}
-    upstream.queue(message_answer(call, reason="tool_use"))
-    found = await stage.ask(stage.chain(claude), functions=[{"name": "f"}])
-    choice = json.loads(found.sink.answer or b"")["choices"][0]
-    assert choice["finish_reason"] == "function_call"
-    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"x":1}'}
-
-
-async def test_functions_of_old_where_calls_cannot_be_single(
-    stage: Stage, upstream: ScriptedUpstream, one: FakeTarget
-) -> None:
-    """Cohere has no `parallel_tool_calls`, which the client has not said."""
-    one.dialect = DIALECTS["cohere"]
-    upstream.queue(answer_json(200, COHERE))
-    found = await stage.ask(stage.chain(one), functions=[{"name": "f", "parameters": SCHEMA}])
-    assert found.target == "one"
-    assert upstream.requests[0].json()["tools"][0]["function"]["name"] == "f"
-
-
-async def test_another_key_is_no_fallback(
-    stage: Stage,
-    upstream: ScriptedUpstream,
-    second: ScriptedUpstream,
-    one: FakeTarget,
-    two: FakeTarget,
-) -> None:
-    upstream.queue(answer_json(429, error("slow down"), {"retry-after": "7"}))
-    second.queue(chat_answer("fine"))
-    first = stage.route(one)
-    other = stage.route(two, place=first.place)
-    found = await stage.ask(Chain(Group("m", (Keys((first, other)),))))
-    assert (found.target, found.record.attempts) == ("two", 2)
-    assert found.record.fallback_from is None
-    assert stage.count("fallbacks_total") == 0
-
-
-async def test_a_long_body_is_translated_aside(
-    stage: Stage,
-    upstream: ScriptedUpstream,
-    claude: FakeTarget,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    aside: list[Any] = []
-
-    async def to_thread(work: Any, *given: Any) -> Any:
-        aside.append(work)
-        return work(*given)
-
-    monkeypatch.setattr(providers.asyncio, "to_thread", to_thread)  # type: ignore[attr-defined]
-    upstream.queue(message_answer("a"), message_answer("b"))
-    await stage.ask(stage.chain(claude))
-    assert aside == []
-    text = "x" * 300_000
-    request = request_of(stream=False, messages=[{"role": "user", "content": text}])
-    await stage.ask(stage.chain(claude), request=request)
-    assert len(aside) == 1
-    assert upstream.requests[1].json()["messages"][0]["content"][0]["text"] == text
