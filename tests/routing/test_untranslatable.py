@@ -1,4 +1,4 @@
-"""What targets of another dialect have no word for; their errors; what else becomes of a request."""
+"""What targets of another dialect have no word for, their errors, and odds and ends."""
 
 from __future__ import annotations
 
