@@ -128,8 +128,9 @@ def members_out(
             out["max_tokens"] = longest
     thinks = _thinks(out, model)
     if thinks and _forces(out):
-        if given(out, "thinking") is not None or given(out, "reasoning_effort") is not None:
-            raise _lacks("tool_choice", "way to force a call while it thinks (`tool_choice`)")
+        for name in ("reasoning_effort", "thinking"):
+            if given(out, name) is not None:
+                raise _lacks(name, f"`{name}` with a `tool_choice` that forces a call")
         # Thinking is its own idea, the call is the client's.
         out["thinking"], thinks = raw({"type": "disabled"}), False
     dropped = tuple(n for n in _PASSED_OVER if given(out, n) is not None) if thinks else ()

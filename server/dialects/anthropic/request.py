@@ -24,6 +24,10 @@ SAMPLING_PARAMETERS: Final = ("temperature", "top_p", "top_k")
 _STREAM_OPTIONS: Final = frozenset({"include_usage", "include_obfuscation"})
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _HOTTEST: Final = 1
+#: What is so anyway; and the least `top_p` with which a model that was told to think will answer.
+_DEFAULTS: Final = {"temperature": 1, "top_p": 1}
+_LEAST_TOP_P: Final = 0.95
+_THINKING: Final = ("adaptive", "enabled")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,6 +67,7 @@ def request_out(
         body, effort, settings, model=model, longest=longest
     ):
         given.lower("reasoning_effort")
+    _thinking(body, given)
     _user(body, given)
     _service(body, given)
     options = given.take_as("stream_options", dict) or {}
@@ -108,6 +113,17 @@ def _sampling(body: dict[str, Any], given: Given, settings: Settings) -> None:
             value = _HOTTEST
             given.lower(name)
         body[name] = value
+
+
+def _thinking(body: dict[str, Any], given: Given) -> None:
+    """A model that was told to think takes no other temperature than its own, and the like."""
+    if body.get("thinking", {}).get("type") not in _THINKING:
+        return
+    for name in SAMPLING_PARAMETERS:
+        if name not in body or body[name] == _DEFAULTS.get(name):
+            continue
+        if name != "top_p" or body[name] < _LEAST_TOP_P:
+            raise given.lacks(name, f"such `{name}` while it thinks")
 
 
 def _stop(body: dict[str, Any], given: Given) -> None:

@@ -207,9 +207,19 @@ _rest = st.fixed_dictionaries(
         "prompt_cache_key": words,
     },
 )
+SAMPLING = frozenset({"temperature", "top_p", "top_k"})
+
+
+def _thoughtful(body: dict[str, Any]) -> dict[str, Any]:
+    """A model that is told to think is told nothing of sampling."""
+    if body.get("reasoning_effort") in (None, "none"):
+        return body
+    return {name: value for name, value in body.items() if name not in SAMPLING}
+
+
 bodies = st.builds(
     lambda said_, tools, rest: {"model": "m", "messages": said_, **tools, **rest},
     messages,
     st.one_of(st.just({}), _with_tools),
     _rest,
-)
+).map(_thoughtful)

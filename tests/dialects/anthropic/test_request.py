@@ -224,6 +224,41 @@ def test_the_later_version_has_no_sampling(name: str) -> None:
     assert sent({name: 1}).headers == {"anthropic-version": "2023-06-01"}
 
 
+THINKING: list[dict[str, Any]] = [
+    {"reasoning_effort": "high"},
+    {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+    {"thinking": {"type": "adaptive"}},
+]
+
+
+@pytest.mark.parametrize("more", THINKING)
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("temperature", 0.5, False),
+        ("temperature", 1, True),
+        ("temperature", 1.5, True),  # which is brought to 1
+        ("top_p", 0.9, False),
+        ("top_p", 0.95, True),
+        ("top_p", 1, True),
+        ("top_k", 5, False),
+        ("top_k", -1, True),
+    ],
+)
+def test_sampling_while_it_thinks(more: Any, name: str, value: float, taken: bool) -> None:
+    """Anthropic refuses it; here the operator's own default can be left out."""
+    if taken:
+        sent({name: value, **more})
+    else:
+        with pytest.raises(InvalidRequest) as refused:
+            sent({name: value, **more})
+        assert (refused.value.param, refused.value.code) == (name, "unsupported_parameter")
+        assert sent({name: value, **more}, drop=[name]).dropped == (name,)
+    still: dict[str, Any]
+    for still in ({}, {"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}):
+        assert sent({name: value, **still}).dropped == ()
+
+
 def test_what_is_brought_into_range_is_named() -> None:
     body = {"temperature": 2, "stop": ["\n"], "reasoning_effort": "minimal"}
     assert sent(body).lowered == ("temperature", "stop", "reasoning_effort")
