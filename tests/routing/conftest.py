@@ -23,12 +23,12 @@ from server.routing.budget import Backoff
 from server.routing.chain import Chain, Group, Route
 from server.routing.dispatch import Dispatcher
 from server.routing.record import Record
-from server.routing.relay import SlowClient
 from server.routing.settings import Settings
 from server.targets import ProviderTarget
 from server.telemetry.metrics import Metrics
 from server.transport import AttemptTimeouts, Response, Transport
-from tests.fakes.upstream import Counter, Gate, ScriptedUpstream, answer_late, chat_answer
+from tests.fakes.upstream import Gate, ScriptedUpstream, answer_late, chat_answer
+from tests.routing.client import MemorySink
 
 if TYPE_CHECKING:
     from tests.routing.stage import Stage
@@ -38,66 +38,6 @@ PACE = Pace(waiting=5, write=5, event_limit=1 << 20, answer_limit=1 << 22)
 MODEL = "m"
 #: Second attempts at the same target come at once.
 SETTINGS = Settings(backoff=Backoff(0.0, 0.0))
-
-
-class MemorySink:
-    """A client that keeps what it is sent; `gate` makes it slow."""
-
-    def __init__(self) -> None:
-        self.started = False
-        self.committed = False
-        self.ended = 0
-        self.writes: list[bytes] = []
-        self.answer: bytes | None = None
-        self.written = Counter()
-        #: Cleared: the client does not read.
-        self.reads = asyncio.Event()
-        self.reads.set()
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(self.writes)
-
-    @property
-    def flowing(self) -> bool:
-        return self.reads.is_set()
-
-    async def drain(self) -> None:
-        await self.reads.wait()
-
-    def start_stream(self) -> None:
-        assert not self.started
-        self.started = True
-
-    def push(self, data: bytes) -> bool:
-        assert self.started
-        assert not self.ended
-        assert data
-        self.writes.append(data)
-        self.written.add()
-        return self.flowing
-
-    def end(self) -> None:
-        assert self.started
-        self.ended += 1
-
-    def whole(self, body: bytes) -> None:
-        assert not self.started
-        self.started = True
-        self.ended += 1
-        self.answer = body
-
-    async def events(self, source: AsyncIterator[bytes], patience: float) -> None:
-        if not self.started:
-            self.start_stream()
-        async for event in source:
-            if not self.push(event):
-                try:
-                    async with asyncio.timeout(patience):
-                        await self.drain()
-                except TimeoutError:
-                    raise SlowClient("The client does not read.") from None
-        self.end()
 
 
 @dataclass

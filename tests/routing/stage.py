@@ -20,7 +20,8 @@ from server.routing.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.transport import Transport
 from tests.fakes.upstream import ScriptedUpstream, answer_json, error
-from tests.routing.conftest import MODEL, PACE, SETTINGS, FakeTarget, MemorySink, request_of
+from tests.routing.client import MemorySink
+from tests.routing.conftest import MODEL, PACE, SETTINGS, FakeTarget, request_of
 
 #: A failure that is no fault of the request.
 BOOM = answer_json(500, error("boom"))

@@ -16,7 +16,8 @@ from server.errors import RoundhouseError, UpstreamAborted, UpstreamProtocol
 from server.protocol import sse
 from server.routing.record import Record
 from server.routing.relay import StreamRelay
-from tests.routing.conftest import TIMES, MemorySink, request_of
+from tests.routing.client import MemorySink
+from tests.routing.conftest import TIMES, request_of
 
 Found = tuple[bytes, str | None, bool, openai.Usage | None, bool]
 
