@@ -30,6 +30,8 @@ _FOR: Final = {
     ModelType.EMBEDDING: _ORDERS | {Surface.EMBEDDINGS},
     ModelType.RERANK: _ORDERS,
 }
+#: Those that are named where another type was asked: vectors are no provider's way to rank.
+_NAMED_FOR: Final = {**_FOR, ModelType.EMBEDDING: frozenset({Surface.EMBEDDINGS})}
 _JUDGED: Final = frozenset().union(*_FOR.values())
 #: Arguments by which an engine makes something else of its weights.
 _TURNED: Final = frozenset({"convert", "runner", "task"})
@@ -65,9 +67,12 @@ class Kinds:
         )
 
     def _instead(self, surface: Surface, visible: Iterable[str]) -> str:
-        kinds = ((name, self._known.get(name)) for name in visible)
-        fit = [name for name, kind in kinds if kind is not None and surface in _FOR.get(kind, ())]
+        fit = [name for name in visible if surface in self._named_for(name)]
         return f" Models that are: {', '.join(fit[:_NAMED])}." if fit else ""
+
+    def _named_for(self, name: str) -> frozenset[Surface]:
+        kind = self._known.get(name)
+        return frozenset() if kind is None else _NAMED_FOR.get(kind, frozenset())
 
     def _of_provider(self, name: str) -> ModelType | None:
         """Of `provider/any-upstream-id`."""

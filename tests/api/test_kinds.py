@@ -112,7 +112,7 @@ async def test_a_call_that_the_type_is_not_for(
 
 async def test_models_that_the_call_is_for_are_named(typed: Roundhouse) -> None:
     said = (await call(typed, RANK, "talk")).json()["error"]["message"]
-    assert said.endswith("Models that are: mine, also-mine, said, vectors, order.")
+    assert said.endswith("Models that are: mine, also-mine, order.")
 
 
 def test_engines_that_make_something_else_of_their_weights_may_be_anything() -> None:

@@ -195,6 +195,27 @@ async def test_coheres_errors_are_openais(
     assert ("the words of Cohere" in answer.json()["error"]["message"]) is clients_own
 
 
+async def test_with_a_key_alone_cohere_ranks_by_its_models_own_ids(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    config = {**config_of(upstream), "catalog": "auto", "models": {}}
+    config["providers"] = {"cohere": {"base_url": f"{upstream.url}/v2", "api_key": "their-key"}}
+    server = await serve(config)
+    upstream.default = answer_json(200, {"id": "x", "results": []})
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        listed = (await client.get("/v1/models")).json()["data"]
+        ranks = [one["id"] for one in listed if one["roundhouse"].get("type") == "rerank"]
+        assert "rerank-v3.5" in ranks
+        for model in ("rerank-v3.5", "cohere/rerank-v3.5"):
+            answer = await client.post("/v1/rerank", json={**ASK, "model": model})
+            assert (answer.status_code, answer.json()["model"]) == (200, model)
+        chat = next(one["id"] for one in listed if one["roundhouse"].get("type") == "chat")
+        refused = await client.post("/v1/rerank", json={**ASK, "model": chat})
+    assert [sent.json()["model"] for sent in upstream.requests] == ["rerank-v3.5"] * 2
+    assert refused.status_code == 400
+    assert "rerank-v3.5" in refused.json()["error"]["message"]
+
+
 # --- what it counts as
 
 
