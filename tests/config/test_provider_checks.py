@@ -166,6 +166,10 @@ def test_no_key_is_repeated(faults: Faults) -> None:
     assert "sk-secret" not in found
     (found,) = faults('version: 1\nproviders: {openai: {api_keys: ["sk-secret\\n"]}}')
     assert "sk-secret" not in found
+    (found,) = faults("version: 1\nproviders: {openai: {api_keys: sk-secret}}")
+    assert found == "roundhouse.yaml:2: providers.openai.api_keys: should be a list."
+    (found,) = faults("version: 1\nproviders: {openai: {api_keys: [12345678]}}")
+    assert found.endswith('but YAML reads what stands here as a number. Write "…".')
 
 
 @pytest.mark.parametrize(
