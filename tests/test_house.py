@@ -19,6 +19,7 @@ BESIDE = {
     "faults",
     "integration",
     "node",
+    "providers",
     "replay",
     "roundhouse",
     "scripts",

@@ -48,6 +48,12 @@ class DialectSettings(Strict):
     truncate: Literal["NONE", "START", "END"] | None = Field(
         None, description="cohere: where a text that is too long to be embedded is cut."
     )
+    answers: Literal["keep", "tidy"] | None = Field(
+        None,
+        description="openai: what becomes of answers. keep: their bytes pass; tidy: what strict "
+        "clients refuse is put right, such as calls without an index, or words of a server's own. "
+        "Default: tidy at azure, google, groq, textgen and together, else keep.",
+    )
     think_tags: Literal["keep", "split", "begun"] | None = Field(
         None,
         description="openai, deepseek, mistral, huggingface: what becomes of `<think>…</think>` at "
@@ -60,7 +66,7 @@ class DialectSettings(Strict):
 _TAGS: Final = frozenset({"think_tags"})
 #: Dialect → the keys of `settings` that are its own.
 SETTINGS: Final[dict[str, frozenset[str]]] = {
-    "openai": _TAGS,
+    "openai": _TAGS | {"answers"},
     "anthropic": frozenset(
         {"version", "max_tokens", "thinking", "thinking_display", "later_system"}
     ),

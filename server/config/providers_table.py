@@ -40,7 +40,8 @@ class Row:
 
     `base_url`: None where each account has its own, such as `example`. `variables`: where its key
     may stand, first one wins; none: it needs no key. `page`: where a person gets a key. `named`:
-    the account's words for who pays and what for, each with the header that carries it.
+    the account's words for who pays and what for, each with the header that carries it. `settings`:
+    its dialect's, where the account says nothing else.
     """
 
     dialect: str
@@ -51,8 +52,11 @@ class Row:
     named: Mapping[str, str] = field(default_factory=dict, hash=False)
     surfaces: frozenset[Surface] = _ALL
     example: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict, hash=False)
 
 
+#: For those who follow OpenAI loosely.
+_LOOSE: Final[Mapping[str, object]] = {"answers": "tidy"}
 #: In the order in which `catalog: auto` has them. Sources: the providers' own pages and SDKs.
 ROWS: Final[dict[str, Row]] = {
     "openai": Row(
@@ -107,6 +111,7 @@ ROWS: Final[dict[str, Row]] = {
         ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         page="https://aistudio.google.com/apikey",
         surfaces=_CHAT | _EMBEDDINGS,
+        settings=_LOOSE,
     ),
     "xai": Row(
         "openai",
@@ -121,12 +126,14 @@ ROWS: Final[dict[str, Row]] = {
         ("GROQ_API_KEY",),
         page="https://console.groq.com/keys",
         surfaces=_CHAT,
+        settings=_LOOSE,
     ),
     "together": Row(
         "openai",
         "https://api.together.ai/v1",
         ("TOGETHER_API_KEY",),
         page="https://api.together.ai/settings/api-keys",
+        settings=_LOOSE,
     ),
     "fireworks": Row(
         "openai",
@@ -148,10 +155,11 @@ ROWS: Final[dict[str, Row]] = {
         page="https://portal.azure.com",
         surfaces=_THREE,
         example="https://NAME.openai.azure.com/openai/v1",
+        settings=_LOOSE,
     ),
     "ollama": Row("openai", "http://127.0.0.1:11434/v1", surfaces=_THREE),
     "llamacpp": Row("openai", "http://127.0.0.1:8080/v1"),
-    "textgen": Row("openai", "http://127.0.0.1:5000/v1", surfaces=_THREE),
+    "textgen": Row("openai", "http://127.0.0.1:5000/v1", surfaces=_THREE, settings=_LOOSE),
     # Their own port is ours, too.
     "vllm": Row("openai", None, example="http://gpu-box:8000/v1"),
     "roundhouse": Row("openai", None, example="https://roundhouse.example/v1"),
@@ -228,9 +236,11 @@ def account(name: str, provider: Provider, folder: Path | None = None) -> Accoun
         raise ValueError(name)
     auth: Auth = "x-api-key" if dialect == "anthropic" else "bearer"
     surfaces = SURFACES[dialect]
+    settings: dict[str, object] = {}
     if row is not None:
         if row.dialect == dialect:
             auth = row.auth
+            settings = dict(row.settings)
         if at_home(row, provider.base_url):
             surfaces &= row.surfaces  # somebody else's server in its place has what it has
     secrets = [key.get_secret_value() for key in provider.keys]
@@ -245,7 +255,7 @@ def account(name: str, provider: Provider, folder: Path | None = None) -> Accoun
         headers=_headers(provider, row),
         proxy=provider.proxy.get_secret_value() if provider.proxy else None,
         ca=ca,
-        settings=provider.settings.model_dump(exclude_none=True),
+        settings=settings | provider.settings.model_dump(exclude_none=True),
         drop=frozenset(provider.drop),
         max_in_flight=provider.max_in_flight,
         max_waiting=provider.max_waiting,

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Final, cast
 
 from server.dialects.base import Dialect
+from server.dialects.loose import Loose
 from server.dialects.plain import Plain
 from server.dialects.thoughts import Thinking
 
@@ -51,12 +52,14 @@ def dialect_of(name: str, settings: Mapping[str, object] = _NO_SETTINGS) -> Dial
     """The dialect of an account with these settings; None for `openai` whose bytes pass untouched.
     Raises KeyError for a word that is none.
 
-    Setting, for those who speak like OpenAI: `think_tags`, what becomes of `<think>…</think>` at
-    the beginning of a content. `keep`: nothing, the default; `split` makes it `reasoning_content`;
-    `begun` does so where the model's template has opened the thought already, so that a content
-    begins within one."""
+    Settings, for those who speak like OpenAI: `answers`, of `openai` itself: `tidy` puts right what
+    clients refuse; `keep`, the default, nothing. `think_tags`, what becomes of `<think>…</think>`
+    at the beginning of a content. `keep`: nothing, the default; `split` makes it
+    `reasoning_content`; `begun` does so where the model's template has opened the thought already,
+    so that a content begins within one."""
     tags = settings.get("think_tags", "keep")
-    if name == "openai" and tags == "keep":
+    tidy = settings.get("answers", "keep") == "tidy"
+    if name == "openai" and tags == "keep" and not tidy:
         return None
-    inner: Dialect = Plain() if name == "openai" else DIALECTS[name]
+    inner: Dialect = DIALECTS[name] if name != "openai" else Loose() if tidy else Plain()
     return inner if tags == "keep" else Thinking(inner, begun=tags == "begun")

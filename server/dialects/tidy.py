@@ -16,6 +16,8 @@ from server.errors import UpstreamAborted, UpstreamProtocol
 
 #: Puts one choice right, in place; `part` is its `message` or its `delta`.
 Fix = Callable[[dict[str, Any], dict[str, Any]], None]
+#: Puts what stands around the choices right, in place.
+Around = Callable[[dict[str, Any]], None]
 
 DONE: Final = b"[DONE]"
 _ROLE: Final = b'"role"'
@@ -64,9 +66,12 @@ def whole(
     *,
     part: str | None = "message",
     extra: frozenset[str] = frozenset(),
+    around: Around | None = None,
 ) -> tuple[bytes, Facts]:
     """A whole answer, put right, without the members of `extra`."""
     answer = decoded(payload)
+    if around is not None:
+        around(answer)
     for choice, message in choices_of(answer, part):
         fix(choice, message)
         _check(choice)
@@ -97,6 +102,38 @@ def _check(choice: dict[str, Any]) -> None:
         raise UpstreamAborted("The upstream gave up on its answer.", detail=f"finished: {reason}")
 
 
+def number_call(call: dict[str, Any], known: dict[int, str]) -> None:
+    """A call in a stream, or more of one, which has an index then: an id and a name stand where it
+    begins, and nowhere else. `known`: the ids of the choice's calls by their index."""
+    identity = call.get("id")
+    if identity in (None, "", "null"):
+        call.pop("id", None)
+        identity = None
+    index = call.get("index")
+    if not isinstance(index, int) or isinstance(index, bool):
+        index = next((at for at, one in known.items() if one == identity), None)
+        if index is None:
+            index = len(known) if identity is not None else max(len(known) - 1, 0)
+    elif identity is not None and known.get(index, identity) != identity:
+        index = len(known)  # all have index 0 where Mistral tells none
+    call["index"] = index
+    function = call.get("function")
+    if isinstance(function, dict):
+        if not function.get("name"):
+            function.pop("name", None)
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict | list):
+            function["arguments"] = msgspec.json.encode(arguments).decode()
+    if index not in known:
+        known[index] = identity or ""
+        call["type"] = "function"
+        return
+    if identity == known[index]:
+        call.pop("id", None)
+    if not call.get("type"):
+        call.pop("type", None)
+
+
 def nothing(_choice: dict[str, Any], _part: dict[str, Any]) -> None:
     """The fix for what is right as it is."""
 
@@ -106,6 +143,7 @@ class TidyReader:
     asked for, and nowhere else; the role once; and what `fix` puts right."""
 
     __slots__ = (
+        "_around",
         "_asked",
         "_extra",
         "_fix",
@@ -126,10 +164,11 @@ class TidyReader:
         part: str | None = "delta",
         signs: tuple[bytes, ...] | None = (),
         extra: frozenset[str] = frozenset(),
+        around: Around | None = None,
     ) -> None:
         """`part`: where a choice has what is new; None: in itself. `signs`: `fix` has something to
         do only where one of these stands; None: always. `extra`: members of chunks that go, where a
-        chunk is looked into."""
+        chunk is looked into. `around`: for chunks that are no errors."""
         self.usage: Usage | None = None
         self.done = False
         self._asked = asked
@@ -137,6 +176,7 @@ class TidyReader:
         self._part = part
         self._signs = None if signs is None else (_ROLE, *signs, *_ALWAYS)
         self._extra = extra
+        self._around = around
         self._roles: set[int] = set()
         #: The last chunk's id and the like, for the event of the usage.
         self._head: dict[str, Any] = {}
@@ -153,6 +193,8 @@ class TidyReader:
         chunk = decoded(payload)
         if chunk.get("error") is not None or "error" in (event, chunk.get("object")):
             raise error_of_event(chunk.get("error") or chunk)
+        if self._around is not None:
+            self._around(chunk)
         self._look_at(chunk, payload)
         pairs = choices_of(chunk, self._part)
         for choice, delta in pairs:
