@@ -16,6 +16,13 @@ from tests.integration.test_second_dialects import WHAT, either_way, full
 AGAIN: Final = {"role": "user", "content": "Which port does it use?"}
 
 
+def thoughtful(**more: Any) -> dict[str, Any]:
+    """Without a temperature: Anthropic takes none beside reasoning, and the model's own is 0."""
+    body = full({"messages": [WHAT]}, reasoning_effort="low", **more)
+    del body["temperature"]
+    return body
+
+
 @pytest.fixture(params=list(SPEAKERS))
 def speaker(request: pytest.FixtureRequest) -> Speaker:
     return SPEAKERS[request.param]
@@ -27,7 +34,7 @@ def test_thoughts_are_heard_apart(
     second: Second, speaker: Speaker, more: dict[str, Any], stream: bool
 ) -> None:
     """Also of an answer that is cut short, before its text begins or after that."""
-    body = full({"messages": [WHAT]}, stream=stream, reasoning_effort="low", **more)
+    body = thoughtful(stream=stream, **more)
     said = second.says(body)
     assert said.thoughts
     assert ":" not in said.text
@@ -46,7 +53,7 @@ def test_no_thoughts_where_none_are_wanted(second: Second, speaker: Speaker, str
 @either_way
 def test_signed_thoughts_go_back_as_they_came(second: Second, stream: bool) -> None:
     anthropic = SPEAKERS["anthropic"]
-    body = full({"messages": [WHAT]}, stream=stream, reasoning_effort="low")
+    body = thoughtful(stream=stream)
     first = second.says_as(anthropic, body)
     (detail,) = first.details
     assert (detail["type"], detail["thinking"], detail["index"]) == ("thinking", first.thoughts, 0)
@@ -61,7 +68,7 @@ def test_signed_thoughts_go_back_as_they_came(second: Second, stream: bool) -> N
 @either_way
 def test_cohere_takes_thoughts_back(second: Second, stream: bool) -> None:
     cohere = SPEAKERS["cohere"]
-    body = full({"messages": [WHAT]}, stream=stream, reasoning_effort="low")
+    body = thoughtful(stream=stream)
     first = second.says_as(cohere, body)
     told = {"role": "assistant", "content": first.text, "reasoning_content": first.thoughts}
     body["messages"] = [WHAT, told, AGAIN]
