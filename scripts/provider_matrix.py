@@ -115,7 +115,8 @@ def ask(asking: Asking, probe: Probe, surface: Surface = Surface.CHAT) -> Cell:
         out = asking.send(surface, said, probe.stream, frozenset())
     except InvalidRequest:
         return Cell("refused" if _may_go(asking, surface, said, probe) else "always refused")
-    if probe.param in out.dropped or any(name.startswith("messages.") for name in out.dropped):
+    root = probe.param or "messages"
+    if any(name == root or name.startswith(f"{root}.") for name in out.dropped):
         return Cell("let go")
     before = asking.send(surface, {**base, **probe.without}, probe.stream, frozenset())
     word = (_of_message if probe.param is None else _of_member)(

@@ -6,12 +6,13 @@ it, or it asks for nothing, or it only advises; then its name is in `dropped`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
+from server.dialects.members import SCHEMA, left_out
 from server.dialects.openai import ENGINE_ONLY
 from server.errors import InvalidRequest
 
@@ -26,6 +27,7 @@ HARMLESS: Final = frozenset(
         "metadata",
         "prediction",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "store",
@@ -33,6 +35,9 @@ HARMLESS: Final = frozenset(
         "user",
     }
 )
+#: A header has room for so many names; what goes besides is `messages.other`.
+_MOST_NAMES: Final = 32
+_UNNAMED: Final = "messages.other"
 #: Values that say no more than saying nothing does.
 _IDLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "bad_words": ([],),
@@ -143,9 +148,44 @@ class Given:
 
     def drop(self, name: str) -> None:
         """Name something that is let go; `messages.name` is something within `messages`."""
+        if len(self._named) >= _MOST_NAMES and name.startswith("messages."):
+            name = _UNNAMED
         if name not in self._named:
             self._named.add(name)
             self.dropped.append(name)
+
+    def leave(self, thing: Mapping[str, Any], known: Collection[str], where: str) -> None:
+        """Of this object, whose path in the body is `where`, these members are taken. What else it
+        has is named, or refused; see `server.dialects.members`."""
+        for name in left_out(thing, known, where, self._who):
+            self.drop(name)
+
+    def stream_options(self) -> None:
+        """Usage is asked for by the relay; of the others none has a counterpart."""
+        options = self.take_as("stream_options", dict) or {}
+        asked = {name: value for name, value in options.items() if value is not False}
+        self.leave(asked, ("include_usage",), "stream_options")
+
+    def schema(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The schema of a `response_format`, for providers that have but the schema itself and
+        always hold to it. What the client says of it is its description; a name, which everybody
+        has to give, says nothing."""
+        outer = said.get("json_schema")
+        schema = outer.get("schema") if isinstance(outer, dict) else None
+        if not isinstance(outer, dict) or not isinstance(schema, dict):
+            name = "response_format.json_schema.schema"
+            raise InvalidRequest(
+                f"You must provide `{name}`.", param=name, code="missing_required_parameter"
+            )
+        self.leave(said, ("type", "json_schema"), "response_format")
+        self.leave(outer, SCHEMA, "response_format.json_schema")
+        about = outer.get("description")
+        if not isinstance(about, str) or about in ("", schema.get("description")):
+            return schema
+        if "description" in schema:
+            self.drop("response_format.description")
+            return schema
+        return {**schema, "description": about}
 
     def lower(self, name: str) -> None:
         if name not in self.lowered:

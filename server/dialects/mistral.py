@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from server.dialects import openai, shapes
+from server.dialects import members, openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
-from server.dialects.given import Given
+from server.dialects.given import Given, wrong
 from server.dialects.mistral_messages import NO_PARAMETERS, messages_out
 from server.dialects.openai import Facts
-from server.dialects.tidy import TidyReader, whole
+from server.dialects.tidy import TidyReader, number_call, whole
 from server.errors import InvalidRequest, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
@@ -99,7 +99,7 @@ class Mistral:
 
 def _chat(given: Given, model: str, *, stream: bool) -> dict[str, Any]:
     given.take("stream")
-    given.take("stream_options")  # usage stands in every stream
+    given.stream_options()  # usage stands in every stream
     body: dict[str, Any] = {"model": model, "stream": stream}
     for name in _CHAT:
         if (value := given.keep(name)) is not None:
@@ -124,17 +124,30 @@ def _tools(given: Given, body: dict[str, Any]) -> None:
         if choice not in (None, "auto", "none"):
             raise InvalidRequest("`tool_choice` needs `tools`.", param="tool_choice")
         return
-    for tool in tools:
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict) and function.get("parameters") is None:
-            function["parameters"] = NO_PARAMETERS
-    body["tools"] = tools
+    body["tools"] = [_tool(tool, f"tools[{index}]", given) for index, tool in enumerate(tools)]
     if isinstance(choice, dict) and choice.get("type", "function") != "function":
         raise given.lacks("tool_choice", "such `tool_choice`")
     if choice is not None:
         body["tool_choice"] = "any" if choice == "required" else choice
     if parallel is not None:
         body["parallel_tool_calls"] = parallel
+
+
+def _tool(tool: Any, where: str, given: Given) -> Any:
+    """A function; Mistral's own tools pass."""
+    if not isinstance(tool, dict):
+        raise wrong(where, "an object")
+    if tool.get("type") == "custom":
+        raise InvalidRequest(
+            f"`{where}`: Mistral has no custom tools.", param=where, code="unsupported_parameter"
+        )
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return tool
+    given.leave(tool, ("type", "function"), where)
+    given.leave(function, members.FUNCTION, f"{where}.function")
+    told = {name: function[name] for name in members.FUNCTION if function.get(name) is not None}
+    return {"type": "function", "function": {"parameters": NO_PARAMETERS, **told}}
 
 
 def _hints(given: Given, body: dict[str, Any]) -> None:
@@ -145,10 +158,13 @@ def _hints(given: Given, body: dict[str, Any]) -> None:
     elif tier not in (None, "default"):
         raise given.lacks("service_tier", "such `service_tier`")
     prediction = given.take_as("prediction", dict) or {}
+    given.leave(prediction, ("type", "content"), "prediction")
     content = prediction.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(text for text in texts if isinstance(text, str))
+        parts = [part for part in content if isinstance(part, dict)]
+        for part in parts:
+            given.leave(part, ("type", "text"), "prediction.content")
+        content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     if isinstance(content, str):
         body["prediction"] = {"type": "content", "content": content}
 
@@ -192,7 +208,7 @@ class _Fix:
             known = self._calls.setdefault(choice["index"], {})
             for call in calls:
                 if isinstance(call, dict):
-                    _mend(call, known)
+                    number_call(call, known)
                     if self._complete and isinstance(call.get("function"), dict):
                         call["function"]["arguments"] = call["function"].get("arguments") or "{}"
         elif "tool_calls" in part:
@@ -219,32 +235,6 @@ def _thought(thinking: Any) -> str:
         return thinking
     texts = [item.get("text") for item in thinking or () if isinstance(item, dict)]
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def _mend(call: dict[str, Any], known: dict[int, str]) -> None:
-    """A call, or more of one: an id and a name stand where it begins, and nowhere else."""
-    identity = call.get("id")
-    if identity in (None, "", "null"):
-        call.pop("id", None)
-        identity = None
-    index = call.get("index")
-    if not isinstance(index, int) or isinstance(index, bool):
-        index = len(known) if identity is not None else max(len(known) - 1, 0)
-    elif identity is not None and known.get(index, identity) != identity:
-        index = len(known)  # all have index 0 where Mistral tells none
-    call["index"] = index
-    function = call.get("function")
-    if isinstance(function, dict):
-        if not function.get("name"):
-            function.pop("name", None)
-        arguments = function.get("arguments")
-        if isinstance(arguments, dict | list):
-            function["arguments"] = msgspec.json.encode(arguments).decode()
-    if index not in known:
-        known[index] = identity or ""
-        call["type"] = "function"
-    elif identity == known[index]:
-        call.pop("id", None)
 
 
 # --- error in

@@ -8,6 +8,7 @@ import string
 from typing import Any, Final
 
 from server.dialects.given import Given, wrong
+from server.dialects.members import CALL, CALLED
 from server.errors import InvalidRequest
 
 Thing = dict[str, Any]
@@ -22,6 +23,14 @@ _KNOWN: Final = {
 }
 #: Understood, and told in other words.
 _UNDERSTOOD: Final = frozenset({"role", "reasoning", "reasoning_content", "refusal"})
+#: OpenAI's parts, and what of the object in each is taken. What sounds are, Mistral hears itself.
+_PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "file": (),
+    "image_url": ("url", "detail"),
+    "input_audio": ("data", "format"),
+    "refusal": (),
+    "text": (),
+}
 _IDENTITY: Final = re.compile(r"[a-zA-Z0-9]{9}")
 _LETTERS: Final = string.ascii_letters + string.digits
 
@@ -46,16 +55,14 @@ def _message(message: Any, where: str, given: Given, thinks: bool) -> Thing:
     if not isinstance(role, str) or role not in _KNOWN:
         raise InvalidRequest(f"`{where}.role` is not known.", param=f"{where}.role")
     known = _KNOWN[role]
-    for name in message.keys() - {*known, *_UNDERSTOOD}:
-        if message[name] not in (None, "", [], {}):
-            given.drop(f"messages.{name}")
+    given.leave(message, {*known, *_UNDERSTOOD}, where)
     out: Thing = {"role": role}
     for name in known:
         if message.get(name) is not None:
             out[name] = message[name]
     content = out.get("content")
     if isinstance(content, list):
-        out["content"] = [_part(p, f"{where}.content[{i}]") for i, p in enumerate(content)]
+        out["content"] = [_part(p, f"{where}.content[{i}]", given) for i, p in enumerate(content)]
     if "tool_call_id" in out:
         out["tool_call_id"] = identity(out["tool_call_id"], f"{where}.tool_call_id")
     if role == "assistant":
@@ -68,10 +75,14 @@ def _answer(out: Thing, message: Thing, where: str, given: Given, thinks: bool) 
     if not isinstance(calls, list):
         raise wrong(f"{where}.tool_calls", "a list")
     if calls:
-        out["tool_calls"] = [_call(c, f"{where}.tool_calls[{i}]") for i, c in enumerate(calls)]
+        out["tool_calls"] = [
+            _call(c, f"{where}.tool_calls[{i}]", given) for i, c in enumerate(calls)
+        ]
     refusal = message.get("refusal")
     if not out.get("content"):
         out["content"] = refusal if isinstance(refusal, str) else ""
+    elif refusal:
+        given.drop("messages.refusal")  # what the model had said until then stands
     thought = message.get("reasoning_content") or message.get("reasoning")
     if not isinstance(thought, str) or not thought:
         return
@@ -87,7 +98,7 @@ def _answer(out: Thing, message: Thing, where: str, given: Given, thinks: bool) 
     ]
 
 
-def _call(call: Any, place: str) -> Thing:
+def _call(call: Any, place: str, given: Given) -> Thing:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or call.get("type", "function") != "function":
         raise InvalidRequest(
@@ -95,6 +106,8 @@ def _call(call: Any, place: str) -> Thing:
             param=place,
             code="unsupported_parameter",
         )
+    given.leave(call, CALL, place)
+    given.leave(function, CALLED, f"{place}.function")
     return {
         "id": identity(call.get("id"), f"{place}.id"),
         "type": "function",
@@ -116,31 +129,38 @@ def identity(said: Any, where: str) -> str:
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest)
 
 
-def _part(part: Any, place: str) -> Any:
+def _part(part: Any, place: str, given: Given) -> Any:
     """OpenAI's parts; Mistral's own ones pass."""
     if not isinstance(part, dict):
         raise wrong(place, "an object")
     kind = part.get("type")
-    if kind == "refusal":
-        return {"type": "text", "text": part.get("refusal")}
-    if kind == "text":
-        return {"type": "text", "text": part.get("text")}
-    if kind == "input_audio" and isinstance(sound := part.get("input_audio"), dict):
-        return {"type": "input_audio", "input_audio": sound.get("data")}
-    if kind == "file" and isinstance(file := part.get("file"), dict):
-        return _file(file, place)
-    return part
+    if not isinstance(kind, str) or kind not in _PARTS or (kind == "file" and "file" not in part):
+        return part
+    given.leave(part, ("type", kind), place)
+    inner = part.get(kind)
+    if kind in ("refusal", "text"):
+        return {"type": "text", "text": inner}
+    if isinstance(inner, dict):
+        if kind == "file":
+            return _file(inner, f"{place}.file", given)
+        given.leave(inner, _PARTS[kind], f"{place}.{kind}")
+        if kind == "input_audio":
+            return {"type": kind, kind: inner.get("data")}
+        inner = {name: inner[name] for name in _PARTS[kind] if inner.get(name) is not None}
+    return {"type": kind, kind: inner}
 
 
-def _file(file: Thing, place: str) -> Thing:
+def _file(file: Thing, where: str, given: Given) -> Thing:
     data, name = file.get("file_data"), file.get("filename")
     if isinstance(data, str):
+        given.leave(file, ("file_data", "filename"), where)
         address = data if data.startswith(("data:", "https://", "http://")) else _PDF + data
         out = {"type": "document_url", "document_url": address}
         return {**out, "document_name": name} if isinstance(name, str) else out
     if isinstance(file.get("file_id"), str):
+        given.leave(file, ("file_id",), where)
         return {"type": "file", "file_id": file["file_id"]}
-    raise wrong(f"{place}.file", "an object with `file_data`")
+    raise wrong(where, "an object with `file_data`")
 
 
 _PDF: Final = "data:application/pdf;base64,"

@@ -1,7 +1,7 @@
 """Messages: OpenAI's as Anthropic's `system` and turns.
 
 What one side can say and the other cannot is refused with the place where it stands. Only what
-merely advises is let go, and then `lost` names it (the losses, all of them, are in `LOST`).
+merely advises, and what other models left behind, is let go, and then `lost` names it.
 
 Reasoning of earlier turns comes back as it was given out: `reasoning_details` of an assistant's
 message holds Anthropic's own blocks, each with an `index` that is ours and is taken off, and in the
@@ -13,39 +13,34 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from server.dialects.anthropic import media
+from server.dialects.members import CALL, CALLED, left_out
 from server.errors import InvalidRequest
 
 Block = dict[str, Any]
 
-#: Losses that a header names without anybody's leave: advice, and what other models left behind.
-LOST: Final = frozenset(
-    {
-        "messages.audio",  # of an assistant: its text stands beside it
-        "messages.name",
-        "messages.reasoning_content",  # not signed by Anthropic
-        "messages.reasoning_details",  # of another provider
-        "messages.detail",  # of an image
-        "messages.other",  # members that OpenAI's messages do not have either
-    }
-)
-#: What OpenAI writes into answers, and clients send back as they got it.
-_ECHOES: Final = frozenset({"annotations", "function_call", "refusal"})
-_ALL: Final = frozenset({"role", "content", "name", "cache_control"})
+_ALL: Final = frozenset({"role", "content", "cache_control"})
 _KNOWN: Final = {
     "system": _ALL,
     "user": _ALL,
     "assistant": _ALL
-    | _ECHOES
-    | {"audio", "tool_calls", "reasoning_content", "reasoning_details"}
+    | {"refusal", "tool_calls", "reasoning_content", "reasoning_details"}
     | {"reasoning"},  # vLLM's newer name
-    "tool": _ALL | {"tool_call_id"},
+    "tool": _ALL | {"name", "tool_call_id"},  # the call has the name
 }
+#: Of an image and of a PDF; what a picture shows is seen at the provider's own resolution.
+_IMAGE: Final = frozenset({"url"})
+_FILE: Final = frozenset({"file_data", "filename"})
+_WHO: Final = "Anthropic"
+#: Anthropic's own words of parts, which a client may send besides.
+_OF_PARTS: Final = ("cache_control",)
+_OF_DOCUMENTS: Final = ("cache_control", "citations", "context")
 _NOT_IN_IDS: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 _arguments = msgspec.json.Decoder(dict[str, Raw])
@@ -74,7 +69,7 @@ class Conversation:
         of a user's turn."""
         self.system: list[Block] = []
         self.turns: list[Block] = []
-        #: Names of `LOST`, each once, as they came.
+        #: `messages.<member>`, each once, as they came.
         self.lost: dict[str, None] = {}
         self._inline = inline
         #: Later instructions on their way to the top, and to the end of the user's turn.
@@ -84,8 +79,9 @@ class Conversation:
         self._results: int | None = None
         if not isinstance(messages, list):
             raise _wrong("`messages` must be a list.", "messages")
+        last = len(messages) - 1
         for index, message in enumerate(messages):
-            self._take(message, f"messages[{index}]")
+            self._take(message, f"messages[{index}]", last=index == last)
         self._put_pending()
         if self._later:  # the place is lost, the order is not
             self.system.append({"type": "text", "text": "\n".join(self._later)})
@@ -94,17 +90,18 @@ class Conversation:
                 "`messages` must hold something besides instructions.", param="messages"
             )
 
-    def _take(self, message: Any, where: str) -> None:
+    def _lose(self, thing: Block, known: Collection[str], where: str) -> None:
+        self.lost.update(dict.fromkeys(left_out(thing, known, where, _WHO)))
+
+    def _take(self, message: Any, where: str, *, last: bool) -> None:
         if not isinstance(message, dict):
             raise _wrong(f"`{where}` must be an object.", where)
         role = message.get("role")
         kind = "system" if role == "developer" else role
         if not isinstance(kind, str) or kind not in _KNOWN:
             raise InvalidRequest(f"`{where}.role` is not known.", param=f"{where}.role")
-        if any(message[k] not in (None, "", []) for k in message.keys() - _KNOWN[kind]):
-            self.lost["messages.other"] = None
-        if message.get("name") is not None and kind != "tool":
-            self.lost["messages.name"] = None
+        # An answer that comes last is gone on with.
+        self._lose(message, _KNOWN[kind] | {"prefix"} if last else _KNOWN[kind], where)
         if kind == "system":
             self._instruct(message, where)
         elif kind == "user":
@@ -125,7 +122,7 @@ class Conversation:
 
     def _put_on_top(self, blocks: list[Block]) -> None:
         if any("cache_control" in block for block in blocks):
-            self.lost["messages.other"] = None
+            self.lost["messages.cache_control"] = None
         self._later += (block["text"] for block in blocks)
 
     def _put_pending(self) -> None:
@@ -173,12 +170,10 @@ class Conversation:
         refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal.strip():
             said.append({"type": "text", "text": refusal})
-        if message.get("audio") is not None:
-            self.lost["messages.audio"] = None
         calls = message.get("tool_calls") or []
         if not isinstance(calls, list):
             raise _wrong(f"`{where}.tool_calls` must be a list.", f"{where}.tool_calls")
-        uses = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+        uses = [self._call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
         blocks = _woven(thoughts, said, uses)
         if not blocks:  # nothing was said; an empty turn is refused
             return
@@ -225,23 +220,40 @@ class Conversation:
             block: Block = {"type": "text", "text": text}
         elif kind == "image_url" and media_too:
             said = part.get("image_url")
-            if isinstance(said, dict) and said.get("detail") not in (None, "auto"):
-                self.lost["messages.detail"] = None
+            if isinstance(said, dict):
+                known = _IMAGE | {"detail"} if said.get("detail") == "auto" else _IMAGE
+                self._lose(said, known, f"{where}.image_url")
             url = said.get("url") if isinstance(said, dict) else said
             block = media.image(url, f"{where}.image_url.url")
         elif kind == "file" and media_too:
-            block = media.document(part.get("file"), f"{where}.file")
+            block = media.document(said := part.get("file"), f"{where}.file")
+            self._lose(said, _FILE, f"{where}.file")
         else:
             shown = kind if isinstance(kind, str) and len(kind) < 40 else "of this kind"
             raise InvalidRequest(
                 f"This provider takes no part `{shown}` here.",
                 param=f"{where}.type",
             )
-        if part.get("cache_control") is not None:
-            block["cache_control"] = part["cache_control"]
-        if part.keys() - {"type", kind, "cache_control"}:
-            self.lost["messages.other"] = None
+        own = _OF_DOCUMENTS if kind == "file" else _OF_PARTS
+        block.update((name, part[name]) for name in own if part.get(name) is not None)
+        self._lose(part, {"type", kind, *own}, where)
         return block
+
+    def _call(self, call: Any, where: str) -> Block:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or call.get("type", "function") != "function":
+            raise InvalidRequest(f"`{where}` must be the call of a function.", param=where)
+        self._lose(call, CALL, where)
+        self._lose(function, CALLED, f"{where}.function")
+        name, said = function.get("name"), function.get("arguments")
+        if not isinstance(name, str) or not name:
+            raise _wrong(f"`{where}.function.name` must be a string.", f"{where}.function.name")
+        return {
+            "type": "tool_use",
+            "id": id_of(call.get("id"), f"{where}.id"),
+            "name": name,
+            "input": _input(said, f"{where}.function.arguments"),
+        }
 
 
 def id_of(said: Any, where: str) -> str:
@@ -291,21 +303,6 @@ def _marked(blocks: list[Block], message: Block) -> list[Block]:
     if message.get("cache_control") is not None and blocks:
         blocks[-1].setdefault("cache_control", message["cache_control"])
     return blocks
-
-
-def _call(call: Any, where: str) -> Block:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or call.get("type", "function") != "function":
-        raise InvalidRequest(f"`{where}` must be the call of a function.", param=where)
-    name, said = function.get("name"), function.get("arguments")
-    if not isinstance(name, str) or not name:
-        raise _wrong(f"`{where}.function.name` must be a string.", f"{where}.function.name")
-    return {
-        "type": "tool_use",
-        "id": id_of(call.get("id"), f"{where}.id"),
-        "name": name,
-        "input": _input(said, f"{where}.function.arguments"),
-    }
 
 
 def _input(said: Any, where: str) -> Any:

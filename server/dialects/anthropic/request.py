@@ -16,12 +16,13 @@ from server.dialects.anthropic.messages import Conversation
 from server.dialects.anthropic.settings import SAMPLING, Settings, effort_into, later_of
 from server.dialects.base import Outgoing
 from server.dialects.given import Given, wrong
+from server.dialects.members import FUNCTION
 from server.errors import InvalidRequest
 
 PATH: Final = "/messages"
 SAMPLING_PARAMETERS: Final = ("temperature", "top_p", "top_k")
-#: Of `stream_options`: the first is ours to keep, the second pads events against listeners.
-_STREAM_OPTIONS: Final = frozenset({"include_usage", "include_obfuscation"})
+#: Anthropic's own words of tools, which a client may send besides.
+_OF_TOOLS: Final = ("cache_control", "eager_input_streaming", "input_examples")
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _HOTTEST: Final = 1
 #: What is so anyway; and the least `top_p` with which a model that was told to think will answer.
@@ -70,9 +71,7 @@ def request_out(
     _thinking(body, given)
     _user(body, given)
     _service(body, given)
-    options = given.take_as("stream_options", dict) or {}
-    if any(options[name] for name in options.keys() - _STREAM_OPTIONS):
-        given.drop("stream_options")
+    given.stream_options()
     given.close()
     for name in conversation.lost:
         given.drop(name)
@@ -145,8 +144,8 @@ def _tools(body: dict[str, Any], given: Given) -> None:
         if choice not in (None, "auto", "none"):
             raise InvalidRequest("`tool_choice` needs `tools`.", param="tool_choice")
         return
-    body["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-    found = None if choice is None else _choice(choice)
+    body["tools"] = [_tool(tool, f"tools[{index}]", given) for index, tool in enumerate(tools)]
+    found = None if choice is None else _choice(choice, given)
     if parallel is False:
         found = found or {"type": "auto"}
         if found["type"] != "none":
@@ -155,13 +154,15 @@ def _tools(body: dict[str, Any], given: Given) -> None:
         body["tool_choice"] = found
 
 
-def _tool(tool: Any, where: str) -> dict[str, Any]:
+def _tool(tool: Any, where: str, given: Given) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict) or tool.get("type", "function") != "function":
         raise InvalidRequest(
             f"`{where}` must be a function: this provider takes no other tools from OpenAI's API.",
             param=where,
         )
+    given.leave(tool, ("type", "function", *_OF_TOOLS), where)
+    given.leave(function, (*FUNCTION, *_OF_TOOLS), f"{where}.function")
     schema = function.get("parameters")
     if not isinstance(schema, dict | None):
         raise wrong(f"{where}.function.parameters", "an object")
@@ -174,18 +175,20 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     for name in ("description", "strict"):
         if function.get(name) is not None:
             found[name] = function[name]
-    mark = tool.get("cache_control") or function.get("cache_control")
-    if mark is not None:
-        found["cache_control"] = mark
+    for name in _OF_TOOLS:
+        if (said := tool.get(name, function.get(name))) is not None:
+            found[name] = said
     return found
 
 
-def _choice(choice: Any) -> dict[str, Any]:
+def _choice(choice: Any, given: Given) -> dict[str, Any]:
     if isinstance(choice, str) and choice in _CHOICES:
         return {"type": _CHOICES[choice]}
     if isinstance(choice, dict) and choice.get("type", "function") == "function":
         function = choice.get("function")
         if isinstance(function, dict) and isinstance(function.get("name"), str):
+            given.leave(choice, ("type", "function"), "tool_choice")
+            given.leave(function, ("name",), "tool_choice.function")
             return {"type": "tool", "name": function["name"]}
     raise InvalidRequest(
         '`tool_choice` must be "auto", "none", "required" or one function.', param="tool_choice"
@@ -206,16 +209,7 @@ def _format(body: dict[str, Any], given: Given) -> None:
             else "`response_format.type` is not known to this provider.",
             param="response_format",
         )
-    outer = wanted.get("json_schema")
-    if not isinstance(outer, dict) or not isinstance(schema := outer.get("schema"), dict):
-        raise InvalidRequest(
-            "You must provide `response_format.json_schema.schema`.",
-            param="response_format.json_schema.schema",
-            code="missing_required_parameter",
-        )
-    about = outer.get("description")
-    if isinstance(about, str) and "description" not in schema:
-        schema = {**schema, "description": about}
+    schema = given.schema(wanted)
     body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from server.dialects.given import Given, wrong
+from server.dialects.members import CALL, CALLED
 from server.errors import InvalidRequest
 
 Thing = dict[str, Any]
@@ -44,23 +45,18 @@ def messages_out(given: Given) -> list[Thing]:
         if not isinstance(role, str) or role not in _ROLES:
             raise InvalidRequest(f"`{where}.role` is not known.", param=f"{where}.role")
         kind = "system" if role == "developer" else role
-        _name_losses(message, _KNOWN[kind], given)
+        given.leave(message, _KNOWN[kind], where)
         if kind == "system":
-            system.append(_texts(message.get("content"), f"{where}.content"))
+            content = _content(message.get("content"), f"{where}.content", _TEXT, given)
+            system.append(content)
         elif kind == "user":
-            content = _content(message.get("content"), f"{where}.content", _USER)
+            content = _content(message.get("content"), f"{where}.content", _USER, given)
             others.append({"role": "user", "content": content})
         elif kind == "assistant":
             others.append(_assistant(message, where, given))
         else:
-            others.append(_tool(message, where))
+            others.append(_tool(message, where, given))
     return [{"role": "system", "content": _joined(system)}, *others] if system else others
-
-
-def _name_losses(message: Thing, known: frozenset[str], given: Given) -> None:
-    for name in message.keys() - known:
-        if message[name] not in (None, "", [], {}):
-            given.drop(f"messages.{name}")
 
 
 def _joined(system: list[Any]) -> Any:
@@ -76,14 +72,11 @@ def _joined(system: list[Any]) -> Any:
 
 _TEXT: Final = frozenset({"text"})
 _USER: Final = frozenset({"text", "image_url"})
+_IMAGE: Final = ("url", "detail")
 _TOOL: Final = frozenset({"text", "document"})
 
 
-def _texts(content: Any, where: str) -> Any:
-    return _content(content, where, _TEXT)
-
-
-def _content(content: Any, where: str, kinds: frozenset[str]) -> Any:
+def _content(content: Any, where: str, kinds: frozenset[str], given: Given) -> Any:
     """A string, or parts of these kinds."""
     if isinstance(content, str):
         return content
@@ -99,11 +92,12 @@ def _content(content: Any, where: str, kinds: frozenset[str]) -> Any:
                 param=place,
                 code="unsupported_parameter",
             )
-        parts.append({"type": kind, kind: _inside(part, kind, place)})
+        given.leave(part, ("type", kind), place)
+        parts.append({"type": kind, kind: _inside(part, kind, place, given)})
     return parts
 
 
-def _inside(part: Thing, kind: str, place: str) -> Any:
+def _inside(part: Thing, kind: str, place: str, given: Given) -> Any:
     inner = part.get(kind)
     if kind == "text":
         if not isinstance(inner, str):
@@ -116,7 +110,8 @@ def _inside(part: Thing, kind: str, place: str) -> Any:
     if kind == "image_url":
         if not isinstance(inner.get("url"), str):
             raise wrong(f"{place}.image_url.url", "a string")
-        return {name: inner[name] for name in ("url", "detail") if inner.get(name) is not None}
+        given.leave(inner, _IMAGE, f"{place}.image_url")
+        return {name: inner[name] for name in _IMAGE if inner.get(name) is not None}
     return inner
 
 
@@ -126,12 +121,12 @@ def _shown(kind: Any) -> str:
 
 def _assistant(message: Thing, where: str, given: Given) -> Thing:
     out: Thing = {"role": "assistant"}
-    if calls := _calls(message.get("tool_calls"), f"{where}.tool_calls"):
+    if calls := _calls(message.get("tool_calls"), f"{where}.tool_calls", given):
         out["tool_calls"] = calls
     plan, thought = _thoughts(message, where, given)
     if plan:
         out["tool_plan"] = plan
-    content = _said(message, f"{where}.content")
+    content = _said(message, f"{where}.content", given)
     if thought:
         texts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         parts = [{"type": "thinking", "thinking": thought}, *texts]
@@ -160,11 +155,13 @@ def _thoughts(message: Thing, where: str, given: Given) -> tuple[str, str]:
     return (plan, thought.removesuffix(plan)) if plan else (thought, "")
 
 
-def _said(message: Thing, where: str) -> Any:
+def _said(message: Thing, where: str, given: Given) -> Any:
     """The content; a string where it has none. What a model refused with is its content."""
     content, refusal = message.get("content"), message.get("refusal")
+    if content and refusal:
+        given.drop("messages.refusal")  # what the model had said until then stands
     if isinstance(content, list):
-        return _content(_without_refusals(content), where, _TEXT)
+        return _content(_without_refusals(content), where, _TEXT, given)
     if content is not None and not isinstance(content, str):
         raise wrong(where, "a string or a list")
     return content or (refusal if isinstance(refusal, str) else "")
@@ -173,22 +170,26 @@ def _said(message: Thing, where: str) -> Any:
 def _without_refusals(content: list[Any]) -> list[Any]:
     """What a model refused with is a text to the next one."""
     return [
-        {"type": "text", "text": part.get("refusal")}
+        {**{k: v for k, v in part.items() if k != "refusal"}, **_as_text(part)}
         if isinstance(part, dict) and part.get("type") == "refusal"
         else part
         for part in content
     ]
 
 
-def _calls(calls: Any, where: str) -> list[Thing]:
+def _as_text(part: Thing) -> Thing:
+    return {"type": "text", "text": part.get("refusal")}
+
+
+def _calls(calls: Any, where: str, given: Given) -> list[Thing]:
     if calls is None:
         return []
     if not isinstance(calls, list):
         raise wrong(where, "a list")
-    return [_call(call, f"{where}[{index}]") for index, call in enumerate(calls)]
+    return [_call(call, f"{where}[{index}]", given) for index, call in enumerate(calls)]
 
 
-def _call(call: Any, place: str) -> Thing:
+def _call(call: Any, place: str, given: Given) -> Thing:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or call.get("type", "function") != "function":
         raise InvalidRequest(
@@ -196,6 +197,8 @@ def _call(call: Any, place: str) -> Thing:
             param=place,
             code="unsupported_parameter",
         )
+    given.leave(call, CALL, place)
+    given.leave(function, CALLED, f"{place}.function")
     identity, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
     if not isinstance(identity, str):
         raise wrong(f"{place}.id", "a string")
@@ -210,9 +213,9 @@ def _call(call: Any, place: str) -> Thing:
     }
 
 
-def _tool(message: Thing, where: str) -> Thing:
+def _tool(message: Thing, where: str, given: Given) -> Thing:
     identity = message.get("tool_call_id")
     if not isinstance(identity, str):
         raise wrong(f"{where}.tool_call_id", "a string")
-    content = _content(message.get("content"), f"{where}.content", _TOOL)
+    content = _content(message.get("content"), f"{where}.content", _TOOL, given)
     return {"role": "tool", "tool_call_id": identity, "content": content}

@@ -13,6 +13,7 @@ import msgspec
 from server.dialects.base import Outgoing
 from server.dialects.cohere.messages import NO_PARAMETERS, Thing, messages_out
 from server.dialects.given import Given, wrong
+from server.dialects.members import FUNCTION
 from server.errors import InvalidRequest
 
 WHO: Final = "Cohere"
@@ -39,7 +40,7 @@ def chat_out(
     given = Given(members, drop, WHO)
     given.take("model")
     given.take("stream")
-    given.take("stream_options")  # usage stands in every answer
+    given.stream_options()  # usage stands in every answer
     body: Thing = {"model": model, "stream": stream, "messages": messages_out(given)}
     for name, kind in EXTENSIONS.items():
         if (value := given.take_as(name, kind)) is not None and value != []:
@@ -110,7 +111,7 @@ def _tools(given: Given, body: Thing) -> None:
         return
     if parallel is False:
         raise given.lacks("parallel_tool_calls", "way to keep calls single (`parallel_tool_calls`)")
-    found = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+    found = [_tool(tool, f"tools[{index}]", given) for index, tool in enumerate(tools)]
     word, names = _choice(choice, given)
     if names is not None:
         known = {tool["function"]["name"] for tool, _ in found}
@@ -123,15 +124,15 @@ def _tools(given: Given, body: Thing) -> None:
     body["tools"] = [tool for tool, _ in found]
     if word is not None:
         body["tool_choice"] = word
-    if "strict_tools" not in body and any(strict for _, strict in found):
+    if any(strict for _, strict in found) and not body.get("strict_tools"):
         # Cohere is strict with all of them or with none.
-        if all(strict for _, strict in found):
+        if "strict_tools" not in body and all(strict for _, strict in found):
             body["strict_tools"] = True
         else:
             given.drop("tools.strict")
 
 
-def _tool(tool: Any, place: str) -> tuple[Thing, bool]:
+def _tool(tool: Any, place: str, given: Given) -> tuple[Thing, bool]:
     """A tool, and whether its calls must keep to its schema."""
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict) or tool.get("type", "function") != "function":
@@ -140,6 +141,8 @@ def _tool(tool: Any, place: str) -> tuple[Thing, bool]:
             param=place,
             code="unsupported_parameter",
         )
+    given.leave(tool, ("type", "function"), place)
+    given.leave(function, FUNCTION, f"{place}.function")
     name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str):
         raise wrong(f"{place}.function.name", "a string")
@@ -164,8 +167,12 @@ def _choice(choice: Any, given: Given) -> tuple[str | None, frozenset[str] | Non
         return _CHOICES[choice], None
     function, allowed = choice.get("function"), choice.get("allowed_tools")
     if isinstance(function, dict) and isinstance(function.get("name"), str):
+        given.leave(choice, ("type", "function"), "tool_choice")
+        given.leave(function, ("name",), "tool_choice.function")
         return "REQUIRED", frozenset({function["name"]})
     if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
+        given.leave(choice, ("type", "allowed_tools"), "tool_choice")
+        given.leave(allowed, ("mode", "tools"), "tool_choice.allowed_tools")
         names = [_name_of(tool) for tool in allowed["tools"]]
         if None not in names and names:
             word = "REQUIRED" if allowed.get("mode") == "required" else None
@@ -196,12 +203,10 @@ def _format(given: Given, body: Thing) -> None:
             code="unsupported_parameter",
         )
     body["response_format"] = {"type": "json_object"}
-    if said["type"] == "json_schema":
-        named = said.get("json_schema")
-        schema = named.get("schema") if isinstance(named, dict) else None
-        if not isinstance(schema, dict):
-            raise wrong("response_format.json_schema.schema", "an object")
-        body["response_format"]["json_schema"] = schema
+    if said["type"] == "json_object":
+        given.leave(said, ("type",), "response_format")
+        return
+    body["response_format"]["json_schema"] = given.schema(said)
 
 
 def _thinking(given: Given, body: Thing) -> None:
@@ -212,6 +217,7 @@ def _thinking(given: Given, body: Thing) -> None:
     if said is not None:
         if effort is not None:
             given.drop("reasoning_effort")  # the other one says it more closely
+        given.leave(said, ("type", "token_budget", "budget_tokens"), "thinking")
         budget = said.get("token_budget", said.get("budget_tokens"))
         if said.get("type") not in ("enabled", "disabled"):
             raise InvalidRequest(
