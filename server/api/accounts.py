@@ -21,6 +21,8 @@ from server.transport import AttemptTimeouts
 #: Tokens of an answer of Anthropic's, where neither client nor card says: what each of its models
 #: can. An answer that is cut off says so.
 _LONGEST: Final = 4096
+#: Those that refuse messages with members they do not know.
+_STRICT: Final = frozenset({"openai", "azure", "groq"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Accounts:
                 dialect=dialect_of(found.dialect, settings),
                 settings=settings,
                 surfaces=found.surfaces,
+                strict=found.like in _STRICT,
                 key=number,
             )
             yield Keyed(

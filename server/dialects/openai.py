@@ -6,6 +6,7 @@ Bytes pass through here: an answer and an event are looked into, never rewritten
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,6 +48,8 @@ ENGINE_ONLY: Final = frozenset(
         "vllm_xargs",
     }
 )
+#: Without these there is nothing to rank; a chat may do without documents.
+_RANKED: Final = frozenset({"query", "documents"})
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 #: No answer has so many tokens.
 _MOST: Final = 2**32
@@ -115,14 +118,18 @@ def request_out(
     tenant: str | None,
     fill: Fill | None = None,
     drop: frozenset[str] = frozenset(),
+    members: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The body for the upstream: its own model id, usage asked for, engine-only fields and those
-    of `drop` taken out, and what the operator fills in or lowers.
+    of `drop` taken out, and what the operator fills in or lowers. `members`: in place of the
+    request's own.
 
     The names of fields taken out are in `request.dropped`, those lowered in `request.clamped`.
     `tenant` becomes the engine's cache salt.
     """
-    out: dict[str, Any] = dict(request.members)
+    out: dict[str, Any] = dict(request.members if members is None else members)
+    if request.surface is Surface.RERANK:
+        drop = drop - _RANKED
     if ENGINE_ONLY.isdisjoint(out) and (not drop or drop.isdisjoint(out)):
         request.dropped = ()
     else:

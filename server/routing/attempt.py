@@ -232,14 +232,14 @@ def _relay(
     return TranslatedRelay(response, reader, job.request, job.sink, job.record, **shared)
 
 
-async def _error_of(response: Response, deadline: float, dialect: Dialect | None) -> UpstreamError:
+async def _error_of(response: Response, deadline: float, dialect: Dialect | None) -> UpstreamStatus:
     body = b""
     with contextlib.suppress(UpstreamError):
         response.expect(min(time.monotonic() + _ERROR_TIME, deadline))
         body = await response.read_all(_ERROR_BODY)
     error_in = openai.error_in if dialect is None else dialect.error_in
     error = error_in(response.status, body)
-    if response.status in (429, 503, 529):
+    if error.upstream_status in (429, 503, 529):  # and not where it means that there is no money
         # The clock on the wall is for answers that name a time of day and have no date. A body may
         # say when, too.
         said = seconds_in(response.headers, now=time.time())

@@ -24,7 +24,9 @@ _string: Final = msgspec.json.Decoder(str)
 #: Bytes of JSON to a token, about, for prices alone.
 _BYTES: Final = 4
 _FREE: Final = Prices(0.0, 0.0, 0.0)
-_PROMPTS: Final = ("messages", "prompt", "input", "tools")
+_PROMPTS: Final = ("messages", "prompt", "input", "tools", "query", "documents")
+#: Their answers have no length.
+_UNWRITTEN: Final = frozenset({Surface.EMBEDDINGS, Surface.RERANK})
 #: Tokens of an answer whose length nobody says, for prices alone.
 _ANSWER: Final = 256
 #: More tokens than any model writes: who asks for more gets the same price. And the digits that are
@@ -261,7 +263,7 @@ def tokens_of(request: Request) -> Facts:
     """About how many tokens the request takes and asks for."""
     members = request.members
     prompt = sum(len(memoryview(members[name])) for name in _PROMPTS if name in members)
-    if request.surface is Surface.EMBEDDINGS:
+    if request.surface in _UNWRITTEN:
         return Facts(prompt // _BYTES)
     given = (members[name] for name in LONGEST if name in members)
     said = (number(value) or 0 for value in given if len(memoryview(value)) <= _DIGITS)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from server.dialects import openai
 from server.dialects.base import Dialect, Outgoing
+from server.dialects.passing import BESIDES, plain_history
 from server.errors import InvalidRequest
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Fill
@@ -42,6 +43,9 @@ class ProviderTarget(Plain):
     #: The account's, for its dialect.
     settings: Mapping[str, object] = field(default_factory=dict)
     surfaces: frozenset[Surface] = _EVERY_SURFACE
+    #: It refuses messages with members that OpenAI's API does not have, though clients send back
+    #: what other providers' answers had.
+    strict: bool = False
     #: Which of the account's keys, from 1 on.
     key: int = 1
     account: tuple[str, int] | None = field(init=False, default=None)
@@ -79,17 +83,26 @@ class ProviderTarget(Plain):
     def _translated(self, request: Request) -> Outgoing:
         """What the operator fills in is not the client's to answer for: where the dialect has no
         word for that, it is left out."""
-        members: dict[str, Any] = dict(request.members)
+        history, lost = self._history(request)
+        members: dict[str, Any] = dict(history)
         clamped = () if self.fill is None else self.fill.into(members, request.surface)
         ours = members.keys() - request.members.keys()
         if request.legacy_functions:  # who speaks of functions said nothing of calls in parallel
             ours.add("parallel_tool_calls")
         while (outgoing := self._said(request, members, ours)) is None:
             pass
-        request.dropped = tuple(name for name in outgoing.dropped if name not in ours)
+        dropped = (name for name in outgoing.dropped if name not in ours)
+        request.dropped = tuple(dict.fromkeys((*dropped, *lost)))
         lowered = (name for name in outgoing.lowered if name not in ours)
         request.clamped = tuple(dict.fromkeys((*clamped, *lowered)))
         return outgoing
+
+    def _history(self, request: Request) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        """The members, and what went of the messages."""
+        if not self.strict or request.surface is not Surface.CHAT:
+            return request.members, ()
+        messages, lost = plain_history(request.members["messages"], BESIDES)
+        return ({**request.members, "messages": messages} if lost else request.members), lost
 
     def _said(self, request: Request, members: dict[str, Any], ours: set[str]) -> Outgoing | None:
         """None: to be asked again, without one of the members that are not the client's."""
@@ -114,9 +127,17 @@ class ProviderTarget(Plain):
     ) -> Response:
         if outgoing is None:
             path, headers = openai.PATHS[request.surface], {**JSON, **self.headers}
+            members, lost = self._history(request)
             body = openai.request_out(
-                request, model=self.model, tenant=None, fill=self.fill, drop=self.drop
+                request,
+                model=self.model,
+                tenant=None,
+                fill=self.fill,
+                drop=self.drop,
+                members=members,
             )
+            if lost:
+                request.dropped = (*request.dropped, *lost)
         else:  # the account's own headers, a version of its choice among them, come last
             path, body = outgoing.path, outgoing.body
             headers = {**JSON, **outgoing.headers, **self.headers}

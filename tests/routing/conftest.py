@@ -61,6 +61,7 @@ class FakeTarget:
     send_error: Exception | None = None
     dialect: Dialect | None = None
     settings: dict[str, object] = field(default_factory=dict)
+    strict: bool = False
     account: tuple[str, int] | None = None
 
     def eta(self) -> float | None:
@@ -93,6 +94,7 @@ class FakeTarget:
             self.timeouts,
             dialect=self.dialect,
             settings=self.settings,
+            strict=self.strict,
         )
 
     def unsaid(self, request: Request) -> InvalidRequest | None:

@@ -21,6 +21,7 @@ from tests.fakes.upstream import (
     ScriptedUpstream,
     answer_json,
     chat_answer,
+    chat_stream,
     error,
 )
 from tests.routing.conftest import FakeTarget, request_of, text_of
@@ -174,3 +175,23 @@ async def test_a_long_body_is_translated_aside(
     await stage.ask(stage.chain(claude), request=request)
     assert len(aside) == 1
     assert upstream.requests[1].json()["messages"][0]["content"][0]["text"] == text
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_other_providers_answers_had_does_not_reach_who_refuses_it(
+    stage: Stage, upstream: ScriptedUpstream, one: FakeTarget, strict: bool, stream: bool
+) -> None:
+    one.strict = strict
+    upstream.queue(chat_stream(["fine"]) if stream else chat_answer("fine"))
+    said = {"role": "assistant", "content": "a", "reasoning_content": "hm", "citations": []}
+    messages = [{"role": "user", "content": "reasoning_content"}, said]
+    request = request_of(stream=stream, messages=messages)
+    found = await stage.ask(stage.chain(one), request=request)
+    assert found.target == "one"
+    sent = upstream.requests[0].json()["messages"]
+    if strict:
+        assert sent == [messages[0], {"role": "assistant", "content": "a"}]
+        assert request.dropped == ("messages.reasoning_content",)
+    else:
+        assert (sent, request.dropped) == (messages, ())
