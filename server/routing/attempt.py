@@ -29,6 +29,7 @@ from server.routing.record import Record
 from server.routing.relay import Reading, Sink, SlowClient, StreamRelay, whole
 from server.routing.retry_after import seconds_in
 from server.routing.translated import TranslatedRelay
+from server.targets import Target
 from server.telemetry.metrics import Metrics
 from server.transport import Response, Transport
 
@@ -42,6 +43,8 @@ ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth", "too_large"})
 LOADING: Final = "engine_loading"
 #: Outcomes that are reasons of `roundhouse_stream_end`, too.
 _ENDS: Final = frozenset({"stall", "protocol", "too_large", "truncated", "reset", "aborted"})
+#: For targets that speak OpenAI's dialect there is nothing to translate.
+_AS_IT_IS: Final = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     """
     target, record, standing = route.target, job.record, route.standing
     streaming = job.request.stream
-    reading, outgoing = await _translated(job, route)
+    dialect = target.dialect
+    reading, outgoing = _AS_IT_IS if dialect is None else await _translated(job, target, dialect)
     record.attempts += 1
     record.target = target.label
     record.usage = record.cost = None
@@ -146,12 +150,9 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()
 
 
-async def _translated(job: Job, route: Route) -> tuple[Reading | None, Outgoing | None]:
+async def _translated(job: Job, target: Target, dialect: Dialect) -> tuple[Reading, Outgoing]:
     """How the answer is to be read, and the request, where they are not in OpenAI's dialect."""
-    target = route.target
-    if target.dialect is None:
-        return None, None
-    reading = Reading(target.dialect, asked(job.request, int(time.time())))
+    reading = Reading(dialect, asked(job.request, int(time.time())))
     return reading, await target.translate(job.request)
 
 

@@ -49,10 +49,15 @@ class ProviderTarget(Plain):
     #: Which of the account's keys, from 1 on.
     key: int = 1
     account: tuple[str, int] | None = field(init=False, default=None)
+    #: Where every request goes, and what it carries: made once.
+    _endpoint: Endpoint = field(init=False, repr=False)
+    _carried: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.label = self.label or f"{self.provider}/{self.model}"
         self.account = self.provider, self.key
+        self._endpoint = Endpoint(self.base_url, proxy=self.proxy, ca=self.ca)
+        self._carried = {**JSON, **self.headers}
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         surface = request.surface
@@ -126,7 +131,7 @@ class ProviderTarget(Plain):
         self, request: Request, transport: Transport, outgoing: Outgoing | None = None
     ) -> Response:
         if outgoing is None:
-            path, headers = openai.PATHS[request.surface], {**JSON, **self.headers}
+            path, headers = openai.PATHS[request.surface], self._carried
             members, lost = self._history(request)
             body = openai.request_out(
                 request,
@@ -142,7 +147,7 @@ class ProviderTarget(Plain):
             path, body = outgoing.path, outgoing.body
             headers = {**JSON, **outgoing.headers, **self.headers}
         return await transport.send(
-            Endpoint(self.base_url, proxy=self.proxy, ca=self.ca),
+            self._endpoint,
             "POST",
             path,
             headers=headers,
