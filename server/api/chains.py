@@ -153,7 +153,9 @@ class Builder:
             routes = [
                 make.route(
                     keyed.target,
-                    self._standings.of(name + keyed.suffix, keyed.credential, keyed.target.label),
+                    self._standings.of(
+                        name + keyed.suffix, keyed.credential, keyed.target.label, name
+                    ),
                     place=name,
                     account=seats,
                 )

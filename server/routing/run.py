@@ -372,7 +372,8 @@ class Run:
         error = self.limited or self.last
         if error is None:
             return refusals.nobody(self.lineup, self.plan, now, self.who_can, self.refused)
-        if error.retry_after is None and error is self.limited:
+        if error is self.limited:
             plan = self.plan or self.lineup.plan(now, self.owner.dice, self.tried)
-            error.retry_after = refusals.soonest(plan, now)
+            times = error.retry_after, refusals.soonest(plan, now)
+            error.retry_after = min((time for time in times if time is not None), default=None)
         return error

@@ -25,12 +25,19 @@ Attempt = tuple[Breaker, int, Breaker | None, int, float]
 class Standing:
     """One target's, or one replica's. Times are monotonic seconds."""
 
-    __slots__ = ("breaker", "credential", "first", "in_flight", "key", "label", "whole")
+    __slots__ = ("breaker", "credential", "first", "in_flight", "key", "label", "place", "whole")
 
     def __init__(
-        self, key: str, breaker: Breaker, credential: Breaker | None, label: str = ""
+        self,
+        key: str,
+        breaker: Breaker,
+        credential: Breaker | None,
+        label: str = "",
+        place: str = "",
     ) -> None:
         self.key = key
+        #: The target's, which several keys of its account share.
+        self.place = place or key
         #: For the metrics, which replicas, keys of an account and ids that clients name share.
         self.label = label or key
         self.breaker = breaker
@@ -149,16 +156,37 @@ class Standings:
                 standing.breaker = Breaker(self._jitter, settings)
 
     def of(
-        self, key: str, credential: tuple[str, Hashable] | None = None, label: str = ""
+        self,
+        key: str,
+        credential: tuple[str, Hashable] | None = None,
+        label: str = "",
+        place: str = "",
     ) -> Standing:
-        """The standing of this key; a changed credential takes the place of the old one."""
+        """The standing of this key. What is kept goes with the credential: one that has another
+        key at the same place now brings its memory along, and a new one begins without any."""
         shared = None if credential is None else self._credential(credential)
         found = self._all.get(key)
-        if found is None:
+        if found is not None and (shared is None or found.credential is shared):
+            found.credential = shared
+            return found
+        same = None if shared is None else self._twin(place or key, shared)
+        if found is not None:
+            found.key = same.key if same is not None else f"{key}#{id(found)}"
+            self._all[found.key] = found
+        elif same is not None:
+            del self._all[same.key]
+        if same is None:
             breaker = Breaker(self._jitter, self._settings)
-            found = self._all[key] = Standing(key, breaker, shared, label)
-        found.credential = shared
-        return found
+            same = Standing(key, breaker, shared, label, place)
+        same.key = key
+        self._all[key] = same
+        return same
+
+    def _twin(self, place: str, credential: Breaker) -> Standing | None:
+        for one in self._all.values():
+            if one.credential is credential and one.place == place:
+                return one
+        return None
 
     def _credential(self, credential: tuple[str, Hashable]) -> Breaker:
         found = self._credentials.get(credential)

@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from server.config.load import load
 from server.serving import Roundhouse
-from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.upstream import Exchange, Script, ScriptedUpstream, chat_answer
 
 #: The client's, at our server.
 KEY = "sk-test-0123456789abcdef0123456789abcdef"
@@ -81,15 +82,57 @@ def bearers(upstream: ScriptedUpstream) -> list[str]:
     ]
 
 
-async def metrics_of(server: Roundhouse) -> dict[str, float]:
-    """What a scraper reads: the name with its labels as they are written, and the value."""
+class Shown:
+    """What a scraper reads."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        """The one sample with exactly these labels; None: it is not shown."""
+        found = [s.value for s in self._samples if (s.name, s.labels) == (name, labels)]
+        return found[0] if found else None
+
+
+async def metrics_of(server: Roundhouse) -> Shown:
     async with httpx.AsyncClient(base_url=str(server.admin_url), timeout=10) as admin:
-        text = (await admin.get("/metrics")).text
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        return Shown((await admin.get("/metrics")).text)
 
 
 async def until_waiting(server: Roundhouse, count: int) -> None:
     """Until so many requests wait for a place."""
     while sum(room.depth for room in server.services.dispatcher.rooms.all()) != count:
         await asyncio.sleep(0)
+
+
+# --- several keys
+
+
+def lab(upstream: ScriptedUpstream, *keys: str, **more: Any) -> dict[str, Any]:
+    """An account with these keys."""
+    return {
+        "dialect": "openai",
+        "base_url": f"{upstream.url}/v1",
+        "api_keys": list(keys),
+        **more,
+    }
+
+
+def models(*names: str, **more: Any) -> dict[str, Any]:
+    """Models with one target each at the account `lab`, by the same name."""
+    return {
+        name: {"targets": [{"provider": "lab", "model": f"their-{name}", **more}]} for name in names
+    }
+
+
+def by_key(answers: Mapping[str, Script], otherwise: Script | None = None) -> Script:
+    """Answers each key in its own way."""
+
+    async def script(exchange: Exchange) -> None:
+        key = (exchange.header("authorization") or "").removeprefix("Bearer ")
+        await answers.get(key, otherwise or chat_answer())(exchange)
+
+    return script

@@ -54,8 +54,7 @@ def test_another_secret_is_another_credential(standings: Standings) -> None:
     one = standings.of("lab/a", ACCOUNT)
     attempt(one, "http_auth")
     assert one.state(1) is OPEN
-    assert standings.of("lab/a", ("lab", "another")) is one
-    assert one.clear(lambda: 1)
+    assert standings.of("lab/a", ("lab", "another")).clear(lambda: 1)
     # The same secret at another provider is no more the same.
     elsewhere = standings.of("den/a", ("den", ACCOUNT[1]))
     assert elsewhere.clear(lambda: 1)
@@ -65,6 +64,26 @@ def test_a_credential_that_comes_back_is_remembered(standings: Standings) -> Non
     attempt(standings.of("lab/a", ACCOUNT), "http_auth")
     standings.of("lab/a", ("lab", "another"))
     assert not standings.of("lab/a", ACCOUNT).clear(lambda: 1)
+
+
+def test_what_is_kept_goes_with_the_credential(standings: Standings) -> None:
+    """Whichever place the keys of an account have in its list."""
+    first, second = ("lab", "first"), ("lab", "second")
+    names = ("lab/a", "lab/a#2")
+
+    def of(*credentials: tuple[str, str]) -> list[Standing]:
+        found = zip(names, credentials, strict=False)
+        return [standings.of(name, one, "lab/a", "lab/a") for name, one in found]
+
+    (one,) = of(first)
+    assert of(second, first)[1] is one
+    assert [standing.key for standing in of(first, second)] == list(names)
+    assert of(first, second)[0] is one
+    two = of(first, second)[1]
+    assert of(second) == [two]
+    standings.retain(["lab/a"])
+    assert list(standings) == [two]
+    assert of(second, first)[1] is not one
 
 
 # --- both breakers
