@@ -54,6 +54,12 @@ def _choice(choice: Any) -> Any:
     if choice in ("auto", "none"):
         return choice
     if isinstance(choice, dict) and isinstance(choice.get("name"), str):
+        if other := next((name for name in choice if name != "name"), None):
+            raise InvalidRequest(
+                "`function_call` takes a `name` alone.",
+                param=f"function_call.{other}",
+                code="unsupported_parameter",
+            )
         return {"type": "function", "function": {"name": choice["name"]}}
     raise InvalidRequest(
         '`function_call` must be "auto", "none" or {"name": "..."}.', param="function_call"
@@ -77,13 +83,9 @@ def _messages(messages: list[Any]) -> list[Any]:
             )
         elif message.get("role") == "function":
             name = str(message.get("name"))
-            out.append(
-                {
-                    "role": "tool",
-                    "tool_call_id": last.get(name, f"call_{name}"),
-                    "content": message.get("content"),
-                }
-            )
+            rest = {k: v for k, v in message.items() if k != "name"}
+            rest.setdefault("content", None)
+            out.append({**rest, "role": "tool", "tool_call_id": last.get(name, f"call_{name}")})
         else:
             out.append(message)
     return out

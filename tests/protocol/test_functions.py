@@ -68,6 +68,7 @@ def test_nothing_asked_is_nothing_sent() -> None:
         ({"functions": [], "function_call": "none"}, "function_call"),
         ({"functions": [WEATHER], "function_call": "always"}, "function_call"),
         ({"functions": [WEATHER], "function_call": {"name": 1}}, "function_call"),
+        ({"functions": [WEATHER], "function_call": {"name": "f", "x": 1}}, "function_call.x"),
     ],
 )
 def test_refusals(fields: dict[str, Any], param: str) -> None:

@@ -201,6 +201,7 @@ def _format(body: dict[str, Any], given: Given) -> None:
         return
     kind = wanted.get("type")
     if kind == "text":
+        given.leave(wanted, ("type",), "response_format")
         return
     if kind != "json_schema":
         raise InvalidRequest(

@@ -191,7 +191,10 @@ def _name_of(tool: Any) -> str | None:
 
 def _format(given: Given, body: Thing) -> None:
     said = given.take_as("response_format", dict)
-    if said is None or said.get("type") == "text":
+    if said is None:
+        return
+    if said.get("type") == "text":
+        given.leave(said, ("type",), "response_format")
         return
     if said.get("type") not in ("json_object", "json_schema"):
         raise given.lacks("response_format", "such `response_format`")
