@@ -91,7 +91,7 @@ class Shown:
             sample for family in text_string_to_metric_families(text) for sample in family.samples
         ]
 
-    def __call__(self, name: str, **labels: str) -> float | None:
+    def __call__(self, name: str, /, **labels: str) -> float | None:
         """The one sample with exactly these labels; None: it is not shown."""
         found = [s.value for s in self._samples if (s.name, s.labels) == (name, labels)]
         return found[0] if found else None
