@@ -70,11 +70,8 @@ class Run:
         }
 
     async def all(self, gateway: Gateway, mock: Mock, say: Callable[[str], None]) -> None:
-        clients = [Client(gateway.place, mock, number) for number in range(self.options.clients)]
-        loop = asyncio.get_running_loop()
-        for client in clients:
-            place = gateway.place
-            await loop.create_connection(lambda client=client: client, place.host, place.port)
+        numbers = range(self.options.clients)
+        clients = [await Client.connected(gateway.place, mock, number) for number in numbers]
         named = {str(number): part for number, part in enumerate(self.parts)}
         for number in range(self.options.rounds):
             for name in order(list(named), number):

@@ -14,14 +14,14 @@ from typing import Final
 from benchmarks.upstream import event as chunk
 
 #: Stands in every piece of a text and nowhere else.
-MARK: Final = b"token"
+MARK: Final = b"word"
 #: The dialect whose bytes pass.
 PASSED: Final = "openai"
 
 
 def words(count: int) -> list[str]:
     """The pieces of a text."""
-    return [f"token{number:03d} " for number in range(count)]
+    return [f"word{number:03d} " for number in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from benchmarks.load.closed import size_of_answer
 from benchmarks.translation.spoken import MARK, SPOKEN, words
 from benchmarks.upstream import framed
 
-_WHO: Final = b"client "
+#: Stands before a client's number, of four digits.
+WHO: Final = "client "
 _JSON: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _STREAM: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -71,9 +72,9 @@ class Mock:
 
     def asked(self, peer: _Peer, body: bytes) -> None:
         peer.left = iter(self._writes)
-        at = body.find(_WHO)
+        at = body.find(WHO.encode())
         if at >= 0:
-            self._streams[int(body[at + len(_WHO) : at + len(_WHO) + 4])] = peer
+            self._streams[int(body[at + len(WHO) : at + len(WHO) + 4])] = peer
         peer.go_on()
 
     def go_on(self, number: int) -> None:
@@ -126,6 +127,12 @@ class Client(asyncio.Protocol):
         self._part: Part | None = None
         self._begin()
 
+    @classmethod
+    async def connected(cls, place: wire.Place, mock: Mock, number: int) -> Client:
+        one = cls(place, mock, number)
+        await asyncio.get_running_loop().create_connection(lambda: one, place.host, place.port)
+        return one
+
     def _begin(self) -> None:
         self._got: list[bytes] = []
         self._tail = b""
@@ -143,7 +150,7 @@ class Client(asyncio.Protocol):
         """Raises WrongAnswer."""
         self._part, wanted = part, part.text
         place = wire.Place(self._place.host, self._place.port, self._place.headers, part.dialect)
-        opening = f"{_WHO.decode()}{self._number:04d} "
+        opening = f"{WHO}{self._number:04d} "
         request = wire.request(place, stream=part.block > 0, prompt=300, opening=opening)
         for _ in range(times):
             self._begin()
