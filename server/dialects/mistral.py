@@ -189,23 +189,29 @@ class _Fix:
     """Puts the choices of one answer or one stream right: a list of content parts is text and
     reasoning, and calls have what OpenAI's have."""
 
-    __slots__ = ("_calls", "_complete")
+    __slots__ = ("_calls", "_cited", "_complete", "_written")
 
     def __init__(self, *, complete: bool = False) -> None:
         """`complete`: calls are whole, and have arguments that can be decoded."""
         self._complete = complete
         #: Of each choice: the ids of calls by their index.
         self._calls: dict[int, dict[int, str]] = {}
+        #: And how many characters and references there were.
+        self._written: dict[int, int] = {}
+        self._cited: dict[int, int] = {}
 
     def __call__(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
         reason = choice.get("finish_reason")
         if reason in _FINISHED:
             choice["finish_reason"] = _FINISHED[reason]
-        if isinstance(part.get("content"), list):
-            _split(part)
+        content, index = part.get("content"), choice["index"]
+        if isinstance(content, list):
+            self._split(content, part, index)
+        elif isinstance(content, str):
+            self._written[index] = self._written.get(index, 0) + len(content)
         calls = part.get("tool_calls")
         if isinstance(calls, list) and calls:
-            known = self._calls.setdefault(choice["index"], {})
+            known = self._calls.setdefault(index, {})
             for call in calls:
                 if isinstance(call, dict):
                     number_call(call, known)
@@ -214,20 +220,35 @@ class _Fix:
         elif "tool_calls" in part:
             del part["tool_calls"]
 
+    def _split(self, content: list[Any], part: dict[str, Any], index: int) -> None:
+        """The text and the thoughts of a list of parts, and the references, as `citations`, each
+        with the place where it stands in the text."""
+        texts: list[str] = []
+        thoughts: list[str] = []
+        cites: list[dict[str, Any]] = []
+        written, cited = self._written.get(index, 0), self._cited.get(index, 0)
+        for item in content:
+            kind = item.get("type", "text") if isinstance(item, dict) else "text"
+            if kind == "text":
+                text = item if isinstance(item, str) else _text(item)
+                texts.append(text)
+                written += len(text)
+            elif kind == "thinking":
+                thoughts.append(_thought(item.get("thinking")))
+            elif kind == "reference":
+                place = {"index": cited + len(cites), "start": written, "end": written}
+                cites.append({**item, **place})
+        self._written[index], self._cited[index] = written, cited + len(cites)
+        part["content"] = "".join(texts)
+        if any(thoughts):
+            part["reasoning_content"] = "".join(thoughts)
+        if cites:
+            part["citations"] = cites
 
-def _split(part: dict[str, Any]) -> None:
-    """The text and the thoughts of a list of parts; of references and the like nothing."""
-    texts, thoughts = [], []
-    for item in part["content"]:
-        if isinstance(item, str):
-            texts.append(item)
-        elif isinstance(item, dict) and item.get("type") == "thinking":
-            thoughts.append(_thought(item.get("thinking")))
-        elif isinstance(item, dict) and item.get("type", "text") == "text":
-            texts.append(item.get("text") or "")
-    part["content"] = "".join(texts)
-    if any(thoughts):
-        part["reasoning_content"] = "".join(thoughts)
+
+def _text(item: Any) -> str:
+    text = item.get("text") if isinstance(item, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _thought(thinking: Any) -> str:

@@ -31,6 +31,17 @@ def split(content: Any) -> tuple[str, str]:
     return text, "".join(item.text for thought in thoughts for item in thought)
 
 
+def cited(content: Any, before: int) -> list[Any]:
+    """The references, with their places; `before`: characters of the text until now."""
+    found = []
+    for part in content if isinstance(content, list) else []:
+        before += len(part.text) if part.type == "text" else 0
+        if part.type == "reference":
+            place = {"start": before, "end": before}
+            found.append({"type": "reference", "reference_ids": part.reference_ids, **place})
+    return found
+
+
 def counted(usage: Any) -> tuple[int, int, int]:
     more = usage.additional_properties
     details = more.get("prompt_tokens_details") or {}
@@ -47,7 +58,7 @@ def whole(body: str, status: int = 200) -> dict[str, Any]:
     return {
         "text": text,
         "thinking": thinking,
-        "citations": [],
+        "citations": cited(message.content, 0),
         "calls": [
             [call.id, call.function.name, call.function.arguments]
             for call in message.tool_calls or []
@@ -63,6 +74,7 @@ def streamed(body: str) -> dict[str, Any]:
     for event in stream:
         (choice,) = event.data.choices
         text, thinking = split(choice.delta.content)
+        made["citations"] += cited(choice.delta.content, len(made["text"]))
         made["text"] += text
         made["thinking"] += thinking
         for call in choice.delta.tool_calls or []:

@@ -176,7 +176,7 @@ def gathered(made: bytes) -> dict[str, Any]:
             reasons += [choice.finish_reason] if choice.finish_reason else []
             out["text"] += delta.content or ""
             out["thinking"] += getattr(delta, "reasoning_content", None) or ""
-            out["citations"] += getattr(delta, "citations", None) or []
+            out["citations"] += own_citations(delta, len(out["citations"]))
             for call in delta.tool_calls or []:
                 if call.index == len(out["calls"]):
                     assert call.type == "function"
@@ -190,6 +190,13 @@ def gathered(made: bytes) -> dict[str, Any]:
     (out["finish"],) = reasons
     out["usage"] = tokens(usages[0]) if usages else None
     return out
+
+
+def own_citations(said: Any, before: int) -> list[Any]:
+    """As the provider wrote them. Ours is the `index`, without which the SDK loses them."""
+    found = getattr(said, "citations", None) or []
+    assert [one["index"] for one in found] == list(range(before, before + len(found)))
+    return [{name: one[name] for name in one if name != "index"} for one in found]
 
 
 def tokens(usage: Any) -> tuple[int, int, int]:
@@ -207,7 +214,7 @@ def meaning(completion: ChatCompletion) -> dict[str, Any]:
     return {
         "text": message.content or "",
         "thinking": getattr(message, "reasoning_content", None) or "",
-        "citations": getattr(message, "citations", None) or [],
+        "citations": own_citations(message, 0),
         "calls": calls,
         "finish": choice.finish_reason,
         "usage": tokens(completion.usage) if completion.usage else None,

@@ -20,7 +20,7 @@ from tests.dialects import mistral_reading
 from tests.dialects.anthropic import helpers as anthropic_sdk
 from tests.dialects.anthropic import reading as anthropic_reading
 from tests.dialects.cohere import reading as cohere_reading
-from tests.dialects.replay import CANNED, HELLO, reads, tokens
+from tests.dialects.replay import CANNED, HELLO, own_citations, reads, tokens
 from tests.replay.exchanges import Exchange
 
 Meaning = dict[str, Any]
@@ -36,7 +36,7 @@ def of_answer(completion: ChatCompletion) -> Meaning:
         "text": message.content or "",
         "thinking": getattr(message, "reasoning_content", None) or "",
         "details": _blocks(getattr(message, "reasoning_details", None) or []),
-        "citations": getattr(message, "citations", None) or [],
+        "citations": own_citations(message, 0),
         "calls": [
             [call.id, call.function.name, call.function.arguments]
             for call in message.tool_calls or []
@@ -65,7 +65,7 @@ def of_chunks(chunks: Iterable[ChatCompletionChunk], *, strict: bool = True) -> 
             out["text"] += delta.content or ""
             out["thinking"] += getattr(delta, "reasoning_content", None) or ""
             out["details"] += getattr(delta, "reasoning_details", None) or []
-            out["citations"] += getattr(delta, "citations", None) or []
+            out["citations"] += own_citations(delta, len(out["citations"]))
             for call in delta.tool_calls or []:
                 if call.index == len(out["calls"]):
                     assert call.type == "function"
@@ -185,6 +185,7 @@ def _anthropic(one: Exchange) -> Meaning:
         "text": found["text"],
         "thinking": found["thinking"],
         "details": found["details"],
+        "citations": found["citations"],
         "calls": [[identity, name, json.dumps(given)] for identity, name, given in found["calls"]],
         "finish": found["finish"],
         "usage": (found["prompt"], found["completion"], found["cached"]),

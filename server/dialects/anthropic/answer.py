@@ -1,9 +1,11 @@
 """Answer in: Anthropic's message as OpenAI's chat completion. Pure.
 
-Besides OpenAI's own members a message may have two: `reasoning_content`, the text of its thinking,
-and `reasoning_details`, Anthropic's `thinking` and `redacted_thinking` blocks word for word, with
-their signatures, each with its place as `index`, as OpenAI's SDK wants it of lists in a stream.
-Sent back in the conversation they let the model go on where it was.
+Besides OpenAI's own members a message may have three: `reasoning_content`, the text of its
+thinking; `reasoning_details`, Anthropic's `thinking` and `redacted_thinking` blocks word for word,
+with their signatures, which let the model go on where it was when they are sent back; and
+`citations`, Anthropic's own with the `start` and `end` of what they stand for in the content. In
+these lists each has its place as `index`, as OpenAI's SDK wants it of lists in a stream. A choice
+may have `stop_reason`, vLLM's word for which of the texts in `stop` ended it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ FINISH: Final = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+#: Anthropic's word for how it was served → OpenAI's; another one has none.
+_TIERS: Final = {"standard": "default", "priority": "priority"}
 #: No answer has so many tokens.
 _MOST: Final = 2**32
 _encode = msgspec.json.Encoder().encode
@@ -41,6 +45,7 @@ class Block(msgspec.Struct):
     thinking: str = ""
     signature: str = ""
     data: str = ""
+    citations: Any = None
     id: str = ""
     name: str = ""
     #: As JSON; empty when it is missing.
@@ -61,6 +66,7 @@ class _Message(msgspec.Struct):
     content: list[Raw] = []
     stop_reason: str | None = None
     stop_details: StopDetails | None = None
+    stop_sequence: Any = None
     usage: Any = None
     error: Any = None
 
@@ -96,6 +102,11 @@ class Counts:
             cached,
             partly=not (_counted(fresh) and _counted(out)),
         )
+
+    def tier(self) -> str | None:
+        """How it was served, in OpenAI's words."""
+        said = self._said.get("service_tier")
+        return _TIERS.get(said) if isinstance(said, str) else None
 
     def shown(self) -> dict[str, Any] | None:
         """As OpenAI shows it."""
@@ -146,6 +157,10 @@ def answer_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
             }
         ],
     }
+    if isinstance(said.stop_sequence, str):
+        answer["choices"][0]["stop_reason"] = said.stop_sequence
+    if (tier := counts.tier()) is not None:
+        answer["service_tier"] = tier
     if (shown := counts.shown()) is not None:
         answer["usage"] = shown
     return _encode(answer), Facts(usage=counts.usage())
@@ -156,12 +171,15 @@ def _said(said: _Message) -> dict[str, Any]:
     thoughts: list[str] = []
     details: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
+    sources: list[dict[str, Any]] = []
     for member in said.content:
         kind = _kind.decode(member).type
         if kind not in _BLOCKS:  # what their own tools did, and what is not known yet
             continue
         block = _block.decode(member)
         if kind == "text":
+            start = sum(map(len, texts))
+            sources += cited(block.citations, start, start + len(block.text), len(sources))
             texts.append(block.text)
         elif kind == "tool_use":
             calls.append(
@@ -185,6 +203,8 @@ def _said(said: _Message) -> dict[str, Any]:
         message["reasoning_content"] = "".join(thoughts)
     if details:
         message["reasoning_details"] = details
+    if sources:
+        message["citations"] = sources
     if calls:
         message["tool_calls"] = calls
     return message
@@ -196,6 +216,16 @@ _BLOCKS: Final = frozenset({"text", "thinking", "redacted_thinking", "tool_use"}
 def place(text: int, calls: int) -> dict[str, Any]:
     """Where a block of thinking stands in its message; nothing for one that comes first."""
     return {"after": {"text": text, "calls": calls}} if text or calls else {}
+
+
+def cited(said: Any, start: int, end: int, before: int) -> list[dict[str, Any]]:
+    """What a block of text cites, with the place of its text in the content; `before`: how many
+    there were before it."""
+    found = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    return [
+        {**one, "index": before + number, "start": start, "end": end}
+        for number, one in enumerate(found)
+    ]
 
 
 def arguments_of(block: Block) -> str:

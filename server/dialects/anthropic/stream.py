@@ -19,6 +19,7 @@ from server.dialects.anthropic.answer import (
     Counts,
     StopDetails,
     broken_off,
+    cited,
     place,
     refusal_of,
 )
@@ -42,6 +43,8 @@ class _Delta(msgspec.Struct):
     thinking: str = ""
     signature: str = ""
     partial_json: str = ""
+    citation: Any = None
+    stop_sequence: Any = None
     stop_reason: str | None = None
     stop_details: StopDetails | None = None
 
@@ -84,6 +87,16 @@ class _Call:
         self.told = False
 
 
+class _Text:
+    """A block of text under way: where it began in the content, and what it cites."""
+
+    __slots__ = ("cited", "start")
+
+    def __init__(self, start: int, cites: Any) -> None:
+        self.start = start
+        self.cited: list[Any] = list(cites) if isinstance(cites, list) else []
+
+
 class _Thought:
     """A thinking block under way."""
 
@@ -101,6 +114,7 @@ class AnthropicReader:
     __slots__ = (
         "_asked",
         "_calls",
+        "_citations",
         "_counts",
         "_details",
         "_finished",
@@ -122,10 +136,11 @@ class AnthropicReader:
         self._finished = False
         self._calls = 0
         self._details = 0
+        self._citations = 0
         #: Characters of the text until now.
         self._text = 0
         #: Blocks under way by their index; those that are passed over are not in it.
-        self._open: dict[int, _Call | _Thought] = {}
+        self._open: dict[int, _Call | _Text | _Thought] = {}
         head = _encode(
             {
                 "id": asked.id,
@@ -176,14 +191,17 @@ class AnthropicReader:
             return self._told(b'{"reasoning_content":', delta.thinking)
         if kind == "signature_delta" and isinstance(under_way, _Thought):
             under_way.signature += delta.signature
+        if kind == "citations_delta" and isinstance(under_way, _Text):
+            under_way.cited.append(delta.citation)
         return _NOTHING
 
     def _start(self, index: int, said: Raw) -> Sequence[bytes]:
         try:
             kind = _kind.decode(said).type
             if kind == "text":
-                text = _block.decode(said).text
-                return self._wrote(text) if text else _NOTHING
+                block = _block.decode(said)
+                self._open[index] = _Text(self._text, block.citations)
+                return self._wrote(block.text) if block.text else _NOTHING
             if kind == "tool_use":
                 return self._call(index, _block.decode(said))
             if kind == "thinking":
@@ -213,6 +231,8 @@ class AnthropicReader:
         if isinstance(under_way, _Thought) and under_way.signature:
             whole = {"thinking": "".join(under_way.texts), "signature": under_way.signature}
             return self._detailed({**under_way.block, **whole})
+        if isinstance(under_way, _Text):
+            return self._cited(under_way)
         return _NOTHING
 
     def _end(self, said: _Event) -> Sequence[bytes]:
@@ -223,7 +243,9 @@ class AnthropicReader:
             return _NOTHING
         refused = delta.stop_reason == "refusal"
         told = {"refusal": refusal_of(delta.stop_details)} if refused else {}
-        return self._finish(_encode(told), FINISH.get(delta.stop_reason, "stop"))
+        return self._finish(
+            _encode(told), FINISH.get(delta.stop_reason, "stop"), delta.stop_sequence
+        )
 
     def _last(self) -> Sequence[bytes]:
         if not self._finished:
@@ -236,10 +258,16 @@ class AnthropicReader:
         self.done = True
         return [*out, DONE]
 
-    def _finish(self, delta: bytes, reason: str) -> Sequence[bytes]:
+    def _finish(self, delta: bytes, reason: str, text: Any) -> Sequence[bytes]:
+        """`text`: the one of `stop` that ended it."""
         self._finished = True
-        tail = b',"logprobs":null,"finish_reason":"' + reason.encode() + b'"}]}'
-        return [*self._role(), self._head + delta + tail]
+        tail = b',"logprobs":null,"finish_reason":"' + reason.encode() + b'"'
+        if isinstance(text, str):
+            tail += b',"stop_reason":' + _encode(text)
+        tail += b"}]"
+        if (tier := self._counts.tier()) is not None:
+            tail += b',"service_tier":' + _encode(tier)
+        return [*self._role(), self._head + delta + tail + b"}"]
 
     def _role(self) -> Sequence[bytes]:
         if self._started:
@@ -261,6 +289,11 @@ class AnthropicReader:
         detail = {"index": self._details, **place(self._text, self._calls), **block}
         self._details += 1
         return self._chunk(_encode({"reasoning_details": [detail]}))
+
+    def _cited(self, block: _Text) -> Sequence[bytes]:
+        found = cited(block.cited, block.start, self._text, self._citations)
+        self._citations += len(found)
+        return self._chunk(_encode({"citations": found})) if found else _NOTHING
 
     def _chunk(self, delta: bytes) -> Sequence[bytes]:
         chunk = self._head + delta + self._tail

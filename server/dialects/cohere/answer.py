@@ -110,7 +110,7 @@ def chat_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
     if message.tool_plan:
         said["tool_plan"] = message.tool_plan
     if message.citations:
-        said["citations"] = message.citations
+        said["citations"] = cited(message.citations, 0)
     choice: dict[str, Any] = {"index": 0, "message": said, "finish_reason": reason}
     choice["logprobs"] = logprobs_of(answer.logprobs or ())
     usage = usage_of(answer.usage)
@@ -132,6 +132,15 @@ def _read(content: list[Content] | str | None) -> tuple[str, str]:
         return content or "", ""
     text = "".join(part.text for part in content if part.text)
     return text, "".join(part.thinking for part in content if part.thinking)
+
+
+def cited(said: list[Any], before: int) -> list[Any]:
+    """Cohere's citations, each with its place as `index`, as OpenAI's SDK wants it of lists in a
+    stream; `before`: how many there were before them."""
+    return [
+        {**one, "index": before + number} if isinstance(one, dict) else one
+        for number, one in enumerate(said)
+    ]
 
 
 def call_of(call: Call) -> dict[str, Any]:

@@ -16,6 +16,8 @@ Thing = dict[str, Any]
 
 #: The schema of a tool that says nothing of its parameters; Cohere wants one.
 NO_PARAMETERS: Final[Thing] = {"type": "object", "properties": {}}
+#: What Anthropic's citations have, and Mistral's.
+_FOREIGN: Final = frozenset({"cited_text", "reference_ids"})
 _ROLES: Final = frozenset({"assistant", "developer", "system", "tool", "user"})
 #: What may stand in a message of each role. The rest is let go and named as `messages.<name>`.
 _KNOWN: Final = {
@@ -133,10 +135,19 @@ def _assistant(message: Thing, where: str, given: Given) -> Thing:
         out["content"] = [part for part in parts if part.get("text") != ""]
     elif content or not calls:
         out["content"] = content
-    citations = message.get("citations")
-    if isinstance(citations, list) and citations:
+    if citations := _citations(message, given):
         out["citations"] = citations
     return out
+
+
+def _citations(message: Thing, given: Given) -> list[Thing]:
+    """Cohere's own; those of other providers are let go. The `index` is ours."""
+    said = message.get("citations") or []
+    found = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    own = [one for one in found if _FOREIGN.isdisjoint(one)]
+    if not isinstance(said, list) or len(own) < len(said):
+        given.drop("messages.citations")
+    return [{name: one[name] for name in one if name != "index"} for one in own]
 
 
 def _thoughts(message: Thing, where: str, given: Given) -> tuple[str, str]:

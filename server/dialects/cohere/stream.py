@@ -12,6 +12,7 @@ from server.dialects.cohere.answer import (
     Content,
     Counted,
     Logprob,
+    cited,
     finish_of,
     logprobs_of,
     usage_of,
@@ -57,13 +58,14 @@ _NOTHING: Final = _Message()
 class ChatReader:
     """One stream; see `dialects.base.Reader`."""
 
-    __slots__ = ("_asked", "_calls", "_empty", "_head", "_started", "done", "usage")
+    __slots__ = ("_asked", "_calls", "_citations", "_empty", "_head", "_started", "done", "usage")
 
     def __init__(self, asked: Asked) -> None:
         self.usage: Usage | None = None
         self.done = False
         self._asked = asked
         self._started = False
+        self._citations = 0
         #: Cohere's index of a call → ours, which counts calls alone.
         self._calls: dict[int, int] = {}
         #: Calls without any argument until now.
@@ -168,7 +170,9 @@ class ChatReader:
         """One citation, or several; in an answer of ours they are a list."""
         if not citations:
             return []
-        return self._say(citations=citations if isinstance(citations, list) else [citations])
+        found = cited(citations if isinstance(citations, list) else [citations], self._citations)
+        self._citations += len(found)
+        return self._say(citations=found)
 
     def _end(self, delta: _Delta) -> list[bytes]:
         self.usage = usage_of(delta.usage) or self.usage

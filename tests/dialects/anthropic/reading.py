@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from tests.dialects.replay import own_citations
+
 #: What their end of an answer is here, once more, so that the code's table has something to err
 #: against.
 FINISH = {
@@ -25,6 +27,7 @@ def meaning(message: Any) -> dict[str, Any]:
     return {
         "text": "".join(b.text for b in blocks if b.type == "text"),
         "thinking": "".join(b.thinking for b in blocks if b.type == "thinking"),
+        "citations": _cited(blocks),
         "details": [b.to_dict() for b in blocks if b.type in ("thinking", "redacted_thinking")],
         "calls": [(b.id, b.name, b.input) for b in blocks if b.type == "tool_use"],
         "prompt": usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0),
@@ -33,6 +36,16 @@ def meaning(message: Any) -> dict[str, Any]:
         "thought": details.thinking_tokens if details else 0,
         "finish": FINISH[message.stop_reason],
     }
+
+
+def _cited(blocks: Any) -> list[dict[str, Any]]:
+    """The citations, with the place of the text that they stand for."""
+    found, start = [], 0
+    for block in (block for block in blocks if block.type == "text"):
+        place = {"start": start, "end": start + len(block.text)}
+        found += [{**one.to_dict(), **place} for one in block.citations or []]
+        start = place["end"]
+    return found
 
 
 #: What we add to a block of thinking.
@@ -47,6 +60,7 @@ def ours(completion: Any) -> dict[str, Any]:
     return {
         "text": message.content or "",
         "thinking": getattr(message, "reasoning_content", None) or "",
+        "citations": own_citations(message, 0),
         "details": [{k: v for k, v in d.items() if k not in OURS} for d in details],
         "calls": [
             (c.id, c.function.name, json.loads(c.function.arguments))
