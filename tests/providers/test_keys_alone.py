@@ -14,7 +14,7 @@ import pytest
 from server.config import load
 from server.config.cards import SERVED
 from server.config.providers_table import ROWS as TABLE
-from server.registry.cards import AccessMethod, ModelInfo, Status
+from server.registry.cards import AccessMethod, ModelInfo, ModelType, Status
 from server.registry.catalog import builtin
 from server.serving import Roundhouse
 from tests.fakes.messages import message_answer
@@ -67,6 +67,11 @@ def of(provider: str) -> list[ModelInfo]:
     ]
 
 
+def a_chat(provider: str) -> str:
+    kinds = (ModelType.CHAT, ModelType.MULTIMODAL)
+    return next(card.model_id for card in of(provider) if card.type in kinds)
+
+
 async def test_every_model_of_both_by_its_id(alone: Alone, upstream: ScriptedUpstream) -> None:
     async with (
         alone({"OPENAI_API_KEY": SECRET, "ANTHROPIC_API_KEY": "sk-ant-1"}) as server,
@@ -81,14 +86,12 @@ async def test_every_model_of_both_by_its_id(alone: Alone, upstream: ScriptedUps
             assert wanted.items() <= listed.items()
         assert set(listed.values()) == {"openai", "anthropic"}
         upstream.default = message_answer("Hello")
-        model = next(
-            card.model_id for card in of("anthropic") if card.type in ("chat", "multimodal")
-        )
+        model = a_chat("anthropic")
         answer = await http.post(CHAT, json=ask(model))
         assert answer.status_code == 200, answer.text
         assert answer.json()["choices"][0]["message"]["content"] == "Hello"
         upstream.default = chat_answer()
-        model = next(card.model_id for card in of("openai") if card.type == "chat")
+        model = a_chat("openai")
         answer = await http.post(CHAT, json=ask(model))
         assert answer.status_code == 200, answer.text
     first, second = upstream.requests
