@@ -56,6 +56,8 @@ class Run:
     narrowed = False
     #: The next extra attempt is paid for.
     paid = False
+    #: Until when it waits for a place, as the clock will say; None: it does not.
+    patience: float | None = None
     #: Whose attempt failed last, and whether it went down with that.
     failed: Route | None = None
     lost = False
@@ -89,7 +91,7 @@ class Run:
             finally:
                 for ticket in tickets:
                     ticket.leave(self.job.clock())
-            self.paid, route, tickets = False, None, ()
+            self.paid, self.patience, route, tickets = False, None, None, ()
 
     async def _choose(self) -> tuple[Route, tuple[Ticket, ...]]:
         """Whom to send to next, with its places there. Raises the error that ends the request."""
@@ -263,7 +265,9 @@ class Run:
             del full[1:]
         job = self.job
         now = job.clock()
-        deadline = min(job.request.deadline, now + self.owner.settings.queue)
+        if self.patience is None:  # one for all the rooms on the way to a target
+            self.patience = now + self.owner.settings.queue
+        deadline = min(job.request.deadline, self.patience)
         waits: dict[Room, tuple[Route, list[Room]]] = {}
         for route in full:
             places = self.owner.places(route)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -14,7 +15,15 @@ from server.errors import Overloaded
 from server.routing.chain import Route, Seats
 from server.routing.policies import Policy
 from server.transport import Transport
-from tests.fakes.upstream import Exchange, Gate, ScriptedUpstream, answer_json, chat_answer, error
+from tests.fakes.upstream import (
+    Exchange,
+    Gate,
+    ScriptedUpstream,
+    answer_json,
+    answer_late,
+    chat_answer,
+    error,
+)
 from tests.fakes.watched import WatchedRoom
 from tests.routing.conftest import FakeTarget
 from tests.routing.stage import Asked, Stage
@@ -37,14 +46,8 @@ class Play:
         for account in range(2):
             seats = Seats(f"account {account}", self.dice.randint(1, 4), self.dice.randint(0, 6))
             for number, slots in enumerate([self.dice.randint(1, 3), None, 1]):
-                target = FakeTarget(f"target {account} {number}", upstream.url)
-                bound = self.dice.randint(0, 4)
-                route = stage.route(target, slots=slots, bound=bound, account=None)
-                self.routes.append(
-                    Route(
-                        route.model, target, route.standing, slots=slots, bound=bound, account=seats
-                    )
-                )
+                more = {"slots": slots, "bound": self.dice.randint(0, 4), "account": seats}
+                self.routes.append(at(stage, upstream, f"target {account} {number}", **more))
 
     async def answer(self, exchange: Exchange) -> None:
         self.check()
@@ -125,3 +128,71 @@ async def test_no_place_is_lost_or_given_twice(
     for room in made:
         assert room.came == room.begun + room.expired + room.displaced + room.gave_up
     stage.quiet()
+
+
+async def test_two_waits_have_one_patience(
+    transport: Transport, upstream: ScriptedUpstream
+) -> None:
+    """Who got a place of the target and finds the account full waits on for what time is left."""
+    stage = Stage(transport)
+    stage.settings(queue=2.0)
+    gate = Gate()
+    upstream.default = answer_late(gate, chat_answer())
+    seats = Seats("lab", 1, 8)
+    narrow = at(stage, upstream, "narrow", account=seats, slots=1)
+    wide = at(stage, upstream, "wide", account=seats)
+    holder = stage.start(stage.chain(narrow))
+    await upstream.next_request()
+    waits = stage.start(stage.chain(narrow))
+    await stage.until_waiting(1)
+    other = stage.start(stage.chain(wide))
+    await stage.until_waiting(2)
+    stage.clock.turn(1.5)
+    gate.release()
+    assert (await holder).target == "narrow"
+    # Its place is there now, and the account's has gone to the other one.
+    await upstream.next_request()
+    await stage.until_waiting(1)
+    stage.clock.turn(1.5)
+    gate.open()
+    assert (await other).target == "wide"
+    found = await waits
+    assert isinstance(found.error, Overloaded)
+    assert found.record.waited == 3.0
+    assert stage.count("shed_total", reason="queue_timeout") == 1
+    stage.quiet()
+
+
+async def test_each_attempt_has_a_patience_of_its_own(
+    transport: Transport, upstream: ScriptedUpstream
+) -> None:
+    stage = Stage(transport)
+    stage.settings(queue=2.0)
+    gate = Gate()
+    upstream.default = answer_late(gate, chat_answer())
+    first = at(stage, upstream, "first", slots=1)
+    second = at(stage, upstream, "second", slots=1)
+    chain = stage.chain(first, second)
+    holders = [stage.start(stage.chain(first)), stage.start(stage.chain(second))]
+    for _ in holders:
+        await upstream.next_request()
+    waits = stage.start(chain)
+    await stage.until_waiting(1)
+    stage.clock.turn(1.5)
+    upstream.queue(BOOM)
+    gate.release()
+    assert (await holders[0]).target == "first"
+    await upstream.next_request()  # it fails, and the other one is full
+    await stage.until_waiting(1)
+    stage.clock.turn(1.5)
+    gate.open()
+    found = await waits
+    assert (found.target, found.record.attempts, found.record.waited) == ("second", 2, 3.0)
+    await holders[1]
+    stage.quiet()
+
+
+def at(stage: Stage, upstream: ScriptedUpstream, name: str, **more: Any) -> Route:
+    """A target with places."""
+    made = stage.route(FakeTarget(name, upstream.url))
+    return Route(made.model, made.target, made.standing, **more)
