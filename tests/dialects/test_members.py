@@ -204,6 +204,22 @@ def test_what_a_model_refused_with_beside_what_it_had_said() -> None:
         assert outgoing.dropped == (() if name == "anthropic" else ("messages.refusal",))
 
 
+def test_citations_go_back_to_where_they_came_from() -> None:
+    own = {"start": 0, "end": 1, "text": "a", "sources": []}
+    foreign = [{"cited_text": "x", "start": 0, "end": 1}, {"reference_ids": [1], "start": 0}]
+    for citations, named in (
+        ([{**own, "index": 0}], ()),
+        ([{**own, "index": 0}, *foreign], ("messages.citations",)),
+        ([{**own, "index": 0}, "odd"], ("messages.citations",)),
+    ):
+        outgoing = out("cohere", messages=said(citations=citations))
+        assert json.loads(outgoing.body)["messages"][1]["citations"] == [own]
+        assert outgoing.dropped == named
+    for name in ("anthropic", "mistral"):
+        outgoing = out(name, messages=said(citations=[{**own, "index": 0}]))
+        assert outgoing.dropped == ("messages.citations",)
+
+
 def test_strictness_is_of_all_tools_or_of_none() -> None:
     strict = {"type": "function", "function": {"name": "g", "strict": True}}
     assert out("cohere", tools=[strict]).dropped == ()

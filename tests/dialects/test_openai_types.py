@@ -5,25 +5,20 @@ what goes out, or it is named, or refused by its place. So is what the SDK does 
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-import typing_extensions
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from scripts.provider_matrix import NAMES, Asking
 from server.dialects.base import Outgoing
 from server.errors import InvalidRequest
 from server.protocol.envelope import Surface
+from tests.dialects.walking import Path, Said, Walk, hints
 
-Path = tuple[str, ...]
 HELLO: Final = {"role": "user", "content": "Hello."}
 PDF: Final = base64.b64encode(b"%PDF-1.4\n" + bytes(24)).decode()
 PDFS: Final = (f"data:application/pdf;base64,{PDF}", f"data:application/pdf;base64,{PDF[:24]}")
@@ -74,113 +69,8 @@ SAYS_NOTHING: Final[Mapping[tuple[str, Any], str]] = {
     ("tool_choice", "auto"): "as if it were not said",
     ("verbosity", "medium"): "as if it were not said",
 }
-UNIONS: Final[Any] = (typing.Union, types.UnionType)
 #: Members without which there is nothing to compare with.
-AROUND: Final = {"model", "messages", "stream"}
-
-
-@dataclass(frozen=True)
-class Said:
-    """A value at a place, in something that is as small as can be; and the same without it, or with
-    another value where it must not be missing (None: there is no other)."""
-
-    path: Path
-    value: Any
-    whole: Any
-    without: Any
-
-    @property
-    def place(self) -> str:
-        return ".".join(self.path)
-
-
-@functools.cache
-def hints(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """The members of a TypedDict: what each is, and whether it must be there."""
-    found = {}
-    for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
-        origin: Any = typing_extensions.get_origin(hint)
-        required = origin is typing_extensions.Required
-        found[name] = (typing_extensions.get_args(hint)[0] if required else hint, required)
-    return found
-
-
-def options(hint: Any) -> list[Any]:
-    """The kinds of a union; None is none."""
-    origin = typing_extensions.get_origin(hint)
-    if origin is typing_extensions.Annotated:
-        return options(typing_extensions.get_args(hint)[0])
-    if origin in UNIONS:
-        return [kind for arm in typing_extensions.get_args(hint) for kind in options(arm)]
-    return [] if hint is type(None) else [hint]
-
-
-def inner(kind: Any) -> Any:
-    """What a list is of; None for what is no list."""
-    lists = typing_extensions.get_args(kind) and not typing_extensions.is_typeddict(kind)
-    named = str(typing_extensions.get_origin(kind))
-    return typing_extensions.get_args(kind)[0] if lists and re.search("list|Iter", named) else None
-
-
-def two(kind: Any, path: Path) -> tuple[Any, Any]:
-    """The smallest value of this kind, and another one where there is one."""
-    for end, values in VALUES.items():
-        if path[-len(end) :] == end and (kind is str or path[-1] != "content"):
-            return values
-    if typing_extensions.is_typeddict(kind):
-        members = {
-            name: two(options(hint)[0], (*path, name))
-            for name, (hint, required) in hints(kind).items()
-            if required or (*path[-1:], name) in REQUIRED
-        }
-        return tuple({name: pair[i] for name, pair in members.items()} for i in (0, 1))  # type: ignore[return-value]
-    if (element := inner(kind)) is not None:
-        one, other = two(options(element)[0], path)
-        return [one], [other]
-    if typing_extensions.get_origin(kind) is typing.Literal:
-        found = typing_extensions.get_args(kind)
-        return found[0], found[-1]
-    simple: dict[Any, tuple[Any, Any]] = {
-        str: ("zq", "qz"),
-        int: (7, 8),
-        float: (7.5, 8.5),
-        bool: (True, False),
-    }
-    return simple.get(kind) or ({"zq": 7}, {"qz": 8})
-
-
-def said(kind: Any, path: Path) -> Iterator[Said]:
-    """Whatever can be said in a value of this kind, one thing at a time; and of each object what
-    nobody knows."""
-    if typing_extensions.is_typeddict(kind):
-        least, others = two(kind, path)
-        for name, (hint, required) in hints(kind).items():
-            if not path and name in AROUND - {"messages"}:
-                continue
-            required |= name in least
-            yield from _member(name, hint, (*path, name), least, others if required else None)
-        if path:
-            yield Said((*path, "frobnicate"), "zq", {**least, "frobnicate": "zq"}, least)
-    elif (element := inner(kind)) is not None:
-        for arm in options(element):
-            for one in said(arm, path):
-                yield Said(one.path, one.value, [one.whole], [one.without])
-
-
-def _member(name: str, hint: Any, path: Path, least: Any, others: Any) -> Iterator[Said]:
-    bare = {key: value for key, value in least.items() if key != name}
-    for kind in options(hint):
-        literals = typing_extensions.get_args(kind) if _is_literal(kind) else None
-        for value in literals or two(kind, path)[:1]:
-            other = bare if others is None else {**bare, name: others[name]}
-            if others is None or others[name] != value:
-                yield Said(path, value, {**bare, name: value}, other)
-        for one in said(kind, path):
-            yield Said(one.path, one.value, {**bare, name: one.whole}, {**bare, name: one.without})
-
-
-def _is_literal(kind: Any) -> bool:
-    return typing_extensions.get_origin(kind) is typing.Literal
+AROUND: Final = frozenset({"model", "stream"})
 
 
 def around(body: dict[str, Any], root: str) -> dict[str, Any]:
@@ -238,7 +128,8 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(one)
 
 
-EVERYTHING: Final = list(said(CompletionCreateParamsBase, ()))
+WALK: Final = Walk(VALUES, REQUIRED, AROUND, unknown=True)
+EVERYTHING: Final = list(WALK.said(CompletionCreateParamsBase))
 
 
 def asks_for(one: Said) -> tuple[str, Any]:

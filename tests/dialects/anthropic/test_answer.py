@@ -48,6 +48,45 @@ def said(payload: bytes) -> dict[str, Any]:
     return dict(answer(payload)["choices"][0]["message"])
 
 
+CITED = {"type": "char_location", "cited_text": "x", "document_index": 0}
+
+
+def test_what_a_text_cites() -> None:
+    """With the place of the text in the content, since blocks are put together there."""
+    one, two = ({**CITED, "document_index": index} for index in (1, 2))
+    found = said(
+        message(
+            {**text("ab"), "citations": [one, one]},
+            text("c"),
+            {**text("dé"), "citations": [two]},
+            {**text("f"), "citations": None},
+        )
+    )
+    assert found["content"] == "abcdéf"
+    assert found["citations"] == [
+        {**one, "index": 0, "start": 0, "end": 2},
+        {**one, "index": 1, "start": 0, "end": 2},
+        {**two, "index": 2, "start": 3, "end": 5},
+    ]
+    assert "citations" not in said(message({**text("a"), "citations": "odd"}))
+
+
+def test_the_text_that_ended_it() -> None:
+    (choice,) = answer(message(text("a"), stop="stop_sequence", stop_sequence="END"))["choices"]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "END")
+    (choice,) = answer(message(text("a")))["choices"]
+    assert "stop_reason" not in choice
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("standard", "default"), ("priority", "priority"), ("batch", None), (None, None), (7, None)],
+)
+def test_how_it_was_served(theirs: Any, ours: str | None) -> None:
+    found = answer(message(text("a"), usage={**USAGE, "service_tier": theirs}))
+    assert found.get("service_tier") == ours
+
+
 def test_an_answer_in_full() -> None:
     assert answer(message(text("Hello"))) == {
         "id": "chatcmpl-1",
