@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from server.dialects import openai
+from server.dialects import openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts
 from server.dialects.passing import no_surface, passed, plain_history
@@ -132,7 +132,7 @@ def _error_of(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
+        return shapes.LOADS
     return min(max(float(value), 1.0), _LONGEST_WAIT)

@@ -13,7 +13,7 @@ _LOADING: Final = re.compile(
 )
 _LOADING_CODE: Final = "engine_loading"
 #: Seconds until it makes sense to ask again, where one that loads does not say.
-_LOADS: Final = 5.0
+LOADS: Final = 5.0
 #: Nobody comes back sooner, or waits longer.
 _LEAST: Final = 1.0
 _MOST: Final = 600.0
@@ -77,4 +77,4 @@ def pause(status: int, error: dict[str, Any]) -> float | None:
         said = detail.get("retryDelay") if isinstance(detail, dict) else None
         if isinstance(said, str) and (found := _SECONDS.fullmatch(said)) is not None:
             return min(max(float(found[1]), _LEAST), _MOST)
-    return _LOADS if loads(status, error) else None
+    return LOADS if loads(status, error) else None

@@ -215,6 +215,13 @@ TRANSLATED: Final[dict[str, Row]] = {
                 "The model is being loaded at the upstream.",
                 retry_after="20",
             ),
+            Trouble(
+                answer(503, {"error": "Model is loading"}),
+                503,
+                "engine_loading",
+                "The model is being loaded at the upstream.",
+                retry_after="5",
+            ),
         ),
         said={"organization": OURS[2]},
         sent={"x-hf-bill-to": OURS[2]},
