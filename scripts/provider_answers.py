@@ -30,6 +30,9 @@ _WORDS: Final = {
     "tokens of the answer": 2003,
     "of them cached": 31,
     "of them thoughts": 37,
+    "of the prompt written to a cache": 41,
+    "which text of `stop` ended it": "the-end",
+    "how it was served": "priority",
 }
 _USAGE: Final = {
     "prompt_tokens": 1009,
@@ -45,7 +48,9 @@ _CALL: Final = {
 }
 
 
-def _like_openai(usage: Mapping[str, Any] = _USAGE, **message: Any) -> Mapping[str, Any]:
+def _like_openai(
+    usage: Mapping[str, Any] = _USAGE, around: Mapping[str, Any] | None = None, **message: Any
+) -> Mapping[str, Any]:
     said = {"role": "assistant", "content": "the-text", "tool_calls": [_CALL], **message}
     choice = {
         "index": 0,
@@ -54,25 +59,36 @@ def _like_openai(usage: Mapping[str, Any] = _USAGE, **message: Any) -> Mapping[s
         "logprobs": {"content": [{"token": "a", "logprob": -0.125, "top_logprobs": []}]},
     }
     about = {"id": "1", "object": "chat.completion", "created": 1, "model": "x"}
-    return {**about, "choices": [choice], "usage": usage}
+    return {**about, "choices": [choice], "usage": usage, **(around or {})}
 
 
 #: As rich as the provider's own answers are.
 ANSWERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "openai": _like_openai(refusal="the-refusal", reasoning_content="the-thought"),
+    "openai": _like_openai(
+        around={"service_tier": "priority"},
+        refusal="the-refusal",
+        reasoning_content="the-thought",
+    ),
     "anthropic": {
         "type": "message",
         "id": "msg_1",
         "role": "assistant",
         "content": [
             {"type": "thinking", "thinking": "the-thought", "signature": "the-signature"},
-            {"type": "text", "text": "the-text"},
+            {
+                "type": "text",
+                "text": "the-text",
+                "citations": [{"type": "char_location", "cited_text": "the-source"}],
+            },
             {"type": "tool_use", "id": "toolu_1", "name": "the-tool", "input": {}},
         ],
         "stop_reason": "refusal",
+        "stop_sequence": "the-end",
         "stop_details": {"type": "refusal", "explanation": "the-refusal"},
         "usage": {
-            "input_tokens": 978,
+            "input_tokens": 937,
+            "cache_creation_input_tokens": 41,
+            "service_tier": "priority",
             "cache_read_input_tokens": 31,
             "output_tokens": 2003,
             "output_tokens_details": {"thinking_tokens": 37},
@@ -110,10 +126,16 @@ ANSWERS: Final[Mapping[str, Mapping[str, Any]]] = {
     ),
     "huggingface": _like_openai(reasoning_content="the-thought"),
     "mistral": _like_openai(
-        {"prompt_tokens": 1009, "completion_tokens": 2003, "num_cached_tokens": 31},
+        {
+            "prompt_tokens": 1009,
+            "completion_tokens": 2003,
+            "num_cached_tokens": 31,
+            "service_tier": "priority",
+        },
         content=[
             {"type": "thinking", "thinking": [{"type": "text", "text": "the-thought"}]},
             {"type": "text", "text": "the-text"},
+            {"type": "reference", "reference_ids": ["the-source"]},
         ],
     ),
 }
@@ -275,6 +297,7 @@ WORDS: Final[Sequence[tuple[str, str, int, Any]]] = (
         [_said("API key not valid. Please pass a valid API key.", status="INVALID_ARGUMENT")],
     ),
     ("openai", "Ollama", 404, _said('model "x" not found, try pulling it first')),
+    ("openai", "llama.cpp", 503, _said("Loading model", type="unavailable_error", code=503)),
     (
         "anthropic",
         "Anthropic",

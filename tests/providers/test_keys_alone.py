@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,11 +15,12 @@ import pytest
 from server.config import load
 from server.config.cards import SERVED
 from server.config.providers_table import ROWS as TABLE
+from server.protocol.envelope import Surface
 from server.registry.cards import AccessMethod, ModelInfo, ModelType, Status
 from server.registry.catalog import builtin
 from server.serving import Roundhouse
 from tests.fakes.messages import message_answer
-from tests.fakes.upstream import ScriptedUpstream, chat_answer
+from tests.fakes.upstream import ScriptedUpstream, answer_json, chat_answer, error
 from tests.providers.house import CHAT, ask, client_of, start
 from tests.providers.rows import ROWS
 from tests.providers.said import SECRET
@@ -136,3 +138,47 @@ async def test_a_key_goes_to_no_other_address(upstream: ScriptedUpstream, tmp_pa
     async with start(tmp_path, elsewhere, environ) as server, client_of(server) as http:
         assert (await http.post(CHAT, json=ask("openai/some"))).status_code == 200
     assert upstream.requests[0].header("authorization") is None
+
+
+PATHS: dict[tuple[str, Surface], str] = {
+    ("anthropic", Surface.CHAT): "/messages",
+    ("cohere", Surface.CHAT): "/chat",
+    ("cohere", Surface.EMBEDDINGS): "/embed",
+    ("cohere", Surface.RERANK): "/rerank",
+}
+USUAL = {
+    Surface.CHAT: "/chat/completions",
+    Surface.COMPLETIONS: "/completions",
+    Surface.EMBEDDINGS: "/embeddings",
+    Surface.RERANK: "/rerank",
+}
+BODIES: dict[Surface, dict[str, Any]] = {
+    Surface.CHAT: {"messages": [{"role": "user", "content": "Hello"}]},
+    Surface.COMPLETIONS: {"prompt": "Hello"},
+    Surface.EMBEDDINGS: {"input": "Hello"},
+    Surface.RERANK: {"query": "Hello", "documents": ["Hello", "Bye"]},
+}
+
+
+async def test_each_call_goes_where_its_row_has_it_or_nowhere(
+    alone: Alone, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = answer_json(418, error("not now"))
+    environ = {row.variables[0]: SECRET for row in TABLE.values() if row.variables}
+    async with alone(environ) as server, bare(server) as http:
+        for name, row in TABLE.items():
+            if row.base_url is None or not row.variables:
+                continue
+            for surface, body in BODIES.items():
+                seen = len(upstream.requests)
+                model = f"{name}/{surface}"
+                answer = await http.post(f"/v1{USUAL[surface]}", json={"model": model, **body})
+                if surface in row.surfaces:
+                    assert answer.status_code == 418, (name, surface, answer.text)
+                    path = PATHS.get((row.dialect, surface), USUAL[surface])
+                    targets = {sent.target for sent in upstream.requests[seen:]}
+                    assert targets == {urlsplit(row.base_url).path + path}
+                else:
+                    assert answer.status_code == 400, (name, surface)
+                    assert answer.json()["error"]["code"] == "unsupported_endpoint"
+                    assert len(upstream.requests) == seen
