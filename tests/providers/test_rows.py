@@ -170,3 +170,25 @@ def raised(status: int) -> type[openai.APIStatusError]:
     if status >= 500:
         return openai.InternalServerError
     return known.get(status, openai.APIStatusError)
+
+
+async def test_what_google_wants_back_goes_back(
+    serve: Serve, sdk: Sdk, upstream: ScriptedUpstream
+) -> None:
+    """The signature of a thought stands beside its call, and is refused where it is missing."""
+    server = await house(serve, upstream, "google")
+    signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}, **signed}
+    upstream.queue(ROWS["google"].quirks[0].script)
+    create: Any = sdk(server).chat.completions.create
+    found = [chunk async for chunk in await create(model="m", messages=HELLO, stream=True)]
+    calls = [c for chunk in found for c in chunk.choices[0].delta.tool_calls or []]
+    assert [one.model_extra for one in calls] == [signed, signed]
+    upstream.queue(ROWS["xai"].quirks[0].script)
+    history: list[Any] = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+    ]
+    await create(model="m", messages=history, stream=True)
+    assert upstream.requests[1].json()["messages"] == history
