@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from scripts import provider_answers
+from scripts import provider_answers, provider_passed_over
 from scripts.provider_matrix import NAMES, Asking, ask
 from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS, RERANK, Probe
 from server.config.provider import SETTINGS, DialectSettings
@@ -155,6 +155,14 @@ def answers() -> str:
     )
 
 
+def passed_over() -> str:
+    """What of answers is in none of ours."""
+    return _table(
+        ("dialect", "what does not come back", "why"),
+        ((f"`{name}`", places, why) for name, places, why in provider_passed_over.passed_over()),
+    )
+
+
 def ends() -> str:
     """Reasons to finish."""
     found: dict[str, list[str]] = {}
@@ -203,7 +211,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     made.__name__: made
     for made in (
         *(rows, dialects, settings, parameters, extensions, messages, embeddings),
-        *(rerank, variants, answers, ends, errors, words),
+        *(rerank, variants, answers, passed_over, ends, errors, words),
     )
 }
 

@@ -189,16 +189,16 @@ class _Fix:
     """Puts the choices of one answer or one stream right: a list of content parts is text and
     reasoning, and calls have what OpenAI's have."""
 
-    __slots__ = ("_calls", "_cited", "_complete", "_written")
+    __slots__ = ("_calls", "_complete", "_listed", "_written")
 
     def __init__(self, *, complete: bool = False) -> None:
         """`complete`: calls are whole, and have arguments that can be decoded."""
         self._complete = complete
         #: Of each choice: the ids of calls by their index.
         self._calls: dict[int, dict[int, str]] = {}
-        #: And how many characters and references there were.
+        #: And how many characters there were, and references and other parts.
         self._written: dict[int, int] = {}
-        self._cited: dict[int, int] = {}
+        self._listed: dict[int, dict[str, int]] = {}
 
     def __call__(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
         reason = choice.get("finish_reason")
@@ -221,12 +221,11 @@ class _Fix:
             del part["tool_calls"]
 
     def _split(self, content: list[Any], part: dict[str, Any], index: int) -> None:
-        """The text and the thoughts of a list of parts, and the references, as `citations`, each
-        with the place where it stands in the text."""
+        """The text and the thoughts of a list of parts; the references, as `citations`, and what
+        Mistral's own tools made, as `content_parts`, each with its place in the text."""
         texts: list[str] = []
         thoughts: list[str] = []
-        cites: list[dict[str, Any]] = []
-        written, cited = self._written.get(index, 0), self._cited.get(index, 0)
+        written, listed = self._written.get(index, 0), self._listed.setdefault(index, {})
         for item in content:
             kind = item.get("type", "text") if isinstance(item, dict) else "text"
             if kind == "text":
@@ -235,15 +234,15 @@ class _Fix:
                 written += len(text)
             elif kind == "thinking":
                 thoughts.append(_thought(item.get("thinking")))
-            elif kind == "reference":
-                place = {"index": cited + len(cites), "start": written, "end": written}
-                cites.append({**item, **place})
-        self._written[index], self._cited[index] = written, cited + len(cites)
+            else:
+                name = "citations" if kind == "reference" else "content_parts"
+                place = {"index": listed.get(name, 0), "start": written, "end": written}
+                listed[name] = place["index"] + 1
+                part.setdefault(name, []).append({**item, **place})
+        self._written[index] = written
         part["content"] = "".join(texts)
         if any(thoughts):
             part["reasoning_content"] = "".join(thoughts)
-        if cites:
-            part["citations"] = cites
 
 
 def _text(item: Any) -> str:

@@ -17,7 +17,7 @@ from server.protocol.request import Request
 #: What answers of ours have besides OpenAI's members, for the dialect that they came from: those
 #: that nobody else knows, and all of them. Clients send them back, and some refuse what they do not
 #: know.
-FOREIGN: Final = ("citations", "reasoning_details", "tool_plan")
+FOREIGN: Final = ("citations", "content_parts", "reasoning_details", "tool_plan")
 BESIDES: Final = (*FOREIGN, "reasoning", "reasoning_content")
 _STREAMING: Final = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 _options: Final = msgspec.json.Decoder(dict[str, Raw])

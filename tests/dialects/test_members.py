@@ -215,9 +215,10 @@ def test_citations_go_back_to_where_they_came_from() -> None:
         outgoing = out("cohere", messages=said(citations=citations))
         assert json.loads(outgoing.body)["messages"][1]["citations"] == [own]
         assert outgoing.dropped == named
-    for name in ("anthropic", "mistral"):
-        outgoing = out(name, messages=said(citations=[{**own, "index": 0}]))
-        assert outgoing.dropped == ("messages.citations",)
+    for name in ("anthropic", "mistral", "deepseek", "huggingface"):
+        for member in ("citations", "content_parts"):
+            outgoing = out(name, messages=said(**{member: [{**own, "index": 0}]}))
+            assert outgoing.dropped == (f"messages.{member}",)
 
 
 def test_strictness_is_of_all_tools_or_of_none() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.lib.streaming._deltas import accumulate_delta
 
 from server.dialects.base import Asked
 from server.dialects.mistral import Mistral
@@ -91,6 +92,9 @@ def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
+ABOUT = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "usage": USAGE}
+
+
 def thinking(text: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
 
@@ -108,6 +112,27 @@ def test_thoughts_in_a_stream() -> None:
     found = gathered(read(DIALECT.reader(ASKED), stream))
     assert found == streamed(stream.decode())
     assert (found["text"], found["thinking"], found["usage"]) == ("cé", "ab", (3, 2, 0))
+
+
+def test_references_and_what_its_tools_made() -> None:
+    """Each with its place in the text, and its own in the list, whole or in a stream."""
+    reference, file = {"type": "reference", "reference_ids": [1]}, {"type": "file", "file_id": "f"}
+    first = [{"type": "text", "text": "a"}, reference, file]
+    second = [reference, {"type": "text", "text": "c"}, file]
+    message = {"role": "assistant", "content": [*first, "é", *second]}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **ABOUT}
+    found = json.loads(DIALECT.answer_in(json.dumps(body).encode(), ASKED)[0])["choices"][0]
+    cites = [{**reference, "index": i, "start": at, "end": at} for i, at in ((0, 1), (1, 2))]
+    files = [{**file, "index": i, "start": at, "end": at} for i, at in ((0, 1), (1, 3))]
+    assert found["message"]["citations"] == cites
+    assert found["message"]["content_parts"] == files
+    assert found["message"]["content"] == "aéc"
+    deltas: dict[object, object] = {}
+    reader = DIALECT.reader(ASKED)
+    for content in (first, "é", second):
+        (made,) = reader.feed(None, json.dumps(chunk({"content": content})).encode())
+        accumulate_delta(deltas, json.loads(made)["choices"][0]["delta"])
+    assert deltas == {"content": "aéc", "citations": cites, "content_parts": files}
 
 
 def test_usage_only_when_it_was_asked_for() -> None:

@@ -19,6 +19,7 @@ import typing_extensions
 
 Path = tuple[str, ...]
 UNIONS: Final[Any] = (typing.Union, types.UnionType)
+_KINDS: Final = frozenset({"object", "role", "type"})
 #: Of Mistral's SDK: what stands for nothing, and for what it does not know yet.
 _STANDS_FOR_NOTHING: Final = re.compile("Unset|Unrecognized|Unknown")
 _SIMPLE: Final[dict[Any, tuple[Any, Any]]] = {
@@ -138,9 +139,9 @@ class Walk:
             return
         least, others = self.two(kind, path)
         if self.typed and path and "type" in hints(kind):
-            named = typing_extensions.get_args(options(hints(kind)["type"][0])[0])
-            path = (*path[:-1], f"{path[-1]}[{named[0]}]")
-            least, others = {**least, "type": named[0]}, {**others, "type": named[0]}
+            for name in typing_extensions.get_args(options(hints(kind)["type"][0])[0])[:1]:
+                path = (*path[:-1], f"{path[-1]}[{name}]")
+                least, others = {**least, "type": name}, {**others, "type": name}
         for name, (hint, _) in hints(kind).items():
             if path or name not in self.passed_over:
                 other = others if name in least else None
@@ -152,6 +153,8 @@ class Walk:
         bare = {key: value for key, value in least.items() if key != name}
         for kind in options(hint):
             literals = typing_extensions.get_args(kind) if _is_literal(kind) else None
+            if literals is not None and len(literals) == 1 and name in _KINDS:
+                continue  # what an object is, and nothing that it says
             for value in literals or self.two(kind, path)[:1]:
                 other = bare if others is None else {**bare, name: others[name]}
                 if others is None or others[name] != value:
