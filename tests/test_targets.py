@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from server.dialects.table import DIALECTS
 from server.engines.state import EngineState, EngineView
 from server.errors import EngineNotReady
 from server.protocol.envelope import Surface
+from server.protocol.parameters import fill_of
 from server.targets import EngineTarget, ProviderTarget, Target
 from server.transport import AttemptTimeouts, Transport
 from tests.fakes.upstream import ScriptedUpstream, answer_json
@@ -182,6 +186,33 @@ def test_what_a_provider_does_not_have(surface: Surface) -> None:
     assert refusal is not None
     assert (refusal.status, refusal.code) == (400, "unsupported_endpoint")
     assert target.refuses(request_of()) is None
+
+
+WANTED: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"name": "s", "schema": {"type": "object"}, "odd": True},
+}
+
+
+async def test_what_the_operator_fills_in_is_left_out_where_it_cannot_be_said() -> None:
+    """Also where only a part of it cannot; what the client says so is refused."""
+    target = ProviderTarget(
+        "cohere",
+        "m",
+        "http://127.0.0.1:1",
+        {},
+        TIMES,
+        dialect=DIALECTS["cohere"],
+        fill=fill_of({"response_format": WANTED, "temperature": 0.5, "store": True}),
+    )
+    request = request_of(stream=False)
+    outgoing = await target.translate(request)
+    body = json.loads(outgoing.body)
+    assert "response_format" not in body
+    assert (body["temperature"], request.dropped) == (0.5, ())
+    refusal = target.unsaid(request_of(stream=False, response_format=WANTED))
+    assert refusal is not None
+    assert refusal.param == "response_format.json_schema.odd"
 
 
 def test_both_are_targets() -> None:

@@ -96,7 +96,7 @@ class ProviderTarget(Plain):
             ours.add("parallel_tool_calls")
         while (outgoing := self._said(request, members, ours)) is None:
             pass
-        dropped = (name for name in outgoing.dropped if name not in ours)
+        dropped = (name for name in outgoing.dropped if _member_of(name) not in ours)
         request.dropped = tuple(dict.fromkeys((*dropped, *lost)))
         lowered = (name for name in outgoing.lowered if name not in ours)
         request.clamped = tuple(dict.fromkeys((*clamped, *lowered)))
@@ -121,10 +121,11 @@ class ProviderTarget(Plain):
                 settings=self.settings,
             )
         except InvalidRequest as refusal:
-            if refusal.param is None or refusal.param not in ours:
+            name = _member_of(refusal.param or "")
+            if name not in ours or name not in members:
                 raise
-            ours.discard(refusal.param)
-            del members[refusal.param]
+            ours.discard(name)
+            del members[name]
             return None
 
     async def send(
@@ -155,3 +156,8 @@ class ProviderTarget(Plain):
             timeouts=self.timeouts,
             deadline=request.deadline,
         )
+
+
+def _member_of(path: str) -> str:
+    """The member of the body that holds this: `tools` of `tools[0].function.strict`."""
+    return path.partition(".")[0].partition("[")[0]
