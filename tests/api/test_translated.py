@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from sse_starlette import EventSourceResponse
 
 from server.api import sink
 from server.serving import Roundhouse
@@ -114,6 +115,11 @@ async def test_a_client_that_does_not_read(serve: Serve, upstream: ScriptedUpstr
         assert exchange.written < 16 * 2**20  # held back at the source
     assert await count(server, "shed_total", reason="slow_client") == 1
     assert await count(server, "stream_end_total", model="m", reason="slow_client") == 1
+
+
+def test_what_our_stream_stands_in_for_is_there() -> None:
+    """Under another name the library would go back to a cancel scope for each event."""
+    assert "_send_with_timeout" in vars(EventSourceResponse)
 
 
 async def test_a_client_that_leaves(server: Roundhouse, upstream: ScriptedUpstream) -> None:
