@@ -155,7 +155,6 @@ def named(name: str, revision: str | None, found: Sequence[Holding]) -> list[Hol
 
 def verify(
     holding: Holding,
-    store: Path,
     *,
     progress: Progress,
     stop: threading.Event,
@@ -249,3 +248,25 @@ def _shared(scan: HFCacheInfo | None, commits: Sequence[str]) -> int:
         if not file.blob_path.is_symlink()
     )
     return max(strategy.expected_freed_size - local, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes on the disk: `size` of all, `partial` of pulls that did not end."""
+
+    name: str
+    size: int
+    partial: int = 0
+
+
+def usage(store: Path) -> list[Usage]:
+    """What each model of the store takes, the largest first, bytes that revisions share once.
+    Registered folders are elsewhere and not counted. Reads the disk."""
+    found = []
+    for folder in store.glob("models--*") if store.is_dir() else ():
+        name = folder.name.removeprefix("models--").replace("--", "/")
+        parts = sum(path.stat().st_size for path in Place(store, name).partials())
+        found.append(Usage(name, _size(folder), parts))
+    if shared := _size(store / "blobs"):
+        found.append(Usage("(shared between models)", shared))
+    return sorted(found, key=lambda one: (-one.size, one.name))

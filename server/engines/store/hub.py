@@ -56,6 +56,7 @@ class Hub:
         from huggingface_hub import HfApi
 
         self._online(repo)
+        _quiet()
         api = HfApi(endpoint=self.endpoint, user_agent="roundhouse")
         with self._told(repo, revision):
             info = api.model_info(
@@ -222,8 +223,17 @@ class Hub:
         return response
 
 
+def _quiet() -> None:
+    """The hub is told what is wanted, and not with what else this machine works. Without this the
+    library also asks it, once a day, for the list of what else there may be."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
 def _headers() -> dict[str, str]:
     """With the token of HF_TOKEN, or of `hf auth login`."""
+    _quiet()
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     found: dict[str, str] = build_hf_headers(user_agent="roundhouse")
