@@ -94,6 +94,7 @@ class Roundhouse:
                 transport, metrics, rooms=admission.rooms, settings=Settings.of(config)
             )
             state = self._state(self._loaded, dispatcher)
+            dispatcher.limits.retain(state.builder.accounts())
             self.services = Services(
                 state=state,
                 metrics=metrics,

@@ -52,12 +52,13 @@ class Accounts:
             return None
         return Seats(provider, found.max_in_flight, found.max_waiting)
 
-    def keys(self) -> set[tuple[str, int]]:
-        """Every account's keys, each by the provider's name and its number from 1 on."""
+    def keys(self) -> dict[tuple[str, int], str | None]:
+        """Every account's keys, each by the provider's name and its number from 1 on, with what
+        stands for the secret."""
         return {
-            (name, number)
+            (name, number): credential.digest
             for name, found in self._accounts.items()
-            for number, _ in enumerate(found.credentials, 1)
+            for number, credential in enumerate(found.credentials, 1)
         }
 
     def like(self, provider: str) -> str:

@@ -83,7 +83,7 @@ class Builder:
         }
         return {name: chains[model.name] for name, model in models.items()}
 
-    def accounts(self) -> set[tuple[str, int]]:
+    def accounts(self) -> dict[tuple[str, int], str | None]:
         """The keys of all accounts; see `Accounts.keys`."""
         return self._accounts.keys()
 
@@ -150,18 +150,22 @@ class Builder:
         make = _Making(model, target, ceilings, _able(target, self._accounts))
         if target.provider is not None:
             seats, name = self._accounts.seats(target.provider), key or _label(target)
+            every = list(
+                self._accounts.targets(
+                    target, make.times, fill=fill, drop=make.able.drop, label=label
+                )
+            )
+            beside = [keyed.credential for keyed in every]
             routes = [
                 make.route(
                     keyed.target,
                     self._standings.of(
-                        name + keyed.suffix, keyed.credential, keyed.target.label, name
+                        name + keyed.suffix, keyed.credential, keyed.target.label, name, beside
                     ),
                     place=name,
                     account=seats,
                 )
-                for keyed in self._accounts.targets(
-                    target, make.times, fill=fill, drop=make.able.drop, label=label
-                )
+                for keyed in every
             ]
             return routes[0] if len(routes) == 1 else Keys(tuple(routes))
         assert target.engine is not None

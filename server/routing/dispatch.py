@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 
 from server.protocol.request import Request
 from server.routing import gauges
@@ -22,9 +22,9 @@ class Dispatcher(Means):
         self.standings.forget(keys)
         self.rooms.forget("target", keys)
 
-    def retain(self, keys: Collection[str], accounts: Collection[tuple[str, int]]) -> None:
+    def retain(self, keys: Collection[str], accounts: Mapping[tuple[str, int], str | None]) -> None:
         """After a reload: forget targets that have none of these keys, and accounts' keys that are
-        none of these (provider, number)."""
+        none of these (provider, number), each with what stands for its secret."""
         self.standings.retain(keys)
         self.limits.retain(accounts)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from server.routing import moments
@@ -98,7 +98,7 @@ class RateLimits:
     ) -> None:
         self._clock, self._wall = clock, wall
         self._said: dict[tuple[str, int], tuple[float, Mapping[str, str]]] = {}
-        self._accounts: Collection[tuple[str, int]] | None = None
+        self._accounts: Mapping[tuple[str, int], str | None] | None = None
 
     def note(self, provider: str, credential: int, headers: Mapping[str, str]) -> None:
         """An answer's head is in. `credential` is the number of the provider's key, from 1;
@@ -106,9 +106,17 @@ class RateLimits:
         if not _NAMES.isdisjoint(headers):
             self._said[provider, credential] = self._clock(), headers
 
-    def retain(self, accounts: Collection[tuple[str, int]]) -> None:
-        """From now on these are all the providers and numbers of keys that there are."""
-        self._accounts = frozenset(accounts)
+    def retain(self, accounts: Mapping[tuple[str, int], str | None]) -> None:
+        """From now on these are all the providers and numbers of keys that there are, each with
+        what stands for the key: what was said of one goes on under its new number."""
+        known = accounts if self._accounts is None else self._accounts
+        numbers = {(provider, key): number for (provider, number), key in known.items()}
+        said = {}
+        for (provider, number), key in accounts.items():
+            before = provider, numbers.get((provider, key), 0)
+            if before in self._said:
+                said[provider, number] = self._said[before]
+        self._said, self._accounts = said, accounts
 
     def collect(self, metrics: Metrics) -> None:
         """Bring the gauges up to now: before each scrape."""

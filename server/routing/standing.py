@@ -161,15 +161,25 @@ class Standings:
         credential: tuple[str, Hashable] | None = None,
         label: str = "",
         place: str = "",
+        beside: Collection[tuple[str, Hashable] | None] = (),
     ) -> Standing:
-        """The standing of this key. What is kept goes with the credential: one that has another
-        key at the same place now brings its memory along, and a new one begins without any."""
+        """The standing of this key. `beside`: all credentials at this place.
+
+        What is kept goes with the credential: one that has another key here now brings its memory
+        along. A new one in the place of one that is gone finds what is known of the target, but
+        nobody rests for it.
+        """
         shared = None if credential is None else self._credential(credential)
         found = self._all.get(key)
         if found is not None and (shared is None or found.credential is shared):
             found.credential = shared
             return found
         same = None if shared is None else self._twin(place or key, shared)
+        if found is not None and same is None:
+            stay = [self._credentials[one] for one in beside if one in self._credentials]
+            if not any(found.credential is one for one in stay):
+                found.credential, found.breaker = shared, Breaker(self._jitter, self._settings)
+                return found
         if found is not None:
             found.key = same.key if same is not None else f"{key}#{id(found)}"
             self._all[found.key] = found

@@ -245,12 +245,26 @@ def test_silence_is_forgotten(limits: RateLimits, time: Time) -> None:
     assert scraped(limits, metrics) == {("remaining", "lab", "1", "tokens"): 8}
 
 
+def test_what_was_said_goes_with_the_key(limits: RateLimits) -> None:
+    metrics = Metrics()
+    limits.retain({("lab", 1): "a", ("lab", 2): "b", ("lab", 3): "c", ("den", 1): None})
+    for number in (1, 2, 3):
+        limits.note("lab", number, {"x-ratelimit-remaining-tokens": str(number)})
+    limits.note("den", 1, {"x-ratelimit-remaining-tokens": "4"})
+    limits.retain({("lab", 1): "b", ("lab", 2): "new", ("lab", 3): "a", ("den", 1): None})
+    assert scraped(limits, metrics) == {
+        ("remaining", "lab", "1", "tokens"): 2,
+        ("remaining", "lab", "3", "tokens"): 1,
+        ("remaining", "den", "1", "tokens"): 4,
+    }
+
+
 def test_accounts_that_are_gone_are_forgotten(limits: RateLimits) -> None:
     metrics = Metrics()
     for account in (("lab", 1), ("lab", 2), ("old", 1)):
         limits.note(*account, {"x-ratelimit-remaining-tokens": "5"})
     assert len(scraped(limits, metrics)) == 3
-    limits.retain([("lab", 1), ("new", 1)])
+    limits.retain({("lab", 1): "a", ("new", 1): None})
     assert scraped(limits, metrics) == {("remaining", "lab", "1", "tokens"): 5}
     # An answer that was under way, and one of an account that is new.
     limits.note("old", 1, {"x-ratelimit-remaining-tokens": "4"})

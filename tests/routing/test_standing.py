@@ -54,7 +54,8 @@ def test_another_secret_is_another_credential(standings: Standings) -> None:
     one = standings.of("lab/a", ACCOUNT)
     attempt(one, "http_auth")
     assert one.state(1) is OPEN
-    assert standings.of("lab/a", ("lab", "another")).clear(lambda: 1)
+    assert standings.of("lab/a", ("lab", "another")) is one
+    assert one.clear(lambda: 1)
     # The same secret at another provider is no more the same.
     elsewhere = standings.of("den/a", ("den", ACCOUNT[1]))
     assert elsewhere.clear(lambda: 1)
@@ -73,7 +74,7 @@ def test_what_is_kept_goes_with_the_credential(standings: Standings) -> None:
 
     def of(*credentials: tuple[str, str]) -> list[Standing]:
         found = zip(names, credentials, strict=False)
-        return [standings.of(name, one, "lab/a", "lab/a") for name, one in found]
+        return [standings.of(name, one, "lab/a", "lab/a", credentials) for name, one in found]
 
     (one,) = of(first)
     assert of(second, first)[1] is one
@@ -84,6 +85,10 @@ def test_what_is_kept_goes_with_the_credential(standings: Standings) -> None:
     standings.retain(["lab/a"])
     assert list(standings) == [two]
     assert of(second, first)[1] is not one
+    attempt(two, "http_429", 60)
+    assert two.state(1) is RESTING
+    assert of(("lab", "third")) == [two]
+    assert two.clear(lambda: 1)
 
 
 # --- both breakers
