@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +201,9 @@ class Pull:
                 self.tick()
         finally:
             stop.set()
+            until = time.monotonic() + 2.0
             for thread in threads:
-                thread.join(2.0)
+                thread.join(max(until - time.monotonic(), 0))
         if errors:
             raise next((one for one in errors if not isinstance(one, Cancelled)), errors[0])
 

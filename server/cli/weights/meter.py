@@ -1,0 +1,134 @@
+"""How a pull is shown: a bar on a terminal, a line now and then elsewhere, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from server.cli.client import printable
+from server.cli.weights.common import duration_of, size_of
+
+if TYPE_CHECKING:
+    from server.engines.store.progress import Look, Progress
+
+#: Seconds between two lines of a pull that nobody watches.
+EVERY: Final = 5.0
+
+
+class Meter:
+    """Shows a progress each time `tick` is called. On stderr; JSON lines go to stdout."""
+
+    def __init__(
+        self,
+        name: str,
+        progress: Progress,
+        *,
+        as_json: bool = False,
+        before: str = "reading",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name, self._progress, self._json, self._clock = name, progress, as_json, clock
+        self._next = clock()
+        self._before = before
+        self._said: set[str] = set()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Meter:
+        if not self._json and sys.stderr.isatty():
+            self._open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._draw()
+            self._bar.stop()
+        self._notes()
+
+    def tick(self) -> None:
+        self._notes()
+        if self._bar is not None:
+            self._draw()
+        elif self._clock() >= self._next:
+            look = self._progress.look()
+            if look.size:
+                self._next = self._clock() + (1.0 if self._json else EVERY)
+                self._line(look)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """A JSON line, where those are wanted."""
+        if self._json:
+            click.echo(json.dumps({"event": kind, **facts}, ensure_ascii=False))
+
+    def _notes(self) -> None:
+        for line in self._progress.said():
+            if line in self._said:  # one look every moment while it waits
+                continue
+            self._said.add(line)
+            if self._json:
+                self.event("note", message=line)
+            elif self._bar is not None:
+                from rich.text import Text
+
+                self._bar.console.print(Text(printable(line)))
+            else:
+                click.echo(printable(line), err=True)
+
+    def _line(self, look: Look) -> None:
+        if self._json:
+            self.event(
+                "progress",
+                files=look.files,
+                files_done=look.files_done,
+                size=look.size,
+                done=look.done,
+                rate=None if look.rate is None else round(look.rate),
+                seconds_left=None if look.left is None else round(look.left),
+            )
+        else:
+            click.echo(f"{self._name}: {text_of(look)}", err=True)
+
+    def _open(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.text import Text
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[told]}"),
+            console=Console(stderr=True),
+            refresh_per_second=5,
+        )
+        self._task = self._bar.add_task(Text(self._name).plain, total=None, told=self._before)
+        self._bar.start()
+
+    def _draw(self) -> None:
+        look = self._progress.look()
+        if look.size:
+            self._bar.update(self._task, total=look.size, completed=look.done, told=text_of(look))
+
+
+def text_of(look: Look) -> str:
+    """`34 %, 1.2 GiB of 3.4 GiB, 2 of 4 files, 80 MiB/s, 27 s left`"""
+    parts = [
+        f"{100 * look.done // look.size if look.size else 100} %",
+        f"{size_of(look.done)} of {size_of(look.size)}",
+        f"{look.files_done} of {look.files} files",
+    ]
+    if look.rate is not None and look.done < look.size:
+        parts.append(f"{size_of(look.rate)}/s")
+        if look.left is not None:
+            parts.append(f"{duration_of(look.left)} left")
+    return ", ".join(parts)

@@ -1,0 +1,280 @@
+"""`roundhouse pull`, `ls`, `show`, `rm` and `du`, against a hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from server.cli.weights.common import duration_of, since, size_of
+from server.cli.weights.meter import Meter, text_of
+from server.engines.store.progress import Look, Progress
+from tests.cli.conftest import Run
+from tests.cli.test_terminal import Terminal
+from tests.fakes.hub import COMMIT, FakeHub, at, cut, model, running
+
+REPO = "org/small"
+FILE = "model.safetensors"
+
+
+@pytest.fixture
+def hub(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    from huggingface_hub import constants
+
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(nowhere / "no-token"))
+    monkeypatch.setenv("HF_HOME", str(nowhere / "hf"))
+    monkeypatch.setenv("ROUNDHOUSE_HOME", str(nowhere / "home"))
+    with running() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        yield found
+
+
+@pytest.fixture
+def start(nowhere: Path, repo_root: Path) -> Iterator[Callable[..., Terminal]]:
+    found: list[Terminal] = []
+
+    def start_it(*arguments: str) -> Terminal:
+        found.append(Terminal(nowhere, repo_root, *arguments))
+        return found[-1]
+
+    yield start_it
+    for terminal in found:
+        terminal.close()
+
+
+def config(folder: Path, **engines: str) -> None:
+    lines = [f"  {name}: {{weights: {weights!r}}}" for name, weights in engines.items()]
+    models = [f"  {name}: {{targets: [{{engine: {name}}}]}}" for name in engines]
+    text = "\n".join(["version: 1", "engines:", *lines, "models:", *models])
+    (folder / "roundhouse.yaml").write_text(text + "\n")
+
+
+def test_the_life_of_a_model(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    done = run("pull", REPO)
+    assert done.exit_code == 0, done.output
+    first, path = done.stdout.splitlines()
+    assert first == (
+        "org/small is here: commit c0ffee000000, 4 files, 1.1 KiB, licence apache-2.0, verified."
+    )
+    assert Path(path) == nowhere / "hf/hub/models--org--small/snapshots" / COMMIT
+    head, row = run("ls").stdout.splitlines()
+    assert head.split() == ["MODEL", "COMMIT", "SIZE", "STATE", "SINCE", "USED", "BY"]
+    assert row.split()[:5] == [REPO, "c0ffee000000", "1.1", "KiB", "verified"]
+    shown = run("show", REPO, "--verify").stdout
+    assert f"commit    {COMMIT}" in shown
+    assert "licence   apache-2.0" in shown
+    assert f"hub       {hub.url}" in shown
+    assert FILE in shown
+    total = run("du").stdout.splitlines()[-1]
+    assert f" KiB in {nowhere / 'hf/hub'}, " in total
+    assert total.endswith(" free")
+    removed = run("rm", REPO, "--dry-run")
+    assert removed.stdout.startswith("Would remove org/small: ")
+    assert run("rm", REPO).stdout.startswith("Removed org/small: ")
+    assert "There are no models in" in run("ls").stdout
+    assert "No models are here." in run("du").stdout
+
+
+def test_all_of_it_as_json(run: Run, hub: FakeHub) -> None:
+    hub.add(REPO)
+    events = [json.loads(line) for line in run("pull", REPO, "--json").stdout.splitlines()]
+    assert events[-1]["event"] == "done"
+    assert events[-1]["commit"] == COMMIT
+    assert {one["event"] for one in events} <= {"progress", "done"}
+    (row,) = json.loads(run("ls", "--json").stdout)
+    assert (row["name"], row["state"], row["used_by"]) == (REPO, "verified", [])
+    (shown,) = json.loads(run("show", REPO, "--json", "--verify").stdout)
+    assert shown["changed"] == []
+    assert {file["path"] for file in shown["record"]["files"]} == set(model())
+    used = json.loads(run("du", "--json").stdout)
+    assert used["models"][0]["size"] == used["size"]
+    gone = json.loads(run("rm", REPO, "--json").stdout)
+    assert (gone["name"], gone["removed"]) == (REPO, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pull", "org/smal"], "Did you mean org/small?"),
+        (["pull", "org/gated"], "Accept its terms at"),
+        (["pull", REPO, "--revision", "v9"], "has no revision 'v9'"),
+        (["pull", "org/old"], "--allow-pickle"),
+        (["pull", "a/b/c"], "is no id of a model"),
+        (["pull", "./nothing"], "There is no folder './nothing'"),
+        (["pull", "."], "has no config.json"),
+        (["pull", "embedded:guide"], "nothing to pull"),
+        (["show", "org/none"], "org/none is not here"),
+        (["rm", "org/none"], "org/none is not here"),
+    ],
+)
+def test_errors_are_one_paragraph(run: Run, hub: FakeHub, arguments: list[str], says: str) -> None:
+    hub.add(REPO)
+    hub.add("org/gated", gated=True)
+    hub.add("org/old", {"config.json": b"{}", "pytorch_model.bin": b"p"})
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_error_as_json(run: Run, hub: FakeHub) -> None:
+    done = run("pull", REPO, "--json")
+    assert done.exit_code == 1
+    (event,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (event["event"], event["reason"]) == ("error", "not_found")
+
+
+def test_pickles_when_allowed(run: Run, hub: FakeHub) -> None:
+    hub.add("org/old", {"config.json": b"{}", "pytorch_model.bin": b"p"})
+    done = run("pull", "org/old", "--allow-pickle")
+    assert done.exit_code == 0
+    assert "can run code here" in done.stderr
+
+
+def test_code_that_is_left_out_is_told(run: Run, hub: FakeHub) -> None:
+    hub.add(REPO, model() | {"modeling_x.py": b"1"})
+    assert "modeling_x.py" in run("pull", REPO).stderr
+    assert "5 files" in run("pull", REPO, "--allow-code").stdout
+
+
+def test_what_an_engine_uses_is_not_removed(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    config(nowhere, small=REPO)
+    assert run("pull", "small").exit_code == 0  # by the engine's name
+    assert run("ls").stdout.splitlines()[1].endswith("small")
+    refused = run("rm", REPO)
+    assert refused.exit_code == 1
+    assert "the engine small" in refused.stderr
+    assert run("rm", REPO, "--force").exit_code == 0
+
+
+def test_a_config_with_faults(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    (nowhere / "roundhouse.yaml").write_text("version: 1\nno: 1\n")
+    pulled = run("pull", REPO)
+    assert pulled.exit_code == 0
+    assert "has faults" in pulled.stderr
+    assert run("rm", REPO).exit_code == 2  # who uses it is not known
+    assert run("rm", REPO, "--force").exit_code == 0
+
+
+def test_a_folder(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    (nowhere / "mine").mkdir()
+    for name, data in model().items():
+        (nowhere / "mine" / name).write_bytes(data)
+    config(nowhere, own="./mine")
+    done = run("pull", "./mine")
+    assert done.stdout.startswith("mine is registered: 4 files")
+    assert run("ls").stdout.splitlines()[1].endswith("own")
+    assert run("pull", "./mine", "--revision", "main").exit_code == 2
+    (nowhere / "mine" / FILE).write_bytes(b"x" * len(model()[FILE]))
+    changed = run("show", "mine", "--verify")
+    assert changed.exit_code == 1
+    assert "changed" in changed.stdout
+    assert "1 files of mine are not what they were" in changed.stderr
+    assert run("rm", "mine", "--force").stdout == "mine is registered no more. Its files stay.\n"
+    assert (nowhere / "mine" / FILE).exists()
+
+
+def test_another_store(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    assert run("pull", REPO, "--store", "there").exit_code == 0
+    assert (nowhere / "there/models--org--small").is_dir()
+    assert REPO in run("ls", "--store", "there").stdout
+    assert "There are no models" in run("ls").stdout
+
+
+# --- on a terminal
+
+
+def test_a_bar_on_a_terminal(start: Callable[..., Terminal], hub: FakeHub) -> None:
+    hub.add(REPO)
+    halfway, go_on = threading.Event(), threading.Event()
+    hub.fault(FILE, at(halfway, 300, go_on))
+    terminal = start("pull", REPO)
+    terminal.until("3 of 4 files")
+    go_on.set()
+    terminal.until("4 of 4 files")
+    terminal.until("verified.")
+    assert terminal.ended() == 0
+    # The library asked for nothing but this model.
+    assert all(REPO in one.path or one.path == f"/cdn/{FILE}" for one in hub.seen)
+
+
+def test_ctrl_c_and_again(start: Callable[..., Terminal], hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    hub.fault(FILE, at(threading.Event(), 300, hub.gone))
+    terminal = start("pull", REPO)
+    terminal.until("3 of 4 files")
+    terminal.type("\x03")
+    terminal.until("Stopped. What has come is kept")
+    assert terminal.ended() == 130
+    assert "Traceback" not in terminal.shown
+    assert not list(nowhere.glob("hf/hub/.locks/**/*.lock"))
+    again = start("pull", REPO)
+    again.until("verified.")
+    assert again.ended() == 0
+    assert hub.bytes_asked(FILE) == [None, "bytes=300-"]
+
+
+def test_a_kill_and_again(start: Callable[..., Terminal], hub: FakeHub) -> None:
+    hub.add(REPO)
+    hub.fault(FILE, at(threading.Event(), 300, hub.gone))
+    terminal = start("pull", REPO)
+    terminal.until("3 of 4 files")
+    terminal.process.kill()
+    terminal.process.wait()
+    again = start("pull", REPO)
+    again.until("verified.")
+    assert again.ended() == 0
+    assert hub.bytes_asked(FILE) == [None, "bytes=300-"]
+
+
+def test_a_cut_is_told_above_the_bar(start: Callable[..., Terminal], hub: FakeHub) -> None:
+    hub.add(REPO)
+    hub.fault(FILE, cut(300))
+    terminal = start("pull", REPO)
+    terminal.until(f"{FILE}: ")
+    terminal.until("trying again")
+    terminal.until("verified.")
+    assert terminal.ended() == 0
+
+
+# --- how it reads
+
+
+def test_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    progress = Progress(lambda: now[0])
+    progress.plan(2, 4 << 30)
+    with Meter("a", progress, clock=lambda: now[0]) as meter:
+        for _ in range(8):
+            progress.came(256 << 20)
+            now[0] += 1
+            meter.tick()
+            progress.say("again and again")
+    assert capsys.readouterr().err.splitlines() == [
+        "a: 6 %, 256 MiB of 4.0 GiB, 0 of 2 files, 256 MiB/s, 15 s left",
+        "again and again",
+        "a: 37 %, 1.5 GiB of 4.0 GiB, 0 of 2 files, 256 MiB/s, 10 s left",
+    ]
+
+
+def test_words() -> None:
+    assert [size_of(n) for n in (0, 1023, 1536, 150 << 20, 5 << 40, 5 << 60)] == [
+        "0 B", "1023 B", "1.5 KiB", "150 MiB", "5.0 TiB", "5242880 TiB",
+    ]  # fmt: skip
+    assert [duration_of(n) for n in (5, 300, 7500)] == ["5 s", "5 min", "2 h 5 min"]
+    assert since("") == "-"
+    assert since("not a time") == "not a time"
+    assert since("2020-01-01T00:00:00+00:00").endswith("d ago")
+    assert text_of(Look(2, 2, 10, 10, 5.0, 0.0)) == "100 %, 10 B of 10 B, 2 of 2 files"
