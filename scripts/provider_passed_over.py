@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 _OWN_TOOLS: Final = "of Anthropic's own tools, which no request here has"
+_ACCOUNT: Final = "the account's affair"
+_FLOATS: Final = "floats are asked for"
 _THOUGHTS: Final = "of thoughts the texts are told"
 PASSED_OVER: Final[Mapping[str, Mapping[str, str]]] = {
     "anthropic": {
@@ -28,7 +30,7 @@ PASSED_OVER: Final[Mapping[str, Mapping[str, str]]] = {
         "diagnostics": "comes where it is asked for, and no request here can",
         "stop_details[refusal].category": "`refusal` has it where nothing explains more",
         "usage.cache_creation": "`cache_write_tokens` is the sum of it",
-        "usage.inference_geo": "the account's affair",
+        "usage.inference_geo": _ACCOUNT,
         "usage.service_tier": "`batch`, which no request here is",
         "usage.speed": "comes where it is asked for, and no request here can",
     },
@@ -37,6 +39,22 @@ PASSED_OVER: Final[Mapping[str, Mapping[str, str]]] = {
         "logprobs.token_ids": "OpenAI's log probabilities have none",
         "usage.billed_units": "the tokens that the model had are told",
     },
+    "cohere, embeddings": {
+        "id": "OpenAI's lists of embeddings have none",
+        "response_type": _FLOATS,
+        "embeddings.base64": _FLOATS,
+        "embeddings.binary": _FLOATS,
+        "embeddings.int8": _FLOATS,
+        "embeddings.ubinary": _FLOATS,
+        "embeddings.uint8": _FLOATS,
+        "images": "texts are sent alone",
+        "texts": "the client's own",
+        "meta.api_version": _ACCOUNT,
+        "meta.warnings": _ACCOUNT,
+        "meta.billed_units": "`input_tokens` are told, as they are billed",
+        "meta.cached_tokens": "`input_tokens` are told, as they are billed",
+        "meta.tokens": "`input_tokens` are told, as they are billed",
+    },
     "mistral": {
         "choices.message.content[thinking].closed": "thoughts are whole",
         "choices.message.content[thinking].signature": "thoughts go back as texts",
@@ -44,6 +62,7 @@ PASSED_OVER: Final[Mapping[str, Mapping[str, str]]] = {
         "choices.message.content[thinking].thinking[tool_reference]": _THOUGHTS,
         "choices.message.tool_calls.type": "calls are those of functions",
     },
+    "mistral, embeddings": {},
 }
 
 

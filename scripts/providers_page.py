@@ -159,7 +159,10 @@ def passed_over() -> str:
     """What of answers is in none of ours."""
     return _table(
         ("dialect", "what does not come back", "why"),
-        ((f"`{name}`", places, why) for name, places, why in provider_passed_over.passed_over()),
+        (
+            (f"`{name}`".replace(", embeddings`", "`, embeddings"), places, why)
+            for name, places, why in provider_passed_over.passed_over()
+        ),
     )
 
 

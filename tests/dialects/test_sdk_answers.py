@@ -9,12 +9,14 @@ from typing import Any, Final
 
 import pytest
 from anthropic.types import Message
-from cohere import V2ChatResponse
-from mistralai.client.models import ChatCompletionResponse
+from cohere import EmbedByTypeResponse, V2ChatResponse
+from mistralai.client.models import ChatCompletionResponse, EmbeddingResponse
 
 from scripts.provider_passed_over import PASSED_OVER
+from server.dialects.base import Asked
 from server.dialects.table import DIALECTS
 from server.errors import UpstreamError
+from server.protocol.envelope import Surface
 from tests.dialects.replay import ASKED
 from tests.dialects.walking import Path, Walk
 
@@ -35,15 +37,19 @@ WALK: Final = Walk(
             *(("tool_calls", "id"), ("tool_calls", "function"), ("function", "name")),
             *(("logprobs", "text"), ("logprobs", "logprobs")),
             *(("usage", "tokens"), ("tokens", "input_tokens"), ("tokens", "output_tokens")),
+            *(("embeddings", "float"), ("meta", "billed_units"), ("billed_units", "input_tokens")),
             *(("choices", "message"), ("message", "content")),
         }
     ),
     typed=True,
 )
+EMBED: Final = Asked(Surface.EMBEDDINGS, "theirs", "embd-1", 1)
 TYPES: Final[dict[str, Any]] = {
     "anthropic": Message,
     "cohere": V2ChatResponse,
+    "cohere, embeddings": EmbedByTypeResponse,
     "mistral": ChatCompletionResponse,
+    "mistral, embeddings": EmbeddingResponse,
 }
 EVERYTHING: Final = {name: list(WALK.said(kind)) for name, kind in TYPES.items()}
 
@@ -51,7 +57,9 @@ EVERYTHING: Final = {name: list(WALK.said(kind)) for name, kind in TYPES.items()
 def made(name: str, whole: Any) -> Any:
     """Our answer, or the error that it is."""
     try:
-        return json.loads(DIALECTS[name].answer_in(json.dumps(whole).encode(), ASKED)[0])
+        dialect, _, surface = name.partition(", ")
+        asked = EMBED if surface else ASKED
+        return json.loads(DIALECTS[dialect].answer_in(json.dumps(whole).encode(), asked)[0])
     except UpstreamError as error:
         return error.code, error.message
 
