@@ -189,9 +189,9 @@ class Roundhouse:
             },
             targets={r.place: (r.slots, r.bound) for r in _routes(state) if r.slots is not None},
             providers={
-                r.account.name: (r.account.slots, r.account.bound)
-                for r in _routes(state)
-                if r.account is not None
+                name: (one.max_in_flight, one.max_waiting)
+                for name, one in config.providers.items()
+                if one.max_in_flight is not None
             },
         )
         services.budget.limit = config.server.limits.all_bodies

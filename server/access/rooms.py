@@ -47,6 +47,8 @@ class Rooms:
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._metrics, self._clock = metrics, clock
         self._rooms: dict[tuple[Kind, str], Room] = {}
+        #: The numbers of the last reload.
+        self._applied: dict[tuple[Kind, str], tuple[int, int]] = {}
 
     def room(self, kind: Kind, name: str, slots: int, bound: int) -> Room:
         """The one of this name, with these numbers: `slots` may be inside, `bound` may wait."""
@@ -57,12 +59,23 @@ class Rooms:
             room.resize(slots, bound, self._clock())
         return room
 
+    def place(self, kind: Kind, name: str, slots: int, bound: int) -> Room:
+        """The one of this name, as it is; made with these numbers, or those of the last reload. Who
+        asks may have begun before that, and know older ones."""
+        room = self._rooms.get((kind, name))
+        if room is None:
+            room = self.room(kind, name, *self._applied.get((kind, name), (slots, bound)))
+        return room
+
     def all(self) -> Iterable[Room]:
         return self._rooms.values()
 
     def apply(self, kind: Kind, limits: Mapping[str, tuple[int, int]]) -> None:
         """After a reload: the (slots, bound) of those of this kind that have any. It counts at once
         for who waits there; the others are forgotten."""
+        for known in [known for known in self._applied if known[0] == kind]:
+            del self._applied[known]
+        self._applied |= {(kind, name): numbers for name, numbers in limits.items()}
         names = [room.name for room in self._rooms.values() if room.kind == kind]
         for name in names:
             if name in limits:

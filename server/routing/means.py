@@ -54,9 +54,9 @@ class Means:
         """The rooms in which an attempt at this target needs a place; none: it takes all."""
         found = []
         if route.slots is not None:
-            found.append(self.rooms.room("target", route.place, route.slots, route.bound))
+            found.append(self.rooms.place("target", route.place, route.slots, route.bound))
         if (account := route.account) is not None:
-            found.append(self.rooms.room("provider", *account))
+            found.append(self.rooms.place("provider", *account))
         return found
 
     def full(self, route: Route) -> bool:

@@ -165,14 +165,15 @@ class Metrics:
             "roundhouse_shed",
             "Requests refused to protect the server: bodies, connections, engine_queue, "
             "slow_client, slow_body, draining; server_queue, model_queue, target_queue, "
-            "queue_timeout; fd: too few file descriptors; by a limit of the key: key_requests, "
-            "key_tokens, key_in_flight.",
+            "provider_queue, queue_timeout; fd: too few file descriptors; by a limit of the key: "
+            "key_requests, key_tokens, key_in_flight.",
             ("reason",),
         )
         self.queue_depth = self._add(
             Gauge,
             "roundhouse_queue_depth",
-            "Requests that wait for a free place of the server, a model or a target.",
+            "Requests that wait for a free place of the server, a model, a target or an account "
+            "(provider).",
             ("kind", "name"),
         )
         self.queue_wait = self._add(

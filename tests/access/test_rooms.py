@@ -73,6 +73,21 @@ def test_a_room_is_made_once_and_takes_new_numbers() -> None:
     house.loop.close()
 
 
+def test_who_knows_older_numbers_changes_nothing(house: House) -> None:
+    room = house.all[0]
+    assert house.rooms.place("target", "t0", 5, 5) is room
+    assert (room.slots, room.bound) == (1, 9)
+    house.rooms.apply("target", {"t0": (2, 3), "new": (4, 5)})
+    assert house.rooms.place("target", "t0", 1, 9) is room
+    assert (room.slots, room.bound) == (2, 3)
+    made = house.rooms.place("target", "new", 1, 1)
+    assert (made.slots, made.bound) == (4, 5)
+    house.rooms.apply("target", {})
+    other = house.rooms.place("target", "new", 1, 1)
+    assert other is not made
+    assert (other.slots, other.bound) == (1, 1)
+
+
 def test_a_free_place_is_taken_at_once_and_the_first_named_before_others() -> None:
     house = House(1, 2)
     coroutine = house.rooms.first([house.all[1], house.all[0]], "a", 1e9)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +19,9 @@ from tests.providers.house import (
     CHAT,
     Serve,
     ask,
+    change,
     client_of,
+    config_of,
     lab,
     metrics_of,
     models,
@@ -145,4 +149,76 @@ async def test_the_keys_of_an_account_share_its_places(
         doors.gate.open()
         assert {(await one).status_code for one in asked} == {200}
     assert doors.most["all"] == 3
+    quiet(server)
+
+
+def wider(account: dict[str, Any]) -> None:
+    account["max_in_flight"] = 5
+
+
+def without(account: dict[str, Any]) -> None:
+    del account["max_in_flight"], account["max_waiting"]
+
+
+@pytest.mark.parametrize(("other", "inside"), [(wider, 5), (without, 5)])
+async def test_more_places_let_in_who_waits(
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    tmp_path: Path,
+    other: Callable[[dict[str, Any]], None],
+    inside: int,
+) -> None:
+    doors = upstream.default = Doors()
+    server = await house(serve, upstream)
+    async with client_of(server) as http:
+        asked = [asyncio.create_task(http.post(CHAT, json=ask("n"))) for _ in range(5)]
+        await until_waiting(server, 2)
+        await until_asked(upstream, 3)
+        account = lab(upstream, *KEYS, max_in_flight=3, max_waiting=2)
+        other(account)
+        await change(server, tmp_path, config_of({"lab": account}, models=models("m", "n")))
+        await until_asked(upstream, inside)
+        doors.gate.open()
+        assert {(await one).status_code for one in asked} == {200}
+    assert doors.most["all"] == inside
+    quiet(server)
+
+
+async def test_an_account_that_no_entry_names_keeps_its_places(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    doors = upstream.default = Doors()
+    account = lab(upstream, *KEYS, max_in_flight=2, max_waiting=9)
+    server = await serve({"lab": account})
+    async with client_of(server) as http:
+        asked = [asyncio.create_task(http.post(CHAT, json=ask("lab/any"))) for _ in range(3)]
+        await until_waiting(server, 1)
+        await change(server, tmp_path, config_of({"lab": account}, routing={"attempts": 2}))
+        asked.append(asyncio.create_task(http.post(CHAT, json=ask("lab/other"))))
+        await until_waiting(server, 2)
+        doors.gate.open()
+        assert {(await one).status_code for one in asked} == {200}
+    assert doors.most["all"] == 2
+    quiet(server)
+
+
+async def test_fewer_places_send_nobody_away(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    doors = upstream.default = Doors()
+    server = await house(serve, upstream)
+    async with client_of(server) as http:
+        asked = [asyncio.create_task(http.post(CHAT, json=ask("n"))) for _ in range(5)]
+        await until_waiting(server, 2)
+        await until_asked(upstream, 3)
+        account = lab(upstream, *KEYS, max_in_flight=1, max_waiting=0)
+        await change(server, tmp_path, config_of({"lab": account}, models=models("m", "n")))
+        assert rooms(server) == {"provider lab": (3, 2)}
+        answer = await http.post(CHAT, json=ask("n"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+        doors.gate.release(3)
+        await until_asked(upstream, 4)
+        assert rooms(server)["provider lab"] == (1, 1)
+        doors.gate.open()
+        assert {(await one).status_code for one in asked} == {200}
     quiet(server)
