@@ -17,7 +17,11 @@ DAY = 86_400.0
 #: Rooms whose waits, deadlines and ages are counted on the monotonic clock alone,
 ROOMS = ("routing", "access", "transport", "engines")
 #: but for these files, which need the date.
-DATES = {"routing/attempt.py": "a provider's Retry-After may be a date"}
+DATES = {
+    "routing/attempt.py": "a provider's Retry-After may be a date, and answers say when they were made",
+    "routing/ratelimits.py": "a provider may say by a date when its limit is whole again",
+    "engines/store/records.py": "weights tell when they were pulled",
+}
 #: What tells the date. `datetime` objects have no other way to be made from now.
 WALL_CLOCK = {
     "time": {"time", "time_ns", "localtime", "gmtime", "ctime", "asctime", "strftime"},
