@@ -18,7 +18,7 @@ DAY = 86_400.0
 ROOMS = ("routing", "access", "transport", "engines")
 #: but for these files, which need the date.
 DATES = {
-    "routing/attempt.py": "a provider's Retry-After may be a date, and answers say when they were made",
+    "routing/attempt.py": "a Retry-After may be a date, and answers have one",
     "routing/ratelimits.py": "a provider may say by a date when its limit is whole again",
     "engines/store/records.py": "weights tell when they were pulled",
 }
