@@ -189,3 +189,47 @@ async def test_ids_that_no_entry_names_are_spread_too(
             nobody_is_named(answer)
     shares = Counter(bearers(upstream))
     assert min(shares[B], shares[C]) >= 5
+
+
+async def test_a_key_that_is_revoked_under_load_costs_nobody_an_answer(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """Those who were asked with it go on with the other, whatever the others do."""
+    gate = Gate()
+    answers = by_key({A: BAD_KEY})
+    upstream.default = answer_late(gate, answers)
+    async with client_of(await house(serve, upstream, (A, B))) as http:
+        asked = [asyncio.create_task(http.post(CHAT, json=ask())) for _ in range(12)]
+        for _ in asked:
+            await upstream.next_request()
+        assert Counter(bearers(upstream)) == {A: 6, B: 6}
+        gate.open()
+        found = [await one for one in asked]
+    assert {answer.status_code for answer in found} == {200}
+    attempts = Counter(answer.headers["x-roundhouse-attempts"] for answer in found)
+    assert attempts == {"1": 6, "2": 6}
+    assert Counter(bearers(upstream)) == {A: 6, B: 12}
+
+
+@pytest.mark.parametrize("balance", ["weighted", "least_busy", "affinity", "ordered"])
+async def test_whatever_chooses_the_target_its_keys_are_spread(
+    serve: Serve, upstream: ScriptedUpstream, second: ScriptedUpstream, balance: str
+) -> None:
+    upstream.default = second.default = chat_answer()
+    targets = [{"provider": name, "model": "theirs"} for name in ("lab", "den")]
+    providers = {"lab": lab(upstream, A, B), "den": lab(second, B, C)}
+    named = {"m": {"targets": targets, "balance": balance}}
+    server = await serve(providers, models=named)
+    server.services.dispatcher.dice.draw = random.Random(1).random
+    async with client_of(server) as http:
+        for number in range(80):
+            headers = {"x-roundhouse-session": f"s{number}"}
+            answer = await http.post(CHAT, json=ask(), headers=headers)
+            assert answer.status_code == 200
+    asked = [one for one in (upstream, second) if one.requests]
+    one_is_enough = balance in ("ordered", "least_busy")  # nobody else is busy
+    assert len(asked) == (1 if one_is_enough else 2)
+    for one in asked:
+        shares = Counter(bearers(one))
+        assert len(shares) == 2
+        assert min(shares.values()) >= sum(shares.values()) / 4

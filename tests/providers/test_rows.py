@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from server.config.providers_table import ROWS as TABLE
 from server.serving import Roundhouse
 from tests.fakes.upstream import ScriptedUpstream
 from tests.providers.conftest import Sdk
-from tests.providers.house import HELLO, KEY, Serve
+from tests.providers.house import HELLO, KEY, Serve, start
 from tests.providers.rows import ROWS
 from tests.providers.said import OURS, SECRET, TELLING, Quirk, Reads, Row, Trouble
 
@@ -192,3 +194,28 @@ async def test_what_google_wants_back_goes_back(
     ]
     await create(model="m", messages=history, stream=True)
     assert upstream.requests[1].json()["messages"] == history
+
+
+@pytest.mark.parametrize(("name", "at"), TROUBLES)
+async def test_no_key_is_in_the_log(
+    upstream: ScriptedUpstream,
+    sdk: Sdk,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    at: int,
+) -> None:
+    trouble: Trouble = ROWS[name].troubles[at]
+    upstream.queue(trouble.script)
+
+    async def serve(providers: Any, **more: Any) -> Roundhouse:
+        return await stack.enter_async_context(start(tmp_path, providers, **more))
+
+    async with AsyncExitStack() as stack:
+        server = await house(serve, upstream, name)
+        with pytest.raises(openai.APIStatusError):
+            await told(sdk(server), stream=trouble.stream)
+    said = capfd.readouterr()
+    assert f"{name}/theirs" in said.out + said.err
+    for secret in (SECRET, KEY):
+        assert secret not in said.out + said.err
