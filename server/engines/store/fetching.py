@@ -7,7 +7,8 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from server.engines.store.places import PARTIAL
 from server.engines.store.progress import Progress
 
 CHUNK = 1 << 20
+#: What a full disk, or a full quota, says.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Hubs' front doors give no more than 50 GB in one answer; larger files come in parts.
 WINDOW = 16 << 30
 
@@ -33,11 +36,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`attempts`: tries in a row that bring nothing, before it is given up. `pause`: seconds before
-    the second; doubles, up to half a minute."""
+    """`attempts`: tries in a row that bring next to nothing, before it is given up. `pause`:
+    seconds before the second; doubles, up to half a minute. `least`: what must come within `span`
+    seconds, in bytes; a hub that sends less is silent in all but name."""
 
     attempts: int = 5
     pause: float = 1.0
+    least: int = 64 << 10
+    span: float = 60.0
+    clock: Callable[[], float] = time.monotonic
 
     def before(self, failures: int, wait: float | None) -> float:
         return max(min(self.pause * 2.0 ** (failures - 1), 30.0), wait or 0.0)
@@ -144,7 +151,8 @@ class Fetch:
                 try:
                     self._receive(descriptor)
                 except Broken as broken:
-                    failures = 1 if self._have > before else failures + 1
+                    came = self._have - before
+                    failures = 1 if came >= self._patience.least else failures + 1
                     self._pause(failures, broken)
             os.fsync(descriptor)
         return resumed
@@ -155,6 +163,7 @@ class Fetch:
         with self._source(file.path, start, None if end == file.size else end) as (ranged, chunks):
             if start and not ranged:  # it cannot continue: all of it comes
                 self._restart(descriptor)
+            since, mark = self._patience.clock(), self._have
             for data in chunks:
                 if self._stop.is_set():
                     raise Cancelled
@@ -164,6 +173,10 @@ class Fetch:
                 self._digest.update(data)
                 self._have += len(data)
                 self._progress.came(len(data))
+                if (now := self._patience.clock()) - since >= self._patience.span:
+                    if self._have - mark < self._patience.least and self._have < end:
+                        raise Broken(f"{self._have - mark} bytes in {now - since:.0f} s")
+                    since, mark = now, self._have
         if self._have < end:
             raise Broken("the answer ended early")
 
@@ -185,7 +198,7 @@ class Fetch:
             raise Cancelled
 
     def _no_room(self, error: OSError) -> StoreError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             here = self._partial.stat().st_size if self._partial.is_file() else 0
             return StoreError(
                 f"The disk with {self._blob.parent} is full: {self._file.path} has "

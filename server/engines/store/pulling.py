@@ -14,16 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.engines import weights
 from server.engines.devices import GIB
 from server.engines.store import records
 from server.engines.store.choice import Choice, Remote, choose
 from server.engines.store.errors import Cancelled, StoreError
-from server.engines.store.fetching import Fetch, Patience, Source
+from server.engines.store.fetching import FULL, Fetch, Patience, Source
 from server.engines.store.hub import Hub, Repository
 from server.engines.store.locks import held
 from server.engines.store.places import PARTIAL, Place, checked_id, checked_revision
 from server.engines.store.progress import Progress
 from server.engines.store.records import Kept, Record
+from server.errors import EngineError
 from server.files import write_whole
 
 #: So much of what is to come, and no less or more than these bytes, stays free on the disk.
@@ -67,7 +69,7 @@ class Pull:
         repo = checked_id(self.wanted.repo)
         revision = checked_revision(self.wanted.revision)
         place = Place(self.store, repo)
-        found = self.hub.look(repo, revision)
+        found = self._look(place)
         choice = choose(
             repo,
             found.files,
@@ -85,11 +87,30 @@ class Pull:
             with held(place.lock, repo, self._waiting if self.wait else None):
                 return self._within(place, found, choice, revision)
         except OSError as error:
+            if error.errno in FULL:
+                raise StoreError(
+                    f"The disk with {self.store} is full. Make room (`roundhouse du` shows what "
+                    "is here), then pull again to go on.",
+                    reason="disk",
+                ) from None
             raise StoreError(
                 f"{self.store} cannot be used ({error.strerror or type(error).__name__}). "
                 "Choose another folder with --store, HF_HUB_CACHE or HF_HOME.",
                 reason="disk",
             ) from None
+
+    def _look(self, place: Place) -> Repository:
+        try:
+            return self.hub.look(place.repo, self.wanted.revision)
+        except StoreError as error:
+            here = records.located(self.store, place.repo, self.wanted.revision)
+            if error.reason in ("offline", "stalled") and here is not None:
+                raise StoreError(
+                    f"{error} It is here as it was when it was pulled last, commit "
+                    f"{here.name[:12]}, and can be served.",
+                    reason=error.reason,
+                ) from None
+            raise
 
     def _waiting(self, holder: str) -> None:
         if not self.stop.is_set():
@@ -124,6 +145,11 @@ class Pull:
             pickled=choice.pickled,
         )
         records.write(record, place.records / f"{found.commit}.json")
+        if not choice.pickled:
+            try:
+                weights.resolve(str(place.snapshot(found.commit)), base=self.store)
+            except EngineError as error:
+                self.progress.say(f"All of it is here, but no engine can serve it: {error.message}")
         return record
 
     def _fits(self, place: Place, choice: Choice) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.engines.store.places import Place
+from server.engines.store.places import COMMIT, Place
 from server.files import write_whole
 
 FOLDERS = "folders"
@@ -63,6 +63,19 @@ def read(path: Path) -> Record | None:
 
 def of(place: Place, commit: str) -> Record | None:
     return read(place.records / f"{commit}.json")
+
+
+def located(store: Path, repo: str, revision: str | None = None) -> Path | None:
+    """The folder of a model that is here, pulled and verified, at a branch, tag or commit; None if
+    it is not. What an engine can be started from without a network."""
+    place = Place(store, repo)
+    asked = revision or "main"
+    commit = asked if COMMIT.fullmatch(asked) else place.refs().get(asked, "")
+    snapshot = place.snapshot(commit)
+    if not COMMIT.fullmatch(commit) or (record := of(place, commit)) is None:
+        return None
+    whole = all((snapshot / file.path).is_file() for file in record.files)
+    return snapshot if whole else None
 
 
 def write(record: Record, path: Path) -> None:

@@ -161,6 +161,18 @@ def test_what_is_listed(store: Path) -> None:
     assert holdings.holdings(store / "nothing", store) == []
 
 
+def test_what_can_be_served_without_a_network(store: Path) -> None:
+    place = Place(store, REPO)
+    assert records.located(store, REPO) == place.snapshot(COMMIT)
+    assert records.located(store, REPO, "v2") == place.snapshot(OTHER)
+    assert records.located(store, REPO, OTHER) == place.snapshot(OTHER)
+    for revision in ("v3", "a" * 40):
+        assert records.located(store, REPO, revision) is None
+    assert records.located(store, "org/cached") is None  # nobody verified it
+    (place.snapshot(OTHER) / "config.json").resolve().unlink()
+    assert records.located(store, REPO, "v2") is None
+
+
 def test_a_pull_that_did_not_end_is_listed(store: Path) -> None:
     place = Place(store, "org/new")
     place.make()

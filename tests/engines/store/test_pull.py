@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from server.engines import weights
 from server.engines.store import fetching, records
 from server.engines.store.errors import Cancelled
+from server.engines.store.fetching import Patience
 from server.engines.store.places import Place
 from tests.engines.store.pulls import FILE, REPO, Make, left_over, refused
 from tests.fakes.hub import COMMIT, TOKEN, FakeHub, at, cut, model, tensors
@@ -195,6 +197,26 @@ def test_a_silent_hub(hub: FakeHub, make: Make) -> None:
     hub.fault(FILE, *[hub.hang(after) for after in (100, 0, 0, 0)])
     message = refused(make(limits={"stall": 0.1}), "stalled")
     assert "no byte for 0.1 s" in message
+
+
+def test_a_hub_that_trickles(hub: FakeHub, make: Make) -> None:
+    hub.add(REPO)
+    ticks = itertools.count()
+    # Each look at the clock is a second later: every few bytes take as long.
+    patience = Patience(attempts=2, pause=0, span=1, clock=lambda: float(next(ticks)))
+    hub.fault(FILE, *[hub.hang(10)] * 3)
+    message = refused(make(patience=patience, workers=1), "stalled")
+    assert "10 bytes in 1 s, 3 times in a row" in message
+    assert hub.bytes_asked(FILE) == [None, "bytes=10-", "bytes=20-"]
+
+
+def test_a_model_that_no_engine_can_serve_is_told(hub: FakeHub, make: Make) -> None:
+    hub.add(REPO, {FILE: tensors()})
+    pull = make()
+    pull.run()
+    (line,) = pull.progress.said()
+    assert "no engine can serve it" in line
+    assert "no config.json" in line
 
 
 def test_a_hub_that_does_not_answer(hub: FakeHub, make: Make) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.engines.store.errors import StoreError
 from server.engines.store.hub import Hub
 from server.engines.store.locks import held
 from server.engines.store.places import Place
@@ -66,6 +67,14 @@ def test_no_network(make: Make) -> None:
     message = refused(make(url="http://127.0.0.1:1"), "offline")
     assert "Connection refused" in message
     assert "HTTPS_PROXY" in message
+
+
+def test_no_network_and_here_already(hub: FakeHub, make: Make, tmp_path: Path) -> None:
+    hub.add(REPO)
+    make().run()
+    with pytest.raises(StoreError, match="commit c0ffee000000, and can be served") as caught:
+        make(url="http://127.0.0.1:1").run()
+    assert caught.value.reason == "offline"
 
 
 def test_offline_by_choice(hub: FakeHub, tmp_path: Path) -> None:
