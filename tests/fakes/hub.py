@@ -46,7 +46,9 @@ class Repo:
     commit: str = COMMIT
     gated: bool = False
     private: bool = False
-    licence: str | None = "apache-2.0"
+    card: Mapping[str, object] = field(default_factory=lambda: {"license": "apache-2.0"})
+    tags: tuple[str, ...] = ()
+    unsized: bool = False
     branches: tuple[str, ...] = ("main",)
     said: dict[str, bytes] = field(default_factory=dict)
 
@@ -55,20 +57,21 @@ class Repo:
         for path, held in self.files.items():
             data = self.said.get(path, held)
             git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            one: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": git}
-            if is_large(path):
+            one: dict[str, Any] = {"rfilename": path, "blobId": git}
+            if not self.unsized:
+                one["size"] = len(data)
+            if is_large(path) and not self.unsized:
                 sha256 = hashlib.sha256(data).hexdigest()
                 one["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 130}
             siblings.append(one)
-        card = {"license": self.licence} if self.licence else {}
         return {
             "id": repo,
             "sha": self.commit,
             "siblings": siblings,
             "gated": "manual" if self.gated else False,
             "private": self.private,
-            "cardData": card,
-            "tags": [],
+            "cardData": self.card,
+            "tags": self.tags,
         }
 
 

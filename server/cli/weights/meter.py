@@ -104,14 +104,16 @@ class Meter:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.text import Text
 
+        console = Console(stderr=True)
+        # A line of its own: beside a long name 80 columns have no room for the time left.
+        console.print(Text(printable(self._name)))
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if console.width >= 100 else 10),
             TextColumn("{task.fields[told]}"),
-            console=Console(stderr=True),
+            console=console,
             refresh_per_second=5,
         )
-        self._task = self._bar.add_task(Text(self._name).plain, total=None, told=self._before)
+        self._task = self._bar.add_task("", total=None, told=self._before)
         self._bar.start()
 
     def _draw(self) -> None:

@@ -46,6 +46,66 @@ def test_a_model_that_is_not_there_has_near_names(hub: FakeHub, make: Make) -> N
     assert "HF_TOKEN is not set" in message
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "reason", "says"),
+    [
+        (
+            401,
+            {"x-error-message": "Invalid credentials in Authorization header"},
+            "gated",
+            "refuses the token",
+        ),
+        (403, {}, "gated", "private"),
+        (404, {}, "not_found", "private"),
+        (400, {}, "hub", "answered 400 for org/small."),
+        (503, {}, "hub", "Try again in a moment"),
+        (429, {}, "hub", "Try again in a moment"),
+    ],
+)
+def test_other_refusals(
+    hub: FakeHub, make: Make, status: int, headers: dict[str, str], reason: str, says: str
+) -> None:
+    hub.add(REPO)
+    hub.status[f"/api/models/{REPO}/revision/main"] = [(status, headers)]
+    assert says in refused(make(), reason)
+
+
+def test_a_refusal_without_hints(hub: FakeHub, make: Make) -> None:
+    hub.status["/api/models"] = [(500, {})]
+    assert "Did you mean" not in refused(make(), "not_found")
+    hub.add(REPO)
+    hub.status[f"/api/models/{REPO}/refs"] = [(500, {})]
+    assert "It has" not in refused(make(revision="v3"), "not_found")
+
+
+def test_a_file_that_is_refused(hub: FakeHub, make: Make) -> None:
+    hub.add(REPO)
+    hub.status[f"/cdn/{FILE}"] = [(403, {})]
+    refused(make(), "gated")
+
+
+def test_sizes_that_the_hub_does_not_say(hub: FakeHub, make: Make) -> None:
+    repo = hub.add(REPO)
+    repo.unsized = True
+    assert "how large" in refused(make(), "hub")
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ({"license": "other", "license_name": "llama3"}, "llama3"),
+        ({"license": ["mit", "apache-2.0"]}, "mit, apache-2.0"),
+        ({}, "openrail"),
+    ],
+)
+def test_the_licence_of_the_card(
+    hub: FakeHub, make: Make, card: dict[str, object], licence: str
+) -> None:
+    repo = hub.add(REPO)
+    repo.card, repo.tags = card, ("pytorch", "license:openrail")
+    assert make().run().licence == licence
+
+
 def test_a_revision_that_is_not_there(hub: FakeHub, make: Make) -> None:
     hub.add(REPO, branches=("main", "v2"))
     assert "It has main, v2." in refused(make(revision="v3"), "not_found")
