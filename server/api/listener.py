@@ -112,7 +112,8 @@ class Listener:
 def bind(host: str, port: int, *, what: str = "The server") -> socket.socket:
     """A bound TCP socket. Raises BindError with the way out."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named by its protocol, so that asyncio's own loop sends small pieces at once, as uvloop does.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
