@@ -84,11 +84,11 @@ class _Fix:
             if self._whole:
                 choice["finish_reason"] = "tool_calls" if known else "stop"
             return
-        reason = _reason(reason)
+        reason = reason_of(reason)
         choice["finish_reason"] = "tool_calls" if known and reason == "stop" else reason
 
 
-def _reason(said: str) -> str:
+def reason_of(said: str) -> str:
     """OpenAI's word for it, where it is known what it means."""
     if said in _REASONS:
         return said

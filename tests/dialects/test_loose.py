@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.dialects.base import Asked
-from server.dialects.loose import Loose
+from server.dialects.loose import Loose, reason_of
 from server.dialects.table import dialect_of
 from server.dialects.thoughts import Thinking
 from server.errors import UpstreamAborted, UpstreamProtocol, UpstreamStatus
 from server.protocol import sse
 from server.protocol.envelope import Surface
-from tests.dialects.replay import ASKED, QUIET, chunks, read, strict, strict_chunks
+from tests.dialects.replay import (
+    ASKED,
+    HELLO,
+    QUIET,
+    chunks,
+    read,
+    reads,
+    recorded,
+    strict,
+    strict_chunks,
+)
+from tests.replay.exchanges import Exchange
+from tests.replay.reading import of_answer, of_chunks
 
 PROMPT = {"prompt_filter_results": [{"prompt_index": 0}]}
 
@@ -178,3 +191,27 @@ def test_it_is_a_setting_of_openai_alone() -> None:
     assert dialect_of("openai", {"answers": "keep"}) is None
     both = {"answers": "tidy", "think_tags": "split"}
     assert isinstance(dialect_of("openai", both), Thinking)
+
+
+@pytest.mark.parametrize("provider", ["openai", "huggingface", "deepseek"])
+def test_real_traffic_means_what_it_meant(recordings_dir: Path, provider: str) -> None:
+    """What is right stays so, and whatever others add, strict clients take it."""
+    seen = 0
+    for data in recorded(recordings_dir, provider):
+        one = Exchange("", data)
+        if one.status != 200 or not one.path.endswith("/chat/completions"):
+            continue
+        seen += 1
+        lenient = reads(200, one.body, one.kind, strict=False).chat.completions
+        create: Any = lenient.create
+        if one.streamed:
+            theirs = of_chunks(create(model="m", messages=HELLO, stream=True), strict=False)
+            stream = one.body if one.body.endswith(b"\n\n") else one.body + b"\n\n"
+            ours = of_chunks(strict_chunks(read(Loose().reader(ASKED), stream, seen)))
+        else:
+            theirs = of_answer(create(model="m", messages=HELLO))
+            ours = of_answer(strict(Loose().answer_in(one.body, ASKED)[0]))
+        if ours["calls"] and theirs["finish"] == "stop":  # where the call was forced
+            theirs["finish"] = "tool_calls"
+        assert ours == {**theirs, "finish": reason_of(theirs["finish"])}, data["source"]
+    assert seen
