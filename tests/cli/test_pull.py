@@ -12,6 +12,7 @@ import pytest
 
 from server.cli.weights.common import duration_of, since, size_of
 from server.cli.weights.meter import Meter, text_of
+from server.engines.store import holdings
 from server.engines.store.progress import Look, Progress
 from tests.cli.conftest import Run
 from tests.cli.test_terminal import Terminal
@@ -191,6 +192,20 @@ def test_another_store(run: Run, hub: FakeHub, nowhere: Path) -> None:
     assert (nowhere / "there/models--org--small").is_dir()
     assert REPO in run("ls", "--store", "there").stdout
     assert "There are no models" in run("ls").stdout
+
+
+@pytest.mark.parametrize("command", [["ls"], ["du"], ["show", REPO], ["rm", REPO]])
+def test_a_store_that_cannot_be_read(
+    run: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def denied(*args: object) -> None:  # tests may run as root, whom nothing is denied
+        raise PermissionError(13, "Permission denied", "/the/store")
+
+    monkeypatch.setattr(holdings, "holdings", denied)
+    monkeypatch.setattr(holdings, "usage", denied)
+    done = run(*command)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: /the/store cannot be used (Permission denied).")
 
 
 # --- on a terminal

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,21 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FOLDER",
         help="Where pulled models are. Default: the hub's cache. [HF_HUB_CACHE, HF_HOME]",
     )(command)
+
+
+@contextmanager
+def told(where: Path) -> Iterator[None]:
+    """Turns what the system says of the store into a sentence."""
+    from server.engines.store.errors import StoreError
+
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or where} cannot be used ({error.strerror or type(error).__name__}). "
+            "Is the store somebody else's? --store, HF_HUB_CACHE or HF_HOME name another.",
+            reason="disk",
+        ) from None
 
 
 def size_of(count: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from server.cli.options import json_option
-from server.cli.weights.common import as_dict, here, place_options, since, size_of
+from server.cli.weights.common import as_dict, here, place_options, since, size_of, told
 
 
 @click.command(
@@ -32,7 +32,8 @@ def ls(store: str | None, config: str | None, as_json: bool) -> None:
 
     found = here(config)
     where = store_folder(store)
-    rows = [(one, found.users(one)) for one in holdings(where, found.home)]
+    with told(where):
+        rows = [(one, found.users(one)) for one in holdings(where, found.home)]
     if as_json:
         click.echo(json.dumps([as_dict(one, users) for one, users in rows], indent=2))
         return
@@ -67,9 +68,10 @@ def du(store: str | None, config: str | None, as_json: bool) -> None:
     from server.engines.store.places import store_folder
 
     where = store_folder(store)
-    rows = usage(where)
+    with told(where):
+        rows = usage(where)
+        free = shutil.disk_usage(_there(where)).free
     total = sum(one.size for one in rows)
-    free = shutil.disk_usage(_there(where)).free
     if as_json:
         models = [{"name": one.name, "size": one.size, "partial": one.partial} for one in rows]
         found = {"store": str(where), "models": models, "size": total, "free": free}

@@ -7,7 +7,7 @@ import json
 import click
 
 from server.cli.options import json_option
-from server.cli.weights.common import here, place_options, size_of
+from server.cli.weights.common import here, place_options, size_of, told
 
 
 @click.command(
@@ -40,7 +40,8 @@ def rm(
     from server.engines.store.places import store_folder
 
     found, where = here(config, strict=not force), store_folder(store)
-    chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
+    with told(where):
+        chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
     users = sorted({user for one in chosen for user in found.users(one)})
     if users and not force:
         raise StoreError(
@@ -48,12 +49,8 @@ def rm(
             "Take it out of there first, or remove it all the same with --force.",
             reason="used",
         )
-    try:
+    with told(where):
         done = holdings.remove(chosen, where, found.home, dry_run=dry_run)
-    except OSError as error:
-        raise StoreError(
-            f"{chosen[0].name} cannot be removed from {where} ({error.strerror}).", reason="disk"
-        ) from None
     if as_json:
         facts = {"name": done.name, "commits": done.commits, "freed": done.freed}
         click.echo(json.dumps({**facts, "folder": done.folder, "removed": not dry_run}, indent=2))

@@ -10,7 +10,7 @@ import click
 
 from server.cli.client import printable
 from server.cli.options import json_option
-from server.cli.weights.common import Here, as_dict, here, place_options, since, size_of
+from server.cli.weights.common import Here, as_dict, here, place_options, since, size_of, told
 
 if TYPE_CHECKING:
     from server.engines.store.holdings import Holding
@@ -44,7 +44,8 @@ def show(
     from server.engines.store.progress import Progress
 
     found, where = here(config), store_folder(store)
-    chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
+    with told(where):
+        chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
     wrong: dict[str, list[str]] = {}
     if verify:
         for one in chosen:

@@ -124,6 +124,6 @@ class Place:
         root = self.folder / "refs"
         files = [path for path in root.glob("**/*") if path.is_file()]
         return {
-            path.relative_to(root).as_posix(): path.read_text(encoding="utf-8").strip()
+            path.relative_to(root).as_posix(): path.read_text("utf-8", errors="replace").strip()
             for path in files
         }
