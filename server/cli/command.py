@@ -44,6 +44,7 @@ Examples:
   roundhouse serve                         the embedded model, no config needed
   roundhouse serve Qwen/Qwen3-0.6B         a model of the hub
   roundhouse serve roundhouse.yaml         a config file
+  roundhouse pull Qwen/Qwen3-0.6B          bring its weights here first
   roundhouse run embedded:guide            serve and chat
   echo "What is a fallback?" | roundhouse chat guide
 

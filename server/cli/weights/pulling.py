@@ -25,7 +25,7 @@ Examples:
   roundhouse pull Qwen/Qwen3-8B --revision v1.0
   roundhouse pull qwen                     the weights of the config's engine qwen
   roundhouse pull ./my-model               check and register a folder; nothing is copied
-  HF_TOKEN=hf_... roundhouse pull meta-llama/Llama-3.1-8B-Instruct
+  roundhouse pull meta-llama/Llama-3.1-8B-Instruct     gated: with HF_TOKEN in the environment
 
 A pull that was cut, or stopped with Ctrl-C, goes on where it was when you pull again. Only
 safetensors are taken, with configs, tokenizer and chat template; every file is verified."""

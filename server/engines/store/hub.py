@@ -70,9 +70,20 @@ class Hub:
         if found.gated:
             # Anybody may see what a gated repository has. That its bytes are to be had is another
             # question, and better asked before than after gigabytes of others.
-            with self._told(repo, revision):
-                self._get(f"/api/models/{quote(repo)}/auth-check")
+            self._may_read(repo, revision)
         return found
+
+    def _may_read(self, repo: str, revision: str) -> None:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        with self._told(repo, revision):
+            try:
+                self._get(f"/api/models/{quote(repo)}/auth-check")
+            except HfHubHTTPError as error:
+                # Mirrors may not know the question; the files themselves then tell.
+                if error.response.status_code in (401, 403):
+                    page = f"{self.endpoint}/{repo}"
+                    raise StoreError(self._gated(page), reason="gated") from None
 
     @contextlib.contextmanager
     def open(
@@ -147,7 +158,7 @@ class Hub:
         code = response.headers.get("x-error-code", "")
         page = f"{self.endpoint}/{repo}"
         if code == "GatedRepo":
-            return StoreError(self._gated(page, status), reason="gated")
+            return StoreError(self._gated(page), reason="gated")
         if status == 401 and "credentials" in response.headers.get("x-error-message", ""):
             return StoreError(
                 f"The hub refuses the token that it was sent. Set HF_TOKEN to a valid one "
@@ -170,7 +181,7 @@ class Hub:
         again = " Try again in a moment." if status == 429 or status >= 500 else ""
         return StoreError(f"The hub answered {status} for {repo}.{again}", reason="hub")
 
-    def _gated(self, page: str, status: int) -> str:
+    def _gated(self, page: str) -> str:
         tokens = f"{self.endpoint}/settings/tokens"
         if not self._token():
             return (

@@ -16,7 +16,7 @@ from server.engines.store.progress import Progress
 from server.engines.store.pulling import Pull, Wanted
 from server.engines.store.records import Record
 from tests.engines.store.pulls import FILE, REPO, Make, refused
-from tests.fakes.hub import COMMIT, FakeHub, at, model
+from tests.fakes.hub import COMMIT, TOKEN, FakeHub, at, model
 
 # --- what the hub refuses
 
@@ -37,6 +37,25 @@ def test_a_gated_model_that_the_token_may_not_read(
     message = refused(make(), "gated")
     assert "may not read it yet" in message
     assert "somebody" not in message
+
+
+def test_a_token_that_may_read_no_gated_models(
+    hub: FakeHub, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.add(REPO, gated=True)
+    hub.status[f"/api/models/{REPO}/auth-check"] = [(403, {})]
+    assert "may read gated repositories" in refused(make(), "gated")
+
+
+def test_a_mirror_that_does_not_know_the_question(
+    hub: FakeHub, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(REPO, gated=True)
+    hub.status[f"/api/models/{REPO}/auth-check"] = [(404, {}), (404, {})]
+    refused(make(), "gated")  # the first file says so
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert make().run().commit == COMMIT
 
 
 def test_a_model_that_is_not_there_has_near_names(hub: FakeHub, make: Make) -> None:
