@@ -210,7 +210,7 @@ def test_wishes_that_make_no_sense(found: Model, wish: Wish, words: str) -> None
 
 
 @pytest.mark.parametrize("changes", [{"concurrency": 0}, {"ranks": 0}, {"context": -1}])
-def test_numbers_that_are_none(changes: dict[str, int]) -> None:
+def test_numbers_that_are_none(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Wish"):
         need(LLAMA, replace(Wish(), **changes))
 

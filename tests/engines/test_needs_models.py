@@ -156,7 +156,7 @@ def test_what_is_not_known_is_said() -> None:
 
 
 #: Layers as vLLM is told of them: kind, how many, heads on a rank, head size, window.
-COUNTED = [
+COUNTED: list[tuple[dict[str, Any], list[list[Any]]]] = [
     (known.LLAMA, [["full", 32, 8, 128, 0]]),
     (known.QWEN, [["full", 36, 8, 128, 0]]),
     (known.MISTRAL_OLD, [["sliding", 32, 8, 128, 4096]]),
