@@ -19,6 +19,7 @@ from server.errors import (
     UnsupportedMedia,
 )
 from server.protocol import envelope, functions, older, rerank, text
+from server.protocol.aside import aside
 from server.protocol.envelope import Surface
 from server.protocol.text import Pieces
 from server.telemetry.metrics import Metrics
@@ -158,7 +159,7 @@ async def parse_aside(
     default: str | None = None,
 ) -> tuple[Any, dict[str, Raw], bool]:
     """`parse` for a body over LARGE, which is not to hold up everybody else's requests."""
-    return await asyncio.to_thread(parse, surface, body, limits, pieces, default)
+    return await aside(parse, surface, body, limits, pieces, default)
 
 
 def _parse(

@@ -20,6 +20,7 @@ from server.api.services import Services
 from server.config.schema import Limits
 from server.errors import ClientGone, InvalidRequest, PayloadTooLarge, RequestTimedOut
 from server.protocol import envelope, text
+from server.protocol.aside import aside
 from server.protocol.envelope import Envelope, Surface
 from server.protocol.request import Request
 from server.routing.chain import Chain
@@ -67,7 +68,7 @@ class PlanEndpoints:
         if len(body) < intake.LARGE:
             asked = read(body, limits, surface, name)
         else:
-            asked = await asyncio.to_thread(read, body, limits, surface, name)
+            asked = await aside(read, body, limits, surface, name)
         headers = dict(request.scope["headers"])
         return _json(explained(services, name, asked, query.get("key"), headers))
 

@@ -26,7 +26,7 @@ from server.routing.chain import Route
 from server.routing.cost import dollars
 from server.routing.ratelimits import RateLimits
 from server.routing.record import Record
-from server.routing.relay import Reading, Sink, SlowClient, StreamRelay, whole
+from server.routing.relay import Reading, Sink, SlowClient, StreamRelay, is_text, whole
 from server.routing.retry_after import seconds_in
 from server.routing.translated import TranslatedRelay
 from server.targets import Target
@@ -238,6 +238,8 @@ async def _error_of(response: Response, deadline: float, dialect: Dialect | None
     with contextlib.suppress(UpstreamError):
         response.expect(min(time.monotonic() + _ERROR_TIME, deadline))
         body = await response.read_all(_ERROR_BODY)
+        if not is_text(body):
+            body = body.decode("utf-8", "replace").encode()
     error_in = openai.error_in if dialect is None else dialect.error_in
     error = error_in(response.status, body)
     if error.upstream_status in (429, 503, 529):  # and not where it means that there is no money

@@ -21,6 +21,7 @@ from server.errors import (
     UpstreamTruncated,
 )
 from server.protocol import sse
+from server.protocol.aside import aside
 from server.protocol.functions import answer_back
 from server.protocol.request import Request
 from server.routing.record import Record
@@ -41,6 +42,8 @@ class Reading(NamedTuple):
     asked: Asked
 
 
+#: Bytes of an answer from which translating it is no work for the loop.
+_ASIDE: Final = 256 * 1024
 NO_TEXT: Final = "The upstream sent bytes that are no text."
 
 
@@ -99,13 +102,20 @@ async def whole(
     if reading is None:
         facts = openai.answer_in(payload)
     else:
-        payload, facts = reading.dialect.answer_in(payload, reading.asked)
+        payload, facts = await _read_as(reading, payload)
     if facts.error is not None:
         raise openai.error_of_event(facts.error)
     if facts.aborted:
         raise UpstreamAborted("The engine gave the request up.")
     record.usage = facts.usage
     return answer_back(payload) if request.legacy_functions else payload
+
+
+async def _read_as(reading: Reading, payload: bytes) -> tuple[bytes, openai.Facts]:
+    read = reading.dialect.answer_in
+    if len(payload) < _ASIDE:
+        return read(payload, reading.asked)
+    return await aside(read, payload, reading.asked)
 
 
 async def _read(

@@ -34,6 +34,8 @@ from server.routing.waiting import paused, until_ready
 SETTLE: Final = 0.25
 #: Seconds until a provider that loads the model is asked again, where it says nothing of it.
 LOOK: Final = 5.0
+#: And at the least.
+LEAST: Final = 1.0
 
 
 class Run:
@@ -48,6 +50,8 @@ class Run:
     limited: RoundhouseError | None = None
     #: What the first target said whose dialect has no word for what is asked.
     refused: InvalidRequest | None = None
+    #: Attempts that found the model loading.
+    looks = 0
     #: When those that load the model may have it, as the clock will say, by key.
     loading: Mapping[str, float] = MappingProxyType({})
     plan: Sequence[Ranked] = ()
@@ -105,7 +109,7 @@ class Run:
     async def _next(self) -> Ranked | None:
         """The best step by how the targets are now; None: there is none left."""
         job, owner = self.job, self.owner
-        if job.record.attempts >= owner.settings.attempts:
+        if job.record.attempts - self.looks >= owner.settings.attempts:
             return None
         over = job.clock() >= job.request.deadline
         if over and (self.last is not None or job.record.waited):
@@ -178,7 +182,9 @@ class Run:
         last = self.last
         # Who refuses what the next one is there for has had no work with it.
         referred = self.narrowed and isinstance(last, UpstreamStatus) and last.trouble is not None
-        sent = isinstance(last, UpstreamError) and last.sent and not (referred or self.lost)
+        looked = last is not None and last.code == LOADING
+        worked = not (referred or looked or self.lost)
+        sent = isinstance(last, UpstreamError) and last.sent and worked
         if not budget.may_retry(now, sent=sent):
             self.job.metrics.retries.labels("refused").inc()
             return False
@@ -297,7 +303,8 @@ class Run:
         """Is the failure of an attempt the end of the request?"""
         self.failed = route
         if error.code == LOADING and self.chain.loading is not Loading.REFUSE:
-            again = LOOK if error.retry_after is None else error.retry_after
+            again = LOOK if error.retry_after is None else max(error.retry_after, LEAST)
+            self.looks += 1  # whether it is there by now; no work
             self.loading = {**self.loading, route.standing.key: self.job.clock() + again}
         elif error.outcome in ALIVE or error.retry_after is not None:
             self.spent |= {route.standing.key}

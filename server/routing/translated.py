@@ -25,7 +25,6 @@ from server.transport import AttemptTimeouts, Response
 #: Seconds that an opening which says nothing yet (the role) waits for what follows. Providers that
 #: are overloaded say so right behind it, and until it is out another target may be asked.
 HOLD: Final = 2.0
-_SAYING: Final = ("content", "refusal", "reasoning_content", "tool_calls", "function_call", "audio")
 _DONE: Final = b"[DONE]"
 
 
@@ -53,6 +52,8 @@ class TranslatedRelay:
         self._observe_gap, self._committing = observe_gap, committing
         #: When the last read came in, from the commit point on.
         self._last = 0.0
+        #: What follows the opening, while that is held and until it is out.
+        self._next: asyncio.Future[bytes] | None = None
         #: Good events that came in one read with the one that broke the stream.
         self.pending = b""
 
@@ -63,6 +64,10 @@ class TranslatedRelay:
             await self._sink.events(self._events(first), self._write_timeout)
         finally:
             self._record.usage = self._reader.usage
+            if self._next is not None:
+                self._next.cancel()
+                await asyncio.gather(self._next, return_exceptions=True)
+                self._next = None
         self._response.finish()
 
     # --- until the commit point ---------------------------------------------------------------
@@ -71,42 +76,24 @@ class TranslatedRelay:
         """What the client gets first. The stream is committed when this returns."""
         now = time.monotonic()
         self._response.expect(min(now + self._timeouts.first_byte, self._request.deadline))
-        held, timer = b"", None
         try:
-            while True:
-                out = self._take(await self._response.read())
-                if not held and out and _opens(out) and not self._reader.done:
-                    held = out
-                    timer = asyncio.get_running_loop().call_later(HOLD, self._open, held)
-                elif out:
-                    break
+            out = await self._more()
+            if _opens(out) and not self._reader.done:
+                self._next = asyncio.ensure_future(self._more())
+                if (await asyncio.wait({self._next}, timeout=HOLD))[0]:
+                    following, self._next = self._next, None
+                    out += following.result()
         except UpstreamTimeout:
-            if self._sink.committed:
-                raise
             late = time.monotonic() >= self._request.deadline
             raise UpstreamTimeout(
                 "The upstream did not begin to answer in time.",
                 outcome="deadline" if late else "first_byte_timeout",
             ) from None
-        finally:
-            if timer is not None:
-                timer.cancel()
-        if self._sink.committed:  # the opening is out
-            return out
-        self._commit()
-        return held + out
-
-    def _open(self, opening: bytes) -> None:
-        """Nothing followed for a while: the client is to know that its answer has begun."""
-        self._commit()
-        self._sink.start_stream()
-        self._sink.push(opening)
-
-    def _commit(self) -> None:
         self._committing()
         self._sink.committed = True
         self._last = self._record.first_token = now = time.monotonic()
         self._response.expect(now + self._timeouts.inter_chunk, self._timeouts.inter_chunk)
+        return out
 
     # --- from there on ------------------------------------------------------------------------
 
@@ -114,13 +101,28 @@ class TranslatedRelay:
         yield first
         patience = self._timeouts.inter_chunk
         while not self._reader.done:
+            self._response.expect(time.monotonic() + patience, patience)
+            if self._next is None:
+                yield await self._more()
+            else:  # it was begun while the opening was held
+                following, self._next = self._next, None
+                yield await following
+
+    async def _more(self) -> bytes:
+        """The next events for the client. Signs of life alone are no answer for ever."""
+        quiet = time.monotonic() + max(self._timeouts.first_byte, self._timeouts.inter_chunk)
+        while True:
             data = await self._response.read()
             now = time.monotonic()
-            self._observe_gap(now - self._last)
-            self._last = now
+            if self._last:
+                self._observe_gap(now - self._last)
+                self._last = now
             if out := self._take(data):
-                yield out
-                self._response.expect(time.monotonic() + patience, patience)
+                return out
+            if now > quiet:
+                raise UpstreamTimeout(
+                    "The upstream says that it lives, and nothing else.", outcome="stall"
+                )
 
     # --- bytes in, events out -----------------------------------------------------------------
 
@@ -158,16 +160,43 @@ class TranslatedRelay:
         return payload
 
 
+class _Delta(msgspec.Struct):
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning_details: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    audio: Any = None
+
+    def says_nothing(self) -> bool:
+        return not any(getattr(self, name) for name in self.__struct_fields__)
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: Any = None
+    delta: _Delta | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+
+
+_chunk: Final = msgspec.json.Decoder(_Chunk)
+
+
 def _opens(events: bytes) -> bool:
-    """Is this one chunk that says nothing but the role?"""
+    """Is this one chunk that says nothing but the role? Raises UpstreamProtocol where it is none:
+    some readers pass what has no sign of anything special."""
     if events.count(b"\n\n") != 1:
         return False
-    chunk = msgspec.json.decode(events.removeprefix(b"data: "))
-    choices: list[dict[str, Any]] = chunk.get("choices") or [{"finish_reason": "none at all"}]
-    for choice in choices:
-        delta = choice.get("delta") or {}
-        if choice.get("finish_reason") or any(delta.get(name) for name in _SAYING):
-            return False
-        if delta.get("reasoning_details"):
-            return False
-    return True
+    try:
+        chunk = _chunk.decode(events.removeprefix(b"data: "))
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise UpstreamProtocol(
+            "The upstream sent something that is no answer.", detail=str(error)
+        ) from None
+    return bool(chunk.choices) and all(
+        not choice.finish_reason and (choice.delta is None or choice.delta.says_nothing())
+        for choice in chunk.choices or ()
+    )

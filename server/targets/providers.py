@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -11,6 +10,7 @@ from server.dialects import openai
 from server.dialects.base import Dialect, Outgoing
 from server.dialects.passing import BESIDES, plain_history
 from server.errors import InvalidRequest
+from server.protocol.aside import aside
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Fill
 from server.protocol.request import Request
@@ -72,7 +72,7 @@ class ProviderTarget(Plain):
         )
 
     def unsaid(self, request: Request) -> InvalidRequest | None:
-        if self.dialect is None:
+        if self.dialect is None or self._long(request):
             return None
         try:
             self._translated(replace(request))
@@ -81,9 +81,12 @@ class ProviderTarget(Plain):
         return None
 
     async def translate(self, request: Request) -> Outgoing:
-        if sum(len(memoryview(value)) for value in request.members.values()) < _ASIDE:
+        if not self._long(request):
             return self._translated(request)
-        return await asyncio.to_thread(self._translated, request)
+        return await aside(self._translated, request)
+
+    def _long(self, request: Request) -> bool:
+        return sum(len(memoryview(value)) for value in request.members.values()) >= _ASIDE
 
     def _translated(self, request: Request) -> Outgoing:
         """What the operator fills in is not the client's to answer for: where the dialect has no

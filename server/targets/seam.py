@@ -54,7 +54,8 @@ class Target(Protocol):
         """Until it is ready. Raises EngineNotReady or Overloaded."""
 
     def unsaid(self, request: Request) -> InvalidRequest | None:
-        """What `translate` would raise: for who wants to know beforehand."""
+        """What `translate` would raise: for who wants to know beforehand, of a body that is not
+        long."""
 
     async def translate(self, request: Request) -> Outgoing:
         """The request in its dialect, where that is not OpenAI's. Raises InvalidRequest for what

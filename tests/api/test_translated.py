@@ -12,6 +12,7 @@ import pytest
 from sse_starlette import EventSourceResponse
 
 from server.api import sink
+from server.routing import translated
 from server.serving import Roundhouse
 from tests.api.conftest import ASK, Serve, config_of, port_of
 from tests.fakes.client import RawClient
@@ -101,6 +102,22 @@ async def test_a_stream_that_is_quiet_shows_that_it_lives(
         rest = await client.read_body()
     assert rest.endswith(b"data: [DONE]\n\n")
     assert text_of(b"".join(one + b"\n\n" for one in seen) + rest) == "x"
+
+
+async def test_so_does_one_that_has_but_begun(
+    server: Roundhouse, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "_PING", 0.02)
+    monkeypatch.setattr(translated, "HOLD", 0.0)
+    release = asyncio.Event()
+    upstream.queue(sse([start(), release, *text_events("x"), *end()]))
+    async with RawClient(port=port_of(server)) as client:
+        await client.post(CHAT, {**ASK, "stream": True})
+        await client.read_head()
+        assert b'"role"' in await client.read_event()
+        assert [await client.read_event() for _ in range(2)] == [b": waiting"] * 2
+        release.set()
+        assert (await client.read_body()).endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_client_that_does_not_read(serve: Serve, upstream: ScriptedUpstream) -> None:

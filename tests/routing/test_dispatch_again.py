@@ -260,6 +260,16 @@ async def test_who_loads_is_waited_for(
     assert stage.count("bridge_total", outcome="waited") == 2
 
 
+async def test_it_is_asked_as_often_as_the_deadline_allows(
+    stage: Stage, upstream: ScriptedUpstream, hub: FakeTarget, sleeps: list[float]
+) -> None:
+    upstream.queue(*[answer_json(503, {"error": "loading", "estimated_time": 0})] * 9)
+    upstream.queue(chat_answer("fine"))
+    found = await stage.ask(stage.chain(hub), deadline=60)
+    assert (found.target, found.record.attempts) == ("one", 10)
+    assert sleeps == [1.0] * 9
+
+
 async def test_but_not_where_another_can_answer(
     stage: Stage,
     upstream: ScriptedUpstream,

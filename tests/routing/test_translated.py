@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from server.dialects.table import DIALECTS
 from server.routing import translated
+from tests.fakes.exchange import Exchange
 from tests.fakes.messages import (
     end,
     event,
@@ -203,6 +205,42 @@ async def test_a_stream_that_does_not_begin(
     found = await stage.ask(stage.chain(claude), stream=True)
     assert (found.status, found.sink.started) == (504, False)
     assert stage.attempts(outcome="first_byte_timeout") == 1
+
+
+async def test_signs_of_life_are_no_answer_for_ever(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    async def lives(exchange: Exchange) -> None:
+        while True:
+            await exchange.chunk(event("ping"))
+            await asyncio.sleep(0)
+
+    claude.timeouts = replace(claude.timeouts, first_byte=0.05, inter_chunk=0.1)
+    upstream.queue(sse([start(), *text_events("x")[:-1], lives]))
+    found = await stage.ask(stage.chain(claude), stream=True)
+    assert (found.record.end, last_error(found)["code"]) == ("stall", "upstream_timeout")
+    await upstream.disconnected()
+
+
+@pytest.mark.parametrize("dialect", ["deepseek", "huggingface"])
+@pytest.mark.parametrize(
+    "payload",
+    ["hello", "[]", '{"choices":[1]}', '{"choices":5}', '{"choices":[{"delta":5}]}', '{"cho'],
+)
+async def test_what_is_no_chunk_is_another_targets_chance(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    one: FakeTarget,
+    two: FakeTarget,
+    dialect: str,
+    payload: str,
+) -> None:
+    one.dialect, one.retry_ambiguous = DIALECTS[dialect], True
+    upstream.queue(sse([payload, hang]))
+    second.queue(chat_stream(["fine"]))
+    found = await stage.ask(stage.chain(one, two), stream=True)
+    assert (found.target, text_of(found.sink.data)) == ("two", "fine")
 
 
 async def test_a_stream_without_an_answer(

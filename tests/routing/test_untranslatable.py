@@ -19,6 +19,7 @@ from tests.fakes.messages import (
 )
 from tests.fakes.upstream import (
     ScriptedUpstream,
+    answer_bytes,
     answer_json,
     chat_answer,
     chat_stream,
@@ -98,6 +99,18 @@ async def test_its_words_for_an_error(
     assert (found.status, found.error.retry_after) == (503, 3)
 
 
+async def test_an_error_that_is_no_text(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+) -> None:
+    upstream.queue(answer_bytes(503, b'{"error":{"message":"caf\xe9"}}'))
+    second.queue(chat_answer("fine"))
+    assert (await stage.ask(stage.chain(claude, two))).target == "two"
+
+
 async def test_it_comes_after_one_of_openais(
     stage: Stage,
     upstream: ScriptedUpstream,
@@ -166,7 +179,7 @@ async def test_a_long_body_is_translated_aside(
         aside.append(work)
         return work(*given)
 
-    monkeypatch.setattr(providers.asyncio, "to_thread", to_thread)  # type: ignore[attr-defined]
+    monkeypatch.setattr(providers, "aside", to_thread)
     upstream.queue(message_answer("a"), message_answer("b"))
     await stage.ask(stage.chain(claude))
     assert aside == []
