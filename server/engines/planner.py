@@ -268,7 +268,8 @@ class _Planner:
             self._wait(wish, f"{_names(busy)} is busy", until)
         else:
             until = max(ends)
-            why = f"{_names(blocking)} was loaded a moment ago"
+            moves = "is starting, waking or falling asleep"
+            why = f"{_names(blocking)} {moves if until == math.inf else 'was loaded a moment ago'}"
             self._wait(wish, why, until if until < math.inf else None)
 
     def _wait(self, wish: Wish, why: str, until: float | None = None) -> None:

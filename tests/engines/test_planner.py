@@ -312,6 +312,15 @@ def test_waking() -> None:
     assert made.actions[0] == Evict("a", "it can never wake where it sleeps")
 
 
+def test_weights_are_with_the_host_until_it_is_awake() -> None:
+    a, b = engine("a", 16, asleep=(1, 15)), engine("b", 10, kind="cpu")
+    devices = (GPU, replace(CPU, total=20))
+    made = planned(a, b, running=(ready(a, phase=Phase.WAKING),), wishes=("b",), devices=devices)
+    assert only(made) == Wait("b", "memory is coming free")
+    made = planned(a, b, running=(ready(a, phase=Phase.SLEEPING),), wishes=("b",), devices=devices)
+    assert only(made) == Wait("b", "a is starting, waking or falling asleep")
+
+
 def test_a_sleeper_is_forgotten() -> None:
     a = engine("a", asleep=(1, 15))
     asleep = ready(a, phase=Phase.ASLEEP, changed=NOW - 50)
@@ -354,7 +363,7 @@ def test_replicas_where_memory_is_free() -> None:
 
 def test_replicas_go_together() -> None:
     a = engine("a", 10, replicas=2, idle=60)
-    running = (ready(a, in_flight=1, last_used=NOW), ready(a, replica=1))
+    running = (ready(a, in_flight=1), ready(a, replica=1))
     assert planned(a, running=running).actions == ()
     idle = (ready(a), ready(a, replica=1))
     assert [type(action) for action in planned(a, running=idle).actions] == [Evict, Evict]
