@@ -49,6 +49,8 @@ class Waiting:
     lasts: list[float] = field(default_factory=list)
     keep_alive: float | None = None
     crashes: int = 0
+    #: Who may be served before it, once it has waited too long.
+    ahead: int = 0
 
 
 class Machine:
@@ -92,10 +94,20 @@ class Machine:
         if ready:
             self._begin(ready[0].key, lasts, keep_alive)
         else:
-            entry = self.waiting.setdefault(name, Waiting(self.now, priority, crashes=self.crashes))
+            if name not in self.waiting:
+                self._line_up(name, priority)
+            entry = self.waiting[name]
             entry.lasts.append(lasts)
             entry.keep_alive = keep_alive
         self.settle()
+
+    def _line_up(self, name: str, priority: int) -> None:
+        pinned = sum(engine.pinned for engine in self.engines.values())
+        for other in self.waiting.values():
+            other.ahead += other.since == self.now
+        self.waiting[name] = Waiting(
+            self.now, priority, crashes=self.crashes, ahead=len(self.waiting) + pinned
+        )
 
     def crash(self, key: Key) -> None:
         """The process is gone at once."""
@@ -294,21 +306,23 @@ class Machine:
         return units
 
     @property
-    def bound(self) -> float:
-        """Nobody is passed over for longer than `starvation`. Then those who have waited longer
-        come first, each once, and each may have to wait for a start, a residency, a drain and an
-        end before its own start."""
+    def cycle(self) -> float:
+        """A start, a residency, a drain, a sleep, an end: then the own start."""
         delays = self.delays
         residency = max((engine.residency for engine in self.engines.values()), default=0.0)
-        cycle = (
-            2 * delays.load + residency + self.policy.drain + delays.stop + delays.sleep
-            + delays.wake
-        )  # fmt: skip
-        return self.policy.starvation + (len(self.engines) + 1) * cycle
+        moves = 2 * delays.load + delays.stop + delays.sleep + delays.wake
+        return moves + residency + self.policy.drain
+
+    @property
+    def bound(self) -> float:
+        """Of any wish."""
+        return self.policy.starvation + (2 * len(self.engines) + 1) * self.cycle
 
     def _in_time(self, name: str, entry: Waiting) -> None:
-        more = self.crashes - entry.crashes
-        bound = self.bound * (1 + more)
+        """Nobody is passed over for longer than `starvation`. Then those who have waited longer
+        come first, each once. What crashes starts again, which may happen to each of them."""
+        again = 1 + self.crashes - entry.crashes
+        bound = (self.policy.starvation + (entry.ahead + 1) * self.cycle) * again
         assert self.now - entry.since <= bound, (name, self.now - entry.since, bound, self.running)
 
     def possible(self, name: str) -> bool:
