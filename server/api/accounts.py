@@ -11,6 +11,7 @@ from server.config import cards
 from server.config.providers_table import Account, account
 from server.config.resolve import ResolvedTarget
 from server.config.schema import Config
+from server.dialects.account import Scrubber
 from server.dialects.table import dialect_of
 from server.protocol.parameters import Fill
 from server.registry.catalog import Catalog
@@ -43,6 +44,14 @@ class Accounts:
         self._catalog = catalog
         self._accounts = {
             name: account(name, provider, folder) for name, provider in config.providers.items()
+        }
+        self._scrubbers = {
+            name: Scrubber(
+                found.base_url,
+                (found.headers, *(credential.headers for credential in found.credentials)),
+                found.proxy,
+            )
+            for name, found in self._accounts.items()
         }
 
     def seats(self, provider: str) -> Seats | None:
@@ -86,6 +95,7 @@ class Accounts:
         assert target.model is not None
         found = self._accounts[target.provider]
         settings = self._settings(found, target.model)
+        scrubber = self._scrubbers[target.provider]
         for number, credential in enumerate(found.credentials, 1):
             digest = credential.digest
             acting = ProviderTarget(
@@ -105,6 +115,7 @@ class Accounts:
                 surfaces=found.surfaces,
                 strict=found.like in _STRICT,
                 key=number,
+                scrubber=scrubber,
             )
             yield Keyed(
                 acting,

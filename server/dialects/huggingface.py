@@ -9,9 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
-from server.dialects import openai, shapes
+from server.dialects import account, openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts
 from server.dialects.passing import no_surface, passed, plain_history
@@ -95,11 +93,12 @@ def _finished(choice: dict[str, Any], part: dict[str, Any]) -> None:
 def error_in(status: int, body: bytes) -> UpstreamStatus:
     """`error` is a string, a list of them or an object. A model that loads says when to come back;
     one that no provider of the account has is not there, though another target may have it."""
-    found = _error_of(body)
+    read = shapes.decoded(body)
+    found = read if isinstance(read, dict) else {}
     error = found.get("error")
     if isinstance(error, list):
-        error = " ".join(str(item) for item in error)
-        body = msgspec.json.encode({"error": error})
+        error = " ".join(map(shapes.words, error))
+        body = shapes.body_of(error)
     inner: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
     if inner.get("code") == "model_not_supported":
         missing = UpstreamStatus(
@@ -119,17 +118,9 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
             message="The model is being loaded at the upstream.",
             code="engine_loading",
             retry_after=_seconds(wait),
-            detail=f"HTTP 503: loading, estimated {wait}",
+            detail=f"HTTP 503: loading, estimated {account.noted(shapes.words(wait))}",
         )
     return openai.error_in(status, body)
-
-
-def _error_of(body: bytes) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _seconds(value: Any) -> float:

@@ -263,10 +263,7 @@ def _thought(thinking: Any) -> str:
 def error_in(status: int, body: bytes) -> UpstreamStatus:
     """`{"object": "error", "message": …}`, whose message may be a list or hold one, `{"message"}`
     or `{"detail": […]}`: what was found wrong, by place."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        found = None
+    found = shapes.decoded(body)
     if not isinstance(found, dict):
         return openai.error_in(status, body)
     message = found.get("message", found.get("detail"))
@@ -280,4 +277,4 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     inner = {"message": message, "type": found.get("type"), "param": param}
     if status == 429:  # Mistral's codes are numbers that mean nothing elsewhere
         inner["code"] = "rate_limit_exceeded"
-    return openai.error_in(status, msgspec.json.encode({"error": inner}))
+    return openai.error_in(status, shapes.body_of(inner))

@@ -267,19 +267,19 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     detail = f"HTTP {said}"
     if status not in UpstreamStatus.CLIENT_OWN:
         # What is the client's own is for the client, and may quote the prompt.
-        detail += f": {account.without_secrets(body[:500].decode('utf-8', 'replace'))}"
+        detail += f": {account.noted(body)}"
     own = 400 <= status < 500 and status not in UpstreamStatus.ACCOUNT
     code = code if own and _is_word(code) else _CODES.get(status)
     text = _text(status, message)
     if shapes.loads(status, found):
         text, code = "The model is being loaded at the upstream.", "engine_loading"
-    named = own and status != 429 and isinstance(kind, str) and kind.endswith("_error")
+    named = own and status != 429 and isinstance(kind, str) and _is_word(kind)
     error = UpstreamStatus(
         status,
         message=text,
-        type=kind if named else None,
+        type=kind if named and str(kind).endswith("_error") else None,
         code=code,
-        param=param if own and isinstance(param, str) else None,
+        param=account.place(param) if own else None,
         retry_after=shapes.pause(status, found),
         detail=detail,
     )
@@ -294,7 +294,7 @@ def _text(status: int, message: object) -> str:
     if status == 429:
         return "The upstream's rate limit is reached."
     if 400 <= status < 500:
-        text = account.without_secrets(str(message)[:2000]) if message else ""
+        text = account.told(shapes.words(message)) if message else ""
         return text or f"The upstream refused the request ({status})."
     if status >= 500:
         return f"The upstream failed ({status})."
@@ -302,8 +302,10 @@ def _text(status: int, message: object) -> str:
 
 
 def _is_word(code: object) -> bool:
-    """Some write a sentence."""
-    return isinstance(code, str) and _WORD.fullmatch(code) is not None
+    """Some write a sentence, and some what they were given."""
+    if not isinstance(code, str) or _WORD.fullmatch(code) is None:
+        return False
+    return account.told(code) == code
 
 
 def _is_missing_model(status: int, message: object) -> bool:
@@ -318,7 +320,7 @@ def error_of_event(error: Any) -> UpstreamStatus:
     it calls itself, else 500)."""
     found = error if isinstance(error, dict) else {"message": error}
     status = next(filter(None, map(_status_in, map(found.get, _STATUS_MEMBERS))), 500)
-    return error_in(status, msgspec.json.encode({"error": found}))
+    return error_in(status, shapes.body_of(found))
 
 
 def _status_in(said: Any) -> int | None:

@@ -20,13 +20,39 @@ _MOST: Final = 600.0
 _SECONDS: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)s")
 
 
+def decoded(body: bytes) -> Any:
+    """The JSON that these bytes are; None: they are none that can be read, or no text at all."""
+    try:
+        return msgspec.json.decode(body)
+    except (
+        msgspec.MsgspecError,
+        RecursionError,
+        ValueError,
+    ):  # one of these: bytes that no text is
+        return None
+
+
+def body_of(error: Any) -> bytes:
+    """The body of this error in OpenAI's shape. What lies too deep, or holds what JSON has no word
+    for, is an error that says nothing."""
+    try:
+        return msgspec.json.encode({"error": error})
+    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+        return b"{}"
+
+
+def words(said: object) -> str:
+    """As a text."""
+    try:
+        return str(said)
+    except (RecursionError, ValueError):  # lists in lists, a number without an end
+        return ""
+
+
 def error_object(body: bytes) -> dict[str, Any]:
     """`{"error": {...}}`, `{"error": "text"}`, `{"message": ...}`, `{"detail": ...}`, where the
     detail may be a list, the first one of a list (Gemini's), or nothing."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return {}
+    found = decoded(body)
     if isinstance(found, list) and found:
         found = found[0]
     if not isinstance(found, dict):
@@ -53,8 +79,9 @@ def findings(details: list[Any]) -> tuple[str, str | None]:
             continue
         where = detail.get("loc")
         steps = where if isinstance(where, list) else []
-        place = ".".join(str(step) for step in steps if step != "body")
-        texts.append(f"{place}: {detail.get('msg')}" if place else str(detail.get("msg")))
+        place = ".".join(words(step) for step in steps if step != "body")
+        said = words(detail.get("msg"))
+        texts.append(f"{place}: {said}" if place else said)
         places.append(place)
     return "; ".join(texts) or "The request was refused.", next(filter(None, places), None)
 

@@ -109,20 +109,28 @@ def _in_kind(holder: dict[str, Any]) -> None:
 def answer_back(payload: bytes) -> bytes:
     """An answer, or one chunk of a stream, with `function_call` where it had tool calls.
 
-    Raises UpstreamProtocol for what cannot be decoded as a whole.
+    Raises UpstreamProtocol for what cannot be decoded as a whole, and for choices that are none.
     """
     try:
         answer = _decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise UpstreamProtocol(
-            "The upstream sent something that is no answer.", detail=str(error)
-        ) from None
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise _no_answer(str(error)) from None
     if not isinstance(answer, dict):
         return payload
-    for choice in answer.get("choices") or ():
+    choices = answer.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise _no_answer("choices")
+    for choice in choices:
         for part in ("message", "delta"):
             if isinstance(choice.get(part), dict):
                 _in_kind(choice[part])
         if choice.get("finish_reason") == "tool_calls":
             choice["finish_reason"] = "function_call"
-    return msgspec.json.encode(answer)
+    try:
+        return msgspec.json.encode(answer)
+    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError) as error:
+        raise _no_answer(str(error)) from None
+
+
+def _no_answer(detail: str) -> UpstreamProtocol:
+    return UpstreamProtocol("The upstream sent something that is no answer.", detail=detail)

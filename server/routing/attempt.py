@@ -136,6 +136,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         outcome = "shed" if isinstance(error, Overloaded) else "not_ready"
         raise
     except UpstreamError as error:
+        target.scrub(error)
         outcome, retry_after = error.outcome, error.retry_after
         said = _said(error, target.label)
         if outcome not in ALIVE:

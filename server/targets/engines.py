@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.dialects import openai
+from server.dialects.account import Scrubber
 from server.dialects.base import Outgoing
 from server.engines.replicas import Replica
 from server.engines.state import EngineState, EngineView
-from server.errors import EngineNotReady
+from server.errors import EngineNotReady, UpstreamError
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Fill
 from server.protocol.request import Request
@@ -184,6 +185,9 @@ class ReplicaTarget(Plain):
 
     def failed(self, mark: int) -> None:
         self.fleet.report_failure(self.engine, self.replica.address)
+
+    def scrub(self, error: UpstreamError) -> None:
+        Scrubber(self.replica.base_url, (self.replica.headers,)).clean(error)
 
     def lost(self) -> bool:
         well = self.fleet.replicas(self.engine)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from server.dialects import openai
+from server.dialects.account import Scrubber
 from server.dialects.base import Dialect, Outgoing
 from server.dialects.passing import BESIDES, plain_history
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, UpstreamError
 from server.protocol.aside import aside
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Fill
@@ -48,6 +49,8 @@ class ProviderTarget(Plain):
     strict: bool = False
     #: Which of the account's keys, from 1 on.
     key: int = 1
+    #: Of what is the account's own, its other keys too; None: made of what this target has.
+    scrubber: Scrubber | None = field(default=None, repr=False)
     account: tuple[str, int] | None = field(init=False, default=None)
     #: Where every request goes, and what it carries: made once.
     _endpoint: Endpoint = field(init=False, repr=False)
@@ -130,6 +133,11 @@ class ProviderTarget(Plain):
             ours.discard(name)
             del members[name]
             return None
+
+    def scrub(self, error: UpstreamError) -> None:
+        if self.scrubber is None:
+            self.scrubber = Scrubber(self.base_url, (self.headers,), self.proxy)
+        self.scrubber.clean(error)
 
     async def send(
         self, request: Request, transport: Transport, outgoing: Outgoing | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from server.dialects.base import Dialect, Outgoing
-from server.errors import EngineNotReady, InvalidRequest
+from server.errors import EngineNotReady, InvalidRequest, UpstreamError
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
 from server.transport import AttemptTimeouts, Response, Transport
@@ -76,6 +76,10 @@ class Target(Protocol):
     def failed(self, mark: int) -> None:
         """An answer broke off: look after this target now rather than later."""
 
+    def scrub(self, error: UpstreamError) -> None:
+        """Take what is the account's own out of the words of an error, in place: keys for the log,
+        the address, too, for clients."""
+
     def lost(self) -> bool:
         """Is it gone, with all that it was doing? Asked a little after a failure."""
 
@@ -121,6 +125,9 @@ class Plain:
         return
 
     def failed(self, mark: int) -> None:
+        return
+
+    def scrub(self, error: UpstreamError) -> None:
         return
 
     def lost(self) -> bool:

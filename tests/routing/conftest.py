@@ -13,7 +13,7 @@ import pytest
 
 from server.dialects.base import Dialect, Outgoing
 from server.dialects.table import DIALECTS
-from server.errors import EngineNotReady, InvalidRequest, RoundhouseError
+from server.errors import EngineNotReady, InvalidRequest, RoundhouseError, UpstreamError
 from server.protocol import envelope
 from server.protocol.envelope import Surface
 from server.protocol.functions import is_legacy, to_tools
@@ -119,6 +119,9 @@ class FakeTarget:
 
     def failed(self, mark: int) -> None:
         self.failures.append(mark)
+
+    def scrub(self, error: UpstreamError) -> None:
+        return
 
     def lost(self) -> bool:
         return not self.ready

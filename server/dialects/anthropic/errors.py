@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
-from server.dialects import account, openai
+from server.dialects import account, openai, shapes
 from server.dialects.trouble import Trouble
 from server.errors import UpstreamStatus
 
@@ -32,10 +30,7 @@ STATUSES: Final = {
 
 def error_in(status: int, body: bytes) -> UpstreamStatus:
     """The error that an answer with this status stands for."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        return openai.error_in(status, body)
+    found = shapes.decoded(body)
     if not isinstance(found, dict) or not isinstance(found.get("error"), dict):
         return openai.error_in(status, body)
     return _error(status, found["error"], found.get("request_id"))
@@ -58,11 +53,11 @@ def _error(status: int, error: dict[str, Any], request_id: Any) -> UpstreamStatu
     said = {"message": message, "code": cause if isinstance(cause, str) else None}
     if status == 404 and isinstance(message, str) and message.startswith("model:"):
         said["code"] = "model_not_found"
-    found = openai.error_in(stands_for, msgspec.json.encode({"error": said}))
+    found = openai.error_in(stands_for, shapes.body_of(said))
     if found.trouble == Trouble.CONTEXT_LENGTH:
         found.code = "context_length_exceeded"
     if stands_for != status:
         found.detail = f"HTTP {status} as {found.detail}"
     if isinstance(request_id, str):
-        found.detail = f"{found.detail} (request {request_id[:80]})"
+        found.detail = f"{found.detail} (request {account.noted(request_id)})"
     return found

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from server.dialects import account, shapes
 from server.dialects.base import Asked
 from server.dialects.openai import Facts, Usage
 from server.errors import (
@@ -173,7 +174,7 @@ def gave_up(reason: str | None, error: object, kind: object) -> UpstreamError:
     """What an end with `ERROR` or `TIMEOUT` is. The client learns Cohere's word for it alone."""
     words = (w for w in (kind, reason) if isinstance(w, str) and _WORD.fullmatch(w))
     word = next(words, "ERROR")
-    detail = f"{word}: {str(error)[:500]}"
+    detail = f"{word}: {account.noted(shapes.words(error))}"
     if reason == "TIMEOUT":
         return UpstreamStatus(
             504, message="The upstream took too long for its answer (TIMEOUT).", detail=detail
