@@ -283,6 +283,21 @@ def test_no_sleep(devices: tuple[Device, ...]) -> None:
     assert made.actions[0] == Evict("a", "it makes room for b")
 
 
+def test_two_sleep_only_where_both_have_room_now() -> None:
+    """A process that still stops has 20 of the host's 40 bytes; weights of 11 come twice."""
+    a, b = (engine(name, 12, asleep=(1, 11)) for name in "ab")
+    c, old = engine("c", 20), engine("old", 20, kind="cpu")
+    running = (ready(a), ready(b, last_used=300.0), ready(old, "cpu", phase=Phase.STOPPING))
+    devices = (GPU, replace(CPU, total=40))
+    made = planned(a, b, c, old, running=running, wishes=("c",), devices=devices)
+    assert made.actions[:2] == (
+        Evict("a", "it makes room for c"),
+        Sleep("b", "it makes room for c"),
+    )
+    made = planned(a, b, c, running=running[:2], wishes=("c",), devices=devices)
+    assert [type(action) for action in made.actions] == [Sleep, Sleep, Wait]
+
+
 def test_what_stays_of_a_sleeper_may_be_too_much() -> None:
     a, b = engine("a", 16, asleep=(5, 11)), engine("b", 20)
     made = planned(a, b, running=(ready(a),), wishes=("b",))
