@@ -187,7 +187,7 @@ def answer_in(payload: bytes) -> Facts:
     """
     try:
         answer = _decoded(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except shapes.UNREADABLE as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None

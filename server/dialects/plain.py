@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
-
-from server.dialects import openai
+from server.dialects import openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts, Usage
 from server.dialects.passing import no_surface, passed
@@ -75,7 +73,7 @@ class PlainReader:
             return (payload,)
         facts = openai.event_in(payload)
         if facts.error is not None or event == "error":
-            raise openai.error_of_event(facts.error or msgspec.json.decode(payload))
+            raise openai.error_of_event(facts.error or shapes.decoded(payload))
         if facts.aborted:
             raise UpstreamAborted("The upstream gave up on its answer.", detail="finished: abort")
         if facts.usage is not None:

@@ -7,6 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+#: What comes up where bytes are read that are not what they should be: bad JSON or another shape,
+#: too many brackets, bytes that are no text.
+UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 #: Servers that load a model say so with 503: llama.cpp, another Roundhouse.
 _LOADING: Final = re.compile(
     r"(the )?model is (being |currently )?load(ed|ing)|loading (the )?model"
@@ -24,11 +27,7 @@ def decoded(body: bytes) -> Any:
     """The JSON that these bytes are; None: they are none that can be read, or no text at all."""
     try:
         return msgspec.json.decode(body)
-    except (
-        msgspec.MsgspecError,
-        RecursionError,
-        ValueError,
-    ):  # one of these: bytes that no text is
+    except UNREADABLE:
         return None
 
 

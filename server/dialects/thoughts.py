@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from server.dialects.base import Asked, Dialect, Outgoing, Reader
 from server.dialects.openai import Facts, Usage
+from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
@@ -222,7 +223,7 @@ def _read(payload: bytes) -> tuple[dict[str, Raw], list[dict[str, Raw]]]:
     try:
         answer = _object.decode(payload)
         return answer, _choices.decode(answer.get("choices", _NULL)) or []
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _no_answer(str(error)) from None
 
 
@@ -233,7 +234,7 @@ def _written(answer: dict[str, Raw], choices: list[dict[str, Raw]]) -> bytes:
 def _inside(choice: dict[str, Raw], part: str) -> dict[str, Raw]:
     try:
         return _inner.decode(choice.get(part, _NULL)) or {}
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _no_answer(str(error)) from None
 
 
@@ -244,14 +245,14 @@ def _text(inner: dict[str, Raw], name: str) -> str | None:
         return None
     try:
         return _string.decode(said)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise _no_answer(str(error)) from None
 
 
 def _number(said: Raw | None) -> int:
     try:
         return 0 if said is None else _index.decode(said)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise _no_answer(str(error)) from None
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from server.dialects.base import Asked
 from server.dialects.openai import Facts, Usage, answer_in, error_of_event
+from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamAborted, UpstreamProtocol
 
 #: Puts one choice right, in place; `part` is its `message` or its `delta`.
@@ -32,7 +33,7 @@ def decoded(payload: bytes) -> dict[str, Any]:
     """A JSON object. Blank lines before it, which keep a connection alive, are passed over."""
     try:
         return _object.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None

@@ -18,6 +18,7 @@ from msgspec import Raw
 from server.dialects.anthropic.errors import error_of
 from server.dialects.base import Asked
 from server.dialects.openai import Facts, Usage
+from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamAborted, UpstreamProtocol
 
 #: Another reason is an end like any other.
@@ -133,7 +134,7 @@ def answer_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
     try:
         said = _message.decode(payload)
         message = _said(said)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _no_answer(str(error)) from None
     if said.type == "error" or said.error is not None:
         raise error_of(said.error)

@@ -26,6 +26,7 @@ from server.dialects.anthropic.answer import (
 from server.dialects.anthropic.errors import error_of
 from server.dialects.base import Asked
 from server.dialects.openai import Usage
+from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamProtocol
 
 DONE: Final = b"[DONE]"
@@ -210,7 +211,7 @@ class AnthropicReader:
                 return self._told(b'{"reasoning_content":', text) if text else _NOTHING
             if kind == "redacted_thinking":
                 return self._detailed(_members.decode(said))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise _no_event(str(error)) from None
         return _NOTHING
 
@@ -307,11 +308,11 @@ class AnthropicReader:
 def _decoded(payload: bytes) -> _Event:
     try:
         return _event.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         detail = str(error)
     try:  # an event that is not known yet may have anything in it
         said = _kind.decode(payload)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         said = None
     if said is None or said.type in _KNOWN:
         raise _no_event(detail)

@@ -91,7 +91,7 @@ def chat_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
     """OpenAI's answer, and its usage. Raises UpstreamError."""
     try:
         answer = _answer.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except shapes.UNREADABLE as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None

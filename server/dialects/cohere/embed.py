@@ -13,6 +13,7 @@ from server.dialects.base import Asked, Outgoing
 from server.dialects.cohere.answer import count
 from server.dialects.given import Given, wrong
 from server.dialects.openai import Facts, Usage
+from server.dialects.shapes import UNREADABLE
 from server.errors import InvalidRequest, UpstreamProtocol
 
 EMBED_PATH: Final = "/embed"
@@ -97,7 +98,7 @@ def embed_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
     """OpenAI's list of embeddings; Cohere counts what it bills."""
     try:
         answer = _answer.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None

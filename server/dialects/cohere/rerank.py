@@ -13,6 +13,7 @@ from server.dialects.base import Asked, Outgoing
 from server.dialects.cohere.answer import count
 from server.dialects.given import Given, wrong
 from server.dialects.openai import Facts, Usage
+from server.dialects.shapes import UNREADABLE
 from server.errors import InvalidRequest, UpstreamProtocol
 
 RERANK_PATH: Final = "/rerank"
@@ -100,7 +101,7 @@ def rerank_in(payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
     counted in `usage`, too."""
     try:
         answer, members = _answer.decode(payload), _members.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UpstreamProtocol(
             "The upstream sent something that is no answer.", detail=str(error)
         ) from None

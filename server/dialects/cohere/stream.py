@@ -19,6 +19,7 @@ from server.dialects.cohere.answer import (
     usage_out,
 )
 from server.dialects.openai import Usage, error_of_event
+from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamProtocol
 
 DONE: Final = b"[DONE]"
@@ -82,7 +83,7 @@ class ChatReader:
             return []
         try:
             found = _event.decode(payload)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamProtocol(
                 "The upstream sent an event that cannot be read.", detail=str(error)
             ) from None
