@@ -23,19 +23,21 @@ Exits with 2 when something is wrong; every fault has its line."""
 @click.option("--engines", is_flag=True, help="Also look for the weights and for vLLM.")
 def check(config: str | None, engines: bool) -> None:
     """Check a config file, and show what it comes to. Starts nothing, asks nobody."""
-    from server.cli.serve import load_what
+    from server.cli.serve import load_what, start_note
     from server.config import load
 
     loaded = load.load(config) if config else load_what((), {})
     summary(loaded)
     if engines:
         look_for_engines(loaded)
+    if (note := start_note(loaded)) is not None:
+        click.echo(f"Note: {note}")
     click.echo("The config is good.")
 
 
 def summary(loaded: Loaded) -> None:
     """Listeners, models and what they stand on."""
-    from server.cli.greeting import catalog, own, rows
+    from server.cli.greeting import catalog, left_out_by, own, rows
     from server.cli.show import show
     from server.config.resolve import resolve_models
 
@@ -51,12 +53,15 @@ def summary(loaded: Loaded) -> None:
     click.echo()
     found = resolve_models(config, loaded.catalog)
     models = [(name, by) for name, by, _ in rows((), own(found))]
-    added = catalog(found)
+    by_variable = {} if loaded.path else loaded.by_variable
+    added = catalog(found, by_variable)
     if models or not added:
         show(("MODEL", "SERVED BY"), models, empty="No models.")
         click.echo()
     if added:
         click.echo("\n".join([*(line.removeprefix("  ") for line in added), ""]))
+    if by_variable:
+        click.echo("\n".join([*left_out_by(by_variable), ""]))
     for sentence in loaded.advice:
         click.echo(f"Note: {sentence}")
 

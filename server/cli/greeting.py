@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from server.config.resolve import ResolvedModel
 from server.engines.state import EngineState, EngineView
@@ -28,16 +29,20 @@ def greeting(
     *,
     version: str = "",
     source: str = "",
+    by_variable: Mapping[str, str] | None = None,
 ) -> str:
-    """A table of the models and their states, and the curl line to try."""
+    """A table of the models and their states, and the curl line to try. `by_variable`: provider →
+    the variable that brought it, where nobody asked for it in a file."""
     title = f"Roundhouse {version}".rstrip()
     title += f" serves {source}" if source else ""
-    shown, added = rows(views, own(models)), catalog(models)
+    shown, added = rows(views, own(models)), catalog(models, by_variable or {})
     lines = [title, ""]
     if shown or not added:
         lines += [*table(("MODEL", "SERVED BY", "STATE"), shown), ""]
     if added:
         lines += [*added, ""]
+    if by_variable:
+        lines += [*(f"  {line}" for line in left_out_by(by_variable)), ""]
     lines.append(f"  API    {urls.public}/v1")
     if urls.docs:
         lines.append(f"  Docs   {urls.public}/docs")
@@ -65,17 +70,38 @@ def own(models: Mapping[str, ResolvedModel]) -> dict[str, ResolvedModel]:
     return {name: model for name, model in models.items() if not model.offered}
 
 
-def catalog(models: Mapping[str, ResolvedModel]) -> list[str]:
-    """A table of those that the catalog adds, a row for each provider; empty without any."""
-    by: dict[str, list[ResolvedModel]] = {}
+def catalog(
+    models: Mapping[str, ResolvedModel], by_variable: Mapping[str, str] | None = None
+) -> list[str]:
+    """A table of those that the catalog adds, a row for each provider, with the variable that
+    brought it and also without models where that is known; empty without any."""
+    by: dict[str, list[ResolvedModel]] = {provider: [] for provider in by_variable or {}}
     for model in models.values():
         if model.offered and model.listed:
             by.setdefault(model.targets[0].provider or "", []).append(model)
     body = [
-        (provider, str(len(those)), ", ".join(model.name for model in examples(those)))
+        (provider, str(len(those)) if those else "any", _such_as(provider, those))
         for provider, those in by.items()
     ]
-    return table(("PROVIDER", "MODELS", "SUCH AS"), body) if body else []
+    if not body or not by_variable:
+        return table(("PROVIDER", "MODELS", "SUCH AS"), body) if body else []
+    with_key = [(name, by_variable.get(name, ""), *rest) for name, *rest in body]
+    return table(("PROVIDER", "KEY FROM", "MODELS", "SUCH AS"), with_key)
+
+
+def _such_as(provider: str, models: Sequence[ResolvedModel]) -> str:
+    if not models:
+        return f"{provider}/ITS-OWN-ID"
+    return ", ".join(model.name for model in examples(models))
+
+
+def left_out_by(by_variable: Mapping[str, str]) -> tuple[str, str]:
+    """How not to serve a provider that nobody asked for but by having its key."""
+    variable = next(iter(by_variable.values()))
+    return (
+        "Providers are here because their keys are. To leave one out, empty its variable",
+        f"(`{variable}= roundhouse serve`), or write a roundhouse.yaml with what you want.",
+    )
 
 
 def examples(models: Sequence[ResolvedModel]) -> list[ResolvedModel]:
@@ -154,17 +180,24 @@ def _answers(views: Sequence[EngineView], model: ResolvedModel) -> bool:
 
 
 def first_to_try(views: Sequence[EngineView], models: Mapping[str, ResolvedModel]) -> str | None:
-    """A model that is ready, else the first; None without models. Of a catalog the cheapest one of
-    the first provider."""
-    named = own(models)
-    ready = next((name for name, model in named.items() if _answers(views, model)), None)
-    if ready is not None:
-        return ready
+    """A model that is ready, else the first that has not failed; None without models. Those that
+    the catalog adds come last, as each answer of theirs is billed: the cheapest one of the first
+    provider."""
+    named, by_name = own(models), {view.name: view for view in views}
+    states = {name: state_of(by_name, model) for name, model in named.items()}
+    ready = [name for name, state in states.items() if state == "ready"]
+    soon = [name for name, state in states.items() if state not in _HOPELESS]
+    if ready or soon:
+        return (ready or soon)[0]
     offered = [model for model in models.values() if model.offered and model.listed]
     if offered:
         provider = offered[0].targets[0].provider
         return examples([m for m in offered if m.targets[0].provider == provider])[-1].name
     return next(iter(named), None)
+
+
+#: States that do not pass by themselves.
+_HOPELESS: Final = frozenset({"failed", "not running"})
 
 
 def curl(base: str, model: str, key_needed: bool) -> str:

@@ -42,7 +42,7 @@ def serve(what: tuple[str, ...], **flags: Any) -> int:
     from server.serving import serve as blocking
 
     try:
-        return blocking(loaded, Greeter(str(loaded.path) if loaded.path else ""))
+        return blocking(loaded, Greeter(loaded))
     except EngineError as error:
         if not what and loaded.path is None and error.reason == "environment":
             raise _two_ways(error) from None
@@ -100,6 +100,17 @@ def _without_file(settings: dict[str, Any]) -> Loaded:
     return dataclasses.replace(found, advice=(*found.advice, note))
 
 
+def start_note(loaded: Loaded) -> str | None:
+    """What keeps `serve` from starting the built-in config here, and what would do instead."""
+    if loaded.path is not None or loaded.config.providers or _has_runtime(loaded):
+        return None
+    return (
+        "There is no vLLM here for the embedded model, and no provider's key, so that `roundhouse "
+        "serve` would not start: run `make setup-engine`, or set a key such as OPENAI_API_KEY in "
+        "the environment or in .env."
+    )
+
+
 def _has_runtime(loaded: Loaded) -> bool:
     """Is there a Python for engines, whatever it has? Asked first, as it takes no time."""
     from server.engines import runtimes
@@ -124,8 +135,9 @@ def _lack(loaded: Loaded) -> str | None:
 class Greeter:
     """Called by the server when it listens, and again when its engines have settled."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, loaded: Loaded) -> None:
+        self._source = str(loaded.path or "")
+        self._by_variable = {} if loaded.path else loaded.by_variable
         self._greeted = False
 
     def __call__(self, server: Roundhouse) -> None:
@@ -145,5 +157,6 @@ class Greeter:
             key_needed=bool(config.server.keys),
             version=roundhouse_version(),
             source=self._source,
+            by_variable=self._by_variable,
         )
         click.echo(text, nl=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.config import yamltext
 from server.config.places import Path, Place, Places
-from server.config.providers_table import AUTH_HEADERS, ROWS, key_variable
+from server.config.providers_table import AUTH_HEADERS, ROWS, holds_ours, key_in, key_variable
 from server.config.variables import Expander
 
 
@@ -60,20 +60,33 @@ def add_env_key(
 
 def add_provider_keys(
     tree: dict[str, Any], places: Places, variables: Mapping[str, str]
-) -> list[str]:
-    """The keys of known rows from their variables, where the file says none. Returns the names of
-    these."""
-    took = []
+) -> dict[str, str]:
+    """The keys of known rows from their variables, where the file says none. Returns provider →
+    variable."""
+    took = {}
     for name, provider in section(tree, "providers").items():
         if not isinstance(provider, dict) or _has_key(provider):
             continue
         like = provider.get("like") or name
         variable = key_variable(str(like), provider.get("base_url"), variables)
         if variable is not None:
-            provider["api_key"] = variables[variable]
+            provider["api_key"] = key_in(variables, variable)
             places.move(("providers", name, "api_key"), Place(variable))
-            took.append(variable)
+            took[str(name)] = variable
     return took
+
+
+def kept_keys(tree: dict[str, Any], variables: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable whose provider would be served, were its key not our own."""
+    there = section(tree, "providers")
+    return [
+        f"{variable} holds a key of this server itself, so it is sent to nobody, and {name} is not "
+        "served by it."
+        for name, row in ROWS.items()
+        if name not in there and row.base_url is not None
+        for variable in row.variables
+        if holds_ours(variables, variable)
+    ]
 
 
 def _has_key(provider: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from server.config import beside, card_files, explain, links, yamltext
+from server.config import beside, card_files, explain, links, paths, yamltext
 from server.config.places import Path, Places, Problem, refuse
 from server.config.schema import Config
 from server.config.variables import Expander, apply_twins, dot_env
@@ -44,6 +44,7 @@ class Loaded:
     `folder`. `digest` changes with anything that was read. `sources` names the files, variables and
     flags that had a say; `files` are those to watch. `advice` is for the log, a sentence each.
     `catalog` has the cards: the built-in ones, and over them those of the config's files.
+    `by_variable`: provider → the variable that its key is from, where the file says none.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Loaded:
     files: tuple[FilePath, ...] = ()
     advice: tuple[str, ...] = ()
     catalog: Catalog = field(default_factory=builtin, repr=False, compare=False)
+    by_variable: Mapping[str, str] = field(default_factory=dict, compare=False)
     _again: Callable[[], Loaded] | None = field(default=None, repr=False, compare=False)
 
     def again(self) -> Loaded:
@@ -117,7 +119,7 @@ def load_quickstart(
     given = around(environ, overrides, cwd)
     data = QUICKSTART.read_bytes()
     tree, places = yamltext.parse(data, "the built-in config")
-    return _assemble(tree, places, data, given.cwd, given)
+    return _assemble(tree, places, data, given.cwd, given, by_key=True)
 
 
 def from_keys(
@@ -168,8 +170,11 @@ def from_models(
 
 
 def find(environ: Mapping[str, str], cwd: FilePath) -> FilePath | None:
-    """The file to use when none is named: ROUNDHOUSE_CONFIG, else ./roundhouse.yaml, else None."""
+    """The file to use when none is named: ROUNDHOUSE_CONFIG, else ./roundhouse.yaml, else None.
+    Raises ConfigError where that variable holds no path."""
     if named := environ.get("ROUNDHOUSE_CONFIG"):
+        if (wrong := paths.fault(named)) is not None:
+            raise ConfigError(wrong[0], file="ROUNDHOUSE_CONFIG", hint=wrong[1])
         return cwd / FilePath(named).expanduser()
     here = cwd / FILE_NAME
     return here if here.is_file() else None
@@ -184,6 +189,8 @@ def _read(file: FilePath, source: str, missing: str | None = None) -> bytes:
         raise ConfigError("This is a folder, not a file.", file=source) from None
     except OSError as error:
         raise ConfigError(f"Cannot be read: {error.strerror}.", file=source) from None
+    except ValueError:
+        raise ConfigError("This is no file's name.", file=repr(source)) from None
 
 
 # --- names for models without a file ----------------------------------------------------------
@@ -192,6 +199,8 @@ def _read(file: FilePath, source: str, missing: str | None = None) -> bytes:
 def _model_name(weights: str, cwd: FilePath) -> str:
     if weights.startswith("embedded:"):
         return weights.removeprefix("embedded:") or "embedded"
+    if paths.fault(weights) is not None:  # told of later, as all faults of paths
+        return "model"
     folder = cwd / FilePath(weights).expanduser()
     if weights.startswith((".", "/", "~")) or folder.is_dir():
         weights = folder.resolve().name
@@ -222,7 +231,9 @@ def _assemble(
     *,
     file: FilePath | None = None,
     again: Callable[[], Loaded] | None = None,
+    by_key: bool = False,
 ) -> Loaded:
+    """`by_key`: nobody said what to serve, and so it is what there are keys for."""
     if not isinstance(tree, dict | None):
         raise places.error((), "A config is a mapping.", "Begin with the line `version: 1`.")
     tree = _without_empty(tree or {})
@@ -242,6 +253,7 @@ def _assemble(
     )
     sources += twins
     faults = [p for p in expander.problems if places.of(p.path).line is not None]
+    faults += paths.take_out(tree, places)
 
     keys_file, keys_data = None, b""
     named = beside.section(tree, "server").get("keys_file")
@@ -256,10 +268,12 @@ def _assemble(
         sources.append("ROUNDHOUSE_API_KEY")
     if tree.get("catalog") == "auto":
         beside.add_providers(tree, variables)
-    sources += dict.fromkeys(beside.add_provider_keys(tree, places, variables))
+    by_variable = beside.add_provider_keys(tree, places, variables)
+    sources += dict.fromkeys(by_variable.values())
+    kept = by_key or tree.get("catalog") == "auto"
 
     home = (folder / _home(tree)).absolute()
-    synced = overlay.stacked(given.catalog, home / overlay.FOLDER)
+    synced = _synced(given.catalog, home)
     card_data = _card_files(tree, folder)
     catalog = card_files.overlay(synced.catalog, card_data)
     card_data += synced.files
@@ -280,8 +294,13 @@ def _assemble(
         digest=hashlib.sha256(b"\0".join(parts)).hexdigest(),
         sources=tuple(sources),
         files=tuple(path for path in watched if path is not None),
-        advice=(*links.advice(config, places, catalog), *synced.left_out),
+        advice=(
+            *links.advice(config, places, catalog),
+            *(beside.kept_keys(tree, variables) if kept else ()),
+            *synced.left_out,
+        ),
         catalog=catalog,
+        by_variable=by_variable,
         _again=again,
     )
 
@@ -347,6 +366,13 @@ def _card_files(tree: dict[str, Any], folder: FilePath) -> list[tuple[FilePath, 
     named = tree.get("cards")
     paths = [folder / FilePath(one).expanduser() for one in named or () if isinstance(one, str)]
     return [(path, _read(path, str(path))) for path in paths] if isinstance(named, list) else []
+
+
+def _synced(below: Catalog, home: FilePath) -> overlay.Stack:
+    try:
+        return overlay.stacked(below, home / overlay.FOLDER)
+    except OSError as error:
+        raise ConfigError(f"Cannot be read: {error.strerror}.", key="server.home") from None
 
 
 def _home(tree: dict[str, Any]) -> FilePath:

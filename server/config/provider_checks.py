@@ -104,7 +104,7 @@ def _whole(
             f"For example: base_url: {row.example}",
         )
     spoken = {None, row.dialect, *(("openai",) if row.dialect in ALSO_OPENAI else ())}
-    if provider.base_url is None and provider.dialect not in spoken:
+    if row.base_url and at_home(row, provider.base_url) and provider.dialect not in spoken:
         yield places.error(
             (*path, "dialect"),
             f"{provider.like or name} does not speak {provider.dialect} at {row.base_url}.",
@@ -334,9 +334,8 @@ def _authorities(
             path, f"there is no file {ca}.", "Paths are relative to the config file's folder."
         )
         return
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "whose home folder is that"
-        yield places.error(path, f"{ca} cannot be read: {reason}.")
+    except OSError as error:
+        yield places.error(path, f"{ca} cannot be read: {error.strerror}.")
         return
     if not stat.S_ISREG(found.st_mode):
         yield places.error(path, f"{ca} is no file.")

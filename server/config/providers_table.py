@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from server.config import values
 from server.config.provider import Provider
 from server.protocol.envelope import Surface
 
@@ -282,7 +283,13 @@ def at_home(row: Row, base_url: object) -> bool:
     """Is this the row's own address (None: nothing else was said), or left to the account?"""
     if base_url is None or row.base_url is None:
         return True
-    return isinstance(base_url, str) and base_url.rstrip("/") == row.base_url
+    return isinstance(base_url, str) and values.same_place(base_url, row.base_url)
+
+
+def key_in(environ: Mapping[str, str], variable: str) -> str:
+    """The key that a variable holds, without the line break that a secret read from a file ends
+    with; empty where there is none."""
+    return environ.get(variable, "").strip()
 
 
 def key_variable(name: str, base_url: object, environ: Mapping[str, str]) -> str | None:
@@ -292,9 +299,12 @@ def key_variable(name: str, base_url: object, environ: Mapping[str, str]) -> str
     row = ROWS.get(name)
     if row is None or not at_home(row, base_url):
         return None
-    ours = {environ.get("ROUNDHOUSE_API_KEY"), environ.get("ROUNDHOUSE_ADMIN_KEY")}
-    for variable in row.variables:
-        key = environ.get(variable)
-        if key and key not in ours and not _OUR_KEY.fullmatch(key):
-            return variable
-    return None
+    set_here = (v for v in row.variables if key_in(environ, v) and not holds_ours(environ, v))
+    return next(set_here, None)
+
+
+def holds_ours(environ: Mapping[str, str], variable: str) -> bool:
+    """Does this variable hold a key of this server's own, which is for its clients?"""
+    key = key_in(environ, variable)
+    ours = [key_in(environ, own) for own in ("ROUNDHOUSE_API_KEY", "ROUNDHOUSE_ADMIN_KEY")]
+    return bool(key) and (key in ours or bool(_OUR_KEY.fullmatch(key)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from server.config import paths
 from server.config.places import Path, Place, Places, Problem
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
@@ -192,7 +193,7 @@ def apply_twins(
             value = None
         elif value == "" and isinstance(value, str):
             continue  # set to nothing, as compose files do, is not set
-        elif twin.is_path and base is not None:
+        elif twin.is_path and base is not None and paths.fault(str(value)) is None:
             value = str(base / FilePath(value).expanduser())
         *section, key = twin.path
         inner: Any = tree

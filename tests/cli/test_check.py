@@ -59,13 +59,33 @@ def test_the_built_in_one(run: Run) -> None:
     assert "none: everybody on this machine may ask" in result.stdout
 
 
+def test_nothing_at_all_is_told_before_it_is_served(
+    run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "Note: There is no vLLM here for the embedded model, and no provider's key"
+    python = nowhere / "python"
+    monkeypatch.setattr(runtimes, "candidates", lambda runtime, *, base: [python])
+    result = run("check")
+    assert result.exit_code == 0
+    assert note in result.stdout
+    assert "set a key such as OPENAI_API_KEY in the environment or in .env.\n" in result.stdout
+    python.touch()
+    assert note not in run("check").stdout
+    python.unlink()
+    (nowhere / "roundhouse.yaml").write_text("version: 1\nengines: {here: {weights: w}}")
+    assert note not in run("check").stdout
+
+
 def test_keys_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSEEK_API_KEY", "k")
     monkeypatch.setattr(runtimes, "candidates", lambda runtime, *, base: [])
     result = run("check")
     assert result.exit_code == 0
     assert "Read        the environment, DEEPSEEK_API_KEY\n" in result.stdout
-    assert "Providers   deepseek\nEngines     none\n\nPROVIDER  MODELS  SUCH AS\n" in result.stdout
+    assert (
+        "Providers   deepseek\nEngines     none\n\nPROVIDER  KEY FROM          MODELS  SUCH AS\n"
+    ) in result.stdout
+    assert "(`DEEPSEEK_API_KEY= roundhouse serve`)" in result.stdout
     assert "No models" not in result.stdout
     assert result.stdout.endswith("\n\nThe config is good.\n")
 

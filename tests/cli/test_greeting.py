@@ -164,8 +164,12 @@ def test_a_catalog_alone_is_a_row_for_each_provider() -> None:
     assert '"model": "free"' in text
 
 
-def test_what_is_ready_is_tried_before_what_loads() -> None:
-    models = {"a": ResolvedModel("a", (A,)), "far": added("far", "openai")}
-    assert greeting.first_to_try([view("a", EngineState.STARTING)], models) == "far"
-    assert greeting.first_to_try([view("a", EngineState.READY)], models) == "a"
-    assert greeting.first_to_try([view("a", EngineState.STARTING)], {"a": models["a"]}) == "a"
+def test_what_is_ready_is_tried_before_what_loads_and_both_before_what_is_billed() -> None:
+    models = {"a": ResolvedModel("a", (A,)), "b": ResolvedModel("b", (B,))}
+    a, b = view("a", EngineState.STARTING), view("b", EngineState.READY)
+    assert greeting.first_to_try([a, b], models) == "b"
+    with_far = {**models, "far": added("far", "openai")}
+    assert greeting.first_to_try([a, b], with_far) == "b"
+    assert greeting.first_to_try([a], with_far) == "a"
+    assert greeting.first_to_try([view("a", EngineState.FAILED)], with_far) == "far"
+    assert greeting.first_to_try([view("a", EngineState.FAILED)], models) == "a"

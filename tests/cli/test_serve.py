@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_advice_is_given(run: Run, house: House, nowhere: Path) -> None:
 
 def test_the_greeter_asks_for_a_key_where_one_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load.load_quickstart(environ={"ROUNDHOUSE_API_KEY": "k" * 20})
-    Greeter("")(House.server(loaded, EngineState.READY))
+    Greeter(loaded)(House.server(loaded, EngineState.READY))
     out = capsys.readouterr().out
     assert "$ROUNDHOUSE_API_KEY" in out
     assert "k" * 20 not in out
@@ -181,8 +182,9 @@ def test_keys_alone_are_a_gateway(
         and card.model_id not in models
     ]
     assert (missing, len(models) > 50) == ([], True)
-    assert "  PROVIDER  MODELS  SUCH AS\n  openai    " in result.stdout
-    assert "\n  mistral   " in result.stdout
+    assert "  PROVIDER  KEY FROM         MODELS  SUCH AS\n  openai    OPENAI_" in result.stdout
+    assert "\n  mistral   MISTRAL_API_KEY  " in result.stdout
+    assert "(`OPENAI_API_KEY= roundhouse serve`), or write a roundhouse.yaml" in result.stdout
     assert len(result.stdout.splitlines()) < 20
     assert "MODEL " not in result.stdout
     assert result.stderr == ""
@@ -207,7 +209,8 @@ def test_with_vllm_the_embedded_model_is_served_too(
     result = run("serve")
     assert "  guide  engine guide  loading\n" in result.stdout
     assert "  openai    " in result.stdout
-    assert '"model": "guide"' not in result.stdout  # it is not ready yet
+    assert "Once it is ready, try:" in result.stdout
+    assert '"model": "guide"' in result.stdout  # which costs nothing
 
     def lacks(*given: object, **more: object) -> None:
         raise EngineError("Engine 'guide': It needs more memory.\nSee …", reason="memory")
@@ -258,12 +261,100 @@ def test_with_neither_the_error_names_both_ways_out(
     assert run("serve", "c.yaml").stderr == "Error: No Python.\nRun it.\n"
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("k\nl", "holds a line break"),
+        ('"sk-1"', "has quotes in it, and they are sent as part of the key."),
+        ("'sk-1'", "has quotes in it, and they are sent as part of the key."),
+        ("Bearer sk-1", "has a space in it, which no key has. Give the key alone"),
+    ],
+)
 def test_a_bad_key_is_told_by_its_variable(
-    run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, said: str, run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_keys(monkeypatch, MISTRAL_API_KEY="k\n")
+    with_keys(monkeypatch, MISTRAL_API_KEY=key)
     result = run("serve")
     assert (result.exit_code, house.loaded) == (2, None)
-    assert result.stderr.startswith(
-        "Error: MISTRAL_API_KEY: providers.mistral.api_key: holds a line break"
+    assert result.stderr.startswith(f"Error: MISTRAL_API_KEY: providers.mistral.api_key: {said}")
+    assert "sk-1" not in result.stderr
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", " \t\n"])
+def test_a_blank_key_is_none(
+    blank: str, run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, OPENAI_API_KEY=blank)
+    assert run("serve").exit_code == 0
+    assert house.loaded is not None
+    assert (list(house.loaded.config.providers), list(house.loaded.config.engines)) == (
+        [],
+        ["guide"],
     )
+
+
+def test_the_line_break_of_a_mounted_secret_is_no_part_of_it(
+    run: Run, house: House, runtime: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, OPENAI_API_KEY=" sk-1\r\n")
+    (nowhere / ".env").write_text('MISTRAL_API_KEY="sk-2\\n"\n')
+    assert run("serve").exit_code == 0
+    assert house.loaded is not None
+    found = {n: p.keys[0].get_secret_value() for n, p in house.loaded.config.providers.items()}
+    assert found == {"openai": "sk-1", "mistral": "sk-2"}
+
+
+@pytest.mark.parametrize("others", [{}, KEYS])
+def test_a_hubs_token_keeps_nobody_from_the_embedded_model(
+    others: dict[str, str],
+    run: Run,
+    house: House,
+    runtime: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_keys(monkeypatch, HF_TOKEN="hf_1", **others)
+    runtime.parent.mkdir(parents=True)
+    runtime.touch()
+    monkeypatch.setattr(launcher, "check_static", lambda *given, **more: None)
+    out = run("serve").stdout
+    assert out.index("guide  engine guide  loading") < out.index("PROVIDER ")
+    assert re.search(r"\n  huggingface +HF_TOKEN +\d+ ", out)
+    first = next(iter([*others, "HF_TOKEN"]))
+    assert f"empty its variable\n  (`{first}= roundhouse serve`)" in out
+    assert '"model": "guide"' in out
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert "huggingface" not in run("serve").stdout
+
+
+def test_a_provider_of_which_no_card_is_known_is_shown_all_the_same(
+    run: Run, house: House, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, GROQ_API_KEY="k", MISTRAL_API_KEY="k")
+    out = run("serve").stdout
+    assert re.search(r"\n  groq +GROQ_API_KEY +any +groq/ITS-OWN-ID\n", out)
+
+
+def test_a_key_of_ours_that_is_left_out_is_told(
+    run: Run, house: House, runtime: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = (
+        "Note: OPENAI_API_KEY holds a key of this server itself, so it is sent to nobody, and "
+        "openai is not served by it.\n"
+    )
+    with_keys(monkeypatch, OPENAI_API_KEY="house-key", ROUNDHOUSE_API_KEY="house-key")
+    assert run("serve").stderr == note
+    with_keys(monkeypatch, MISTRAL_API_KEY="k")
+    assert run("serve").stderr == note
+    assert note in run("check").stdout
+    (nowhere / "roundhouse.yaml").write_text("version: 1\nengines: {here: {weights: w}}")
+    assert run("serve").stderr == ""  # nobody asked for openai
+
+
+def test_a_file_says_itself_what_is_here(
+    run: Run, house: House, runtime: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, **KEYS)
+    (nowhere / "roundhouse.yaml").write_text("version: 1\ncatalog: auto\n")
+    out = run("serve").stdout
+    assert "PROVIDER  MODELS  SUCH AS" in out
+    assert "To leave one out" not in out

@@ -40,6 +40,9 @@ CASES = {
     f"openai: {{dialect: cohere, {KEY}}}": (
         "openai does not speak cohere at https://api.openai.com/v1. Remove it, or give"
     ),
+    f"cohere: {{dialect: openai, {KEY}, base_url: 'https://API.cohere.com/v2'}}": (
+        "cohere does not speak openai at https://api.cohere.com/v2."
+    ),
     f"eu: {{like: cohere, dialect: openai, {KEY}}}": "cohere does not speak openai at https://api",
     "lab: {dialect: opnai}": "Did you mean `openai`?",
     # Keys.
@@ -59,6 +62,11 @@ CASES = {
     f"openai: {{{KEY}, headers: {{Authorization: x}}}}": (
         "headers.Authorization: would stand beside the key. Keep one of the two"
     ),
+    "openai: {api_key: '\"sk-quoted\"'}": "api_key: has quotes in it, and they are sent as part",
+    'openai: {api_keys: [a, "\'b"]}': "providers.openai.api_keys[1]: has quotes in it, and they",
+    "openai: {api_key: sk abc def}": "providers.openai.api_key: has a space in it, which no key",
+    'openai: {api_key: "sk-1\\n"}': "providers.openai.api_key: holds a line break, a space at",
+    'openai: {api_key: "${BLANK:- }"}': "providers.openai.api_key: holds a line break, a space at",
     # Who pays.
     f"mistral: {{{KEY}, organization: o}}": (
         "providers.mistral.organization: mistral has no header for an organization that is known "
@@ -129,6 +137,7 @@ CASES = {
     f"lab: {{{LAB}, ca: pipe}}": "providers.lab.ca: pipe is no file.",
     f"lab: {{{LAB}, ca: good.pem/x}}": "good.pem/x cannot be read: Not a directory.",
     f"lab: {{{LAB}, ca: ~nobody-here/x}}": "~nobody-here/x cannot be read: whose home folder is",
+    f'lab: {{{LAB}, ca: "a\\0b"}}': "providers.lab.ca: holds a NUL sign, which no path can.",
     f"lab: {{{LAB}, ca: empty.pem}}": "the file empty.pem is empty. It should hold certificates",
     f"lab: {{{LAB}, ca: text.pem}}": "text.pem holds no certificates in PEM. They begin with",
     f"lab: {{{LAB}, ca: blank.pem}}": "blank.pem holds no certificates in PEM.",
@@ -237,7 +246,7 @@ providers:
   openai: {api_keys: [a, b]}
   second: {like: openai}
   third: {like: openai, base_url: "https://eu.example/v1"}
-  fourth: {like: openai, base_url: "https://api.openai.com/v1/"}
+  fourth: {like: openai, base_url: "https://API.openai.com:443/v1/"}
   azure:
     base_url: https://n.openai.azure.com/openai/v1
     headers: {Authorization: "Bearer t"}

@@ -16,6 +16,7 @@ from server.config.providers_table import (
     Account,
     Credential,
     account,
+    key_in,
     key_variable,
 )
 from server.protocol.envelope import Surface
@@ -135,10 +136,42 @@ def test_a_key_goes_to_its_own_address_alone() -> None:
     assert key_variable("ollama", None, environ) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "home"),
+    [
+        ("https://api.cohere.com/v2", True),
+        ("https://API.Cohere.com:443/v2/", True),
+        ("https://api.cohere.com:444/v2", False),
+        ("https://api.cohere.com:443/v1", False),
+        ("https://api.cohere.com/V2", False),
+        ("http://api.cohere.com/v2", False),
+        ("http://api.cohere.com:443/v2", False),
+        ("https://api.cohere.com.example/v2", False),
+        ("https://user@api.cohere.com/v2", False),
+        ("https://api.cohere.com@a.example/v2", False),
+        ("https://api.cohere.com/v2?x=1", False),
+        ("https://api.cohere.com/v2#x", False),
+        ("https://api.cohere.com:x/v2", False),
+        ("https:///v2", False),
+    ],
+)
+def test_one_address_is_written_in_several_ways(url: str, home: bool) -> None:
+    assert (key_variable("cohere", url, {"CO_API_KEY": "k"}) == "CO_API_KEY") is home
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t"])
+def test_a_blank_variable_is_not_set(blank: str) -> None:
+    both = {"HF_TOKEN": blank, "HUGGINGFACE_API_KEY": "hf-1\n", "ROUNDHOUSE_API_KEY": blank}
+    assert key_variable("huggingface", None, both) == "HUGGINGFACE_API_KEY"
+    assert key_in(both, "HUGGINGFACE_API_KEY") == "hf-1"
+    assert key_variable("openai", None, {"OPENAI_API_KEY": blank}) is None
+
+
 def test_a_clients_key_of_ours_is_no_key_of_openai() -> None:
     assert key_variable("openai", None, {"OPENAI_API_KEY": new_key()}) is None
     same = {"OPENAI_API_KEY": "house-key", "ROUNDHOUSE_API_KEY": "house-key"}
     assert key_variable("openai", None, same) is None
+    assert key_variable("openai", None, {**same, "OPENAI_API_KEY": "house-key\n"}) is None
     assert key_variable("openai", None, {**same, "ROUNDHOUSE_API_KEY": "k"}) == "OPENAI_API_KEY"
     both = {
         "HF_TOKEN": "house-key",
