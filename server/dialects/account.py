@@ -149,7 +149,7 @@ class Scrubber:
         if own.search(error.code):
             error.code = type(error).code
         if own.search(error.type):
-            error.type = type(error).type
+            error.type = "invalid_request_error" if error.status < 500 else type(error).type
         if error.detail is not None:
             error.detail = secret.sub(_HIDDEN, error.detail)
 

@@ -71,6 +71,8 @@ def whole(
 ) -> tuple[bytes, Facts]:
     """A whole answer, put right, without the members of `extra`."""
     answer = decoded(payload)
+    if answer.get("object") == "error":  # an error in an answer's clothes
+        raise error_of_event(answer.get("error") or answer)
     if around is not None:
         around(answer)
     for choice, message in choices_of(answer, part):
