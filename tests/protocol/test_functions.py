@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from server.errors import InvalidRequest, UpstreamProtocol
@@ -144,3 +147,41 @@ def test_what_has_no_choices_stays() -> None:
 def test_what_cannot_be_decoded_is_the_upstreams_fault() -> None:
     with pytest.raises(UpstreamProtocol):
         functions.answer_back(b'{"choices":[],"x":1e999}')
+
+
+@pytest.mark.parametrize(
+    "choices", [[[]], [1], [None], ["a"], [{}, []], 7, "a", True, {"a": 1}, [[{"delta": {}}]]]
+)
+def test_choices_that_are_none_are_the_upstreams_fault(choices: Any) -> None:
+    with pytest.raises(UpstreamProtocol):
+        back(choices=choices)
+
+
+things = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("tool_calls"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "message", "delta", "tool_calls", "function", "index", "name"]
+                + ["finish_reason", "arguments"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300)
+@given(things | st.fixed_dictionaries({"choices": st.lists(things, max_size=2)}))
+def test_whatever_comes_back_is_an_answer_or_the_upstreams_fault(thing: Any) -> None:
+    with suppress(UpstreamProtocol):
+        json.loads(functions.answer_back(json.dumps(thing).encode()))
+
+
+@given(st.binary(max_size=40))
+def test_bytes_that_are_nothing_are_the_upstreams_fault(payload: bytes) -> None:
+    with suppress(UpstreamProtocol):
+        functions.answer_back(b'{"choices":[{"delta":{"content":"' + payload + b'"}}]}')
