@@ -157,15 +157,13 @@ def test_choices_that_are_none_are_the_upstreams_fault(choices: Any) -> None:
         back(choices=choices)
 
 
+MEMBERS = "choices message delta tool_calls function index name finish_reason arguments".split()
 things = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("tool_calls"),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["choices", "message", "delta", "tool_calls", "function", "index", "name"]
-                + ["finish_reason", "arguments"]
-            ),
+            st.sampled_from(MEMBERS),
             inner,
             max_size=4,
         )
