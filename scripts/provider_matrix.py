@@ -11,6 +11,7 @@ from typing import Any, Final
 from scripts.provider_probes import Probe
 from server.dialects import openai
 from server.dialects.base import Outgoing
+from server.dialects.passing import BESIDES, plain_history
 from server.dialects.table import DIALECTS
 from server.errors import InvalidRequest
 from server.protocol import functions
@@ -41,11 +42,13 @@ _EVERY: Final = frozenset({"model", "messages", "input", "stream"})
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One dialect as it is asked: with this model and these settings."""
+    """One dialect as it is asked: with this model and these settings. `strict`: at a provider that
+    refuses what it does not know in messages."""
 
     name: str
     model: str
     settings: Mapping[str, object]
+    strict: bool = False
 
     @classmethod
     def of(cls, name: str) -> Asking:
@@ -74,9 +77,15 @@ class Asking:
             arrived=0.0,
             deadline=0.0,
         )
+        lost: tuple[str, ...] = ()
+        if self.strict and surface is Surface.CHAT:  # before any dialect, too
+            messages, lost = plain_history(members["messages"], BESIDES)
+            members = {**members, "messages": raw(messages)}
         if self.name == "openai":
-            body = openai.request_out(request, model=self.model, tenant=None, drop=drop)
-            return Outgoing(openai.PATHS[surface], body, dropped=request.dropped)
+            body = openai.request_out(
+                request, model=self.model, tenant=None, drop=drop, members=members
+            )
+            return Outgoing(openai.PATHS[surface], body, dropped=(*request.dropped, *lost))
         return DIALECTS[self.name].request_out(
             request, model=self.model, members=members, drop=drop, settings=self.settings
         )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from scripts import provider_answers, provider_passed_over
 from scripts.provider_matrix import NAMES, Asking, ask
 from scripts.provider_probes import EMBEDDINGS, EXTENSIONS, MESSAGES, PARAMETERS, RERANK, Probe
+from server.api.accounts import STRICT
 from server.config.provider import SETTINGS, DialectSettings
 from server.config.providers_table import ROWS, SURFACES
 from server.dialects.table import DIALECTS
@@ -117,33 +119,46 @@ def settings() -> str:
     return _table(("setting", "of", "says"), rows)
 
 
-#: Dialect, what is otherwise, its model and its settings.
-VARIANTS: Final[Sequence[tuple[str, str, str, Mapping[str, object]]]] = (
+#: What is otherwise, and who is asked so.
+VARIANTS: Final[Sequence[tuple[str, Asking]]] = (
     (
-        "anthropic",
-        "`version: 2026-10-21`",
-        "claude-opus-4-6",
-        {"max_tokens": 4000, "version": "2026-10-21"},
+        f"the rows {', '.join(f'`{row}`' for row in ROWS if row in STRICT)}",
+        replace(Asking.of("openai"), strict=True),
     ),
-    ("anthropic", "a model that thinks by a budget", "claude-sonnet-4-5", {"max_tokens": 4000}),
-    ("anthropic", "a model that does not think", "claude-3-5-haiku", {"max_tokens": 4000}),
-    ("deepseek", "`deepseek-chat`, which does not think", "deepseek-chat", {}),
-    ("mistral", "a model that thinks", "magistral-medium", {}),
+    (
+        "`version: 2026-10-21`",
+        Asking("anthropic", "claude-opus-4-6", {"max_tokens": 4000, "version": "2026-10-21"}),
+    ),
+    (
+        "a model that takes instructions in the middle",
+        Asking("anthropic", "claude-opus-4-8", {"max_tokens": 4000}),
+    ),
+    (
+        "`later_system: inline`",
+        Asking("anthropic", "claude-opus-4-6", {"max_tokens": 4000, "later_system": "inline"}),
+    ),
+    (
+        "a model that thinks by a budget",
+        Asking("anthropic", "claude-sonnet-4-5", {"max_tokens": 4000}),
+    ),
+    ("a model that does not think", Asking("anthropic", "claude-3-5-haiku", {"max_tokens": 4000})),
+    ("`deepseek-chat`, which does not think", Asking("deepseek", "deepseek-chat", {})),
+    ("a model that thinks", Asking("mistral", "magistral-medium", {})),
 )
 
 
 def variants() -> str:
     """What is otherwise with another model or another setting."""
     lines = []
-    for name, what, model, settings in VARIANTS:
-        usual, other = Asking.of(name), Asking(name, model, settings)
+    for what, other in VARIANTS:
+        usual = Asking.of(other.name)
         changed: dict[str, list[str]] = {}
         for probe in (*PARAMETERS, *EXTENSIONS, *MESSAGES):
             cell = ask(other, probe)
             if cell != ask(usual, probe):
                 changed.setdefault(str(cell), []).append(probe.label)
         shown = "; ".join(f"{', '.join(labels)}: {cell}" for cell, labels in changed.items())
-        lines.append((f"`{name}`", what, shown or "nothing"))
+        lines.append((f"`{other.name}`", what, shown or "nothing"))
     return _table(("dialect", "with", "is otherwise"), lines)
 
 

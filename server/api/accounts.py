@@ -23,7 +23,7 @@ from server.transport import AttemptTimeouts
 #: can. An answer that is cut off says so.
 _LONGEST: Final = 4096
 #: Those that refuse messages with members they do not know.
-_STRICT: Final = frozenset({"openai", "azure", "groq"})
+STRICT: Final = frozenset({"openai", "azure", "groq"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Accounts:
                 dialect=dialect_of(found.dialect, settings),
                 settings=settings,
                 surfaces=found.surfaces,
-                strict=found.like in _STRICT,
+                strict=found.like in STRICT,
                 key=number,
                 scrubber=scrubber,
             )

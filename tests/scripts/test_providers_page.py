@@ -23,7 +23,7 @@ PROBES = (*PARAMETERS, *EXTENSIONS, *MESSAGES)
 #: Who could be asked, with every model and setting that the page speaks of.
 ASKINGS = [
     *(Asking.of(name) for name in NAMES),
-    *(Asking(name, model, settings) for name, _, model, settings in providers_page.VARIANTS),
+    *(asking for _, asking in providers_page.VARIANTS),
 ]
 
 
