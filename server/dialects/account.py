@@ -50,7 +50,7 @@ _KEY: Final = re.compile(
 #: Keys as the providers make them, masked or not, and ids of organisations, projects and teams. A
 #: digit or a mask must stand in them, and not far from their beginning: names have neither.
 _SECRET: Final = re.compile(
-    r"\b(?:sk-|gsk_|hf_|xai-|nvapi-|fw_|r8_|tgp_)(?=[\w.-]{0,128}[0-9*])[\w*.-]{12,}"
+    r"\b(?:sk-|gsk_|hf_|xai-|nvapi-|fw_|r8_|tgp_)(?=[\w.-]{0,128}[0-9*])[\w*.-]{12,}[\w*.~+/=-]*"
     r"|\b(?:org[-_]|proj_|wrkspc_)(?=[A-Za-z]{0,128}[0-9])[A-Za-z0-9]{12,}"
     r"|\bAIza[\w-]{20,}|\bBearer +[^\s\"'`\\,;<>(){}\[\]]{12,}"
     r"|(?<=team[ /])[0-9a-f]{8}-[0-9a-f-]{27}",

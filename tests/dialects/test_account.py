@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import pytest
 
+from server.dialects import account
+from server.dialects.account import Scrubber
 from server.dialects.base import Dialect
 from server.dialects.plain import Plain
 from server.dialects.table import DIALECTS
@@ -145,6 +147,8 @@ def test_a_team_is_not_told() -> None:
         ("AIzaSyA1234567890abcdefghijk", "…"),
         ("Bearer abcdefghijklmnop", "…"),
         ("org-9Zk3LmQ8vBn2Xc7T,", "…,"),
+        ("sk-4f9aXb7Qp2Lm8/Rt6+Wz==, no", "…, no"),
+        ("ask us about req_011CaBcDeF123456.", "ask us about …."),
         *(
             (name, name)
             for name in (
@@ -153,9 +157,85 @@ def test_a_team_is_not_told() -> None:
                 "org-wide-settings-2026",
                 "proj_management",
                 "a task-1234567890123",
+                "req_handler_2 and req_validate2",
             )
         ),
     ],
 )
 def test_what_looks_like_a_secret_and_what_does_not(text: str, told: str) -> None:
     assert error_of("openai", 400, {"error": text}).message == told
+
+
+# --- what is told of a long text
+
+
+@pytest.mark.parametrize("key", [KEY, "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY", "open,sesame!of+lab/7"])
+def test_where_a_text_is_cut_no_key_is(key: str) -> None:
+    """What nothing knows again, since its end is gone, goes as a whole."""
+    for before in (*range(1960, 2001), *range(7960, 8001)):
+        text = account.told("x" * (before - 1) + f" {key} is no key of ours")
+        assert len(text) <= 2000
+        assert key[:6] not in text or key in text
+    for before in (*range(460, 501), *range(1960, 2001)):
+        for body in (f"{'x' * (before - 1)} {key} no", f"{'x' * (before - 1)} {key} no".encode()):
+            text = account.noted(body)
+            assert len(text) <= 500
+            assert key[:6] not in text or key in text
+
+
+def test_what_is_short_is_told_as_it_is() -> None:
+    assert account.told("m" * 2000) == "m" * 2000
+    assert account.noted("caf\u00e9".encode("latin-1")) == "caf\ufffd"
+    assert account.place("messages[0].content") == "messages[0].content"
+    assert [account.place(odd) for odd in (None, 7, "", ["a"])] == [None] * 4
+
+
+# --- what an account calls its own
+
+OWN: Final = Scrubber(
+    "http://lab-user-1:lab%20pass%201@gpu-box.lab.example:8000/v1/",
+    (
+        {"authorization": "Bearer open,sesame!of-the+lab/7", "x-title": "Lab"},
+        {"openai-organization": "acme-research"},
+    ),
+    "http://proxy.lab.example:3128",
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "client", "log"),
+    [
+        ("key open,sesame!of-the+lab/7!", "key …!", "key …!"),
+        ("OPEN,SESAME!OF-THE+LAB/7", "…", "…"),
+        ("acme-research may not", "… may not", "… may not"),
+        ("lab-user-1, lab%20pass%201, lab pass 1", "…, …, …", "…, …, …"),
+        ("POST http://gpu-box.lab.example:8000/v1/chat", "POST …/chat", None),
+        ("at gpu-box.lab.example:8000", "at …", None),
+        ("no GPU-box.lab.example", "no …", None),
+        ("through proxy.lab.example:3128", "through …", None),
+        ("Lab is a word, and so is Bearer", None, None),
+    ],
+)
+def test_an_accounts_own(said: str, client: str | None, log: str | None) -> None:
+    """None: it stays. The log may tell addresses, which say where something broke."""
+    error = UpstreamStatus(400, message=said, param=said, code="a_code", detail=said)
+    OWN.clean(error)
+    expected = said if client is None else client
+    assert (error.message, error.param, str(error)) == (expected, expected, expected)
+    assert error.detail == (said if log is None else log)
+    assert (error.code, error.type) == ("a_code", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, "invalid_request_error"), (500, "server_error")]
+)
+def test_words_to_choose_by_are_words(status: int, kind: str) -> None:
+    error = UpstreamStatus(status, message="No.", code="acme-research", type="acme-research_error")
+    OWN.clean(error)
+    assert (error.code, error.type) == ("upstream_error", kind)
+
+
+def test_an_account_without_anything_of_its_own() -> None:
+    error = UpstreamStatus(400, message="No.", detail="HTTP 400")
+    Scrubber("http://gpu/", ({"x-short": "word"},)).clean(error)
+    assert (error.message, error.detail) == ("No.", "HTTP 400")
