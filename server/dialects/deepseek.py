@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from server.dialects import openai
+from server.dialects import bounds, openai
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts
 from server.dialects.passing import no_surface, passed, plain_history
@@ -80,17 +80,20 @@ def _refuse(members: Mapping[str, Any]) -> None:
         raise _lacks("n", "`n` over 1")
     for name in ("audio", "modalities"):
         said = given(members, name)
-        if said is not None and (name == "audio" or _value(said) != ["text"]):
+        if said is not None and (name == "audio" or _value(said, name) != ["text"]):
             raise _lacks(name, f"`{name}`")
     wanted = given(members, "response_format")
-    found = _value(wanted) if wanted is not None else None
+    found = _value(wanted, "response_format") if wanted is not None else None
     if isinstance(found, dict) and found.get("type") == "json_schema":
         raise _lacks("response_format", "`json_schema`, only `json_object`")
 
 
 def _refuse_sounds(content: Any, where: str) -> None:
     for index, part in enumerate(content if isinstance(content, list) else ()):
-        if isinstance(part, dict) and (part.get("type") in _SOUNDS or _SOUNDS & part.keys()):
+        if not isinstance(part, dict):
+            continue
+        kind = part.get("type")  # anything
+        if (isinstance(kind, str) and kind in _SOUNDS) or _SOUNDS & part.keys():
             raise _lacks(f"{where}[{index}]", "ear for sounds")
 
 
@@ -102,8 +105,10 @@ def _lacks(param: str, what: str) -> InvalidRequest:
     )
 
 
-def _value(member: Any) -> Any:
+def _value(member: Any, name: str) -> Any:
     """None for what cannot be read, which is DeepSeek's to judge."""
+    if isinstance(member, Raw):
+        bounds.check(member, name)
     try:
         return _decode(member) if isinstance(member, Raw) else member
     except (msgspec.MsgspecError, RecursionError):
@@ -140,7 +145,8 @@ def members_out(
         messages, lost = plain_history(out["messages"])
         dropped += lost
         if isinstance(messages, Raw) and any(sign in bytes(messages) for sign in _SIGNS):
-            messages = history_out(messages, thinks=thinks)
+            messages, lost = history_out(messages, thinks=thinks)
+            dropped += lost
         out["messages"] = messages
     return out, dropped
 
@@ -148,13 +154,13 @@ def members_out(
 def _forces(members: Mapping[str, Any]) -> bool:
     """Must some tool be called? While it thinks DeepSeek refuses that."""
     said = given(members, "tool_choice")
-    choice = _value(said) if said is not None else None
+    choice = _value(said, "tool_choice") if said is not None else None
     return choice == "required" or (isinstance(choice, dict) and choice.get("type") == "function")
 
 
 def _thinks(members: Mapping[str, Any], model: str) -> bool:
     said = given(members, "thinking")
-    found = _value(said) if said is not None else None
+    found = _value(said, "thinking") if said is not None else None
     if isinstance(found, dict) and found.get("type") in ("enabled", "disabled"):
         return bool(found["type"] == "enabled")
     if said is not None and found is None:
@@ -162,15 +168,18 @@ def _thinks(members: Mapping[str, Any], model: str) -> bool:
     return model not in _NO_THINKING
 
 
-def history_out(messages: Raw, *, thinks: bool) -> Raw:
+def history_out(messages: Raw, *, thinks: bool) -> tuple[Raw, tuple[str, ...]]:
     """Messages as DeepSeek wants them back: `system` for `developer`, thoughts under its name for
     them, and where it thinks and a tool was called, thoughts in every answer: it refuses history
-    without. Those of another model have none for it, and an empty text will do.
+    without. Those of another model have none for it, and an empty text will do. Of two thoughts in
+    one message the second is let go, and named.
     """
+    bounds.check(messages, "messages")
     try:
         found = _decode(messages)
     except (msgspec.MsgspecError, RecursionError):
-        return messages
+        return messages, ()
+    lost: tuple[str, ...] = ()
     said = found if isinstance(found, list) else []
     called = any(isinstance(message, dict) and message.get("tool_calls") for message in said)
     for index, message in enumerate(said):
@@ -188,4 +197,6 @@ def history_out(messages: Raw, *, thinks: bool) -> Raw:
                 message["reasoning_content"] = thought
             elif thinks and called:
                 message["reasoning_content"] = ""
-    return raw(found)
+        if thought and thought != message.get("reasoning_content"):
+            lost = ("messages.reasoning",)
+    return raw(found), lost

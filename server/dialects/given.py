@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from server.dialects import bounds
 from server.dialects.members import SCHEMA, left_out
 from server.dialects.openai import ENGINE_ONLY
 from server.errors import InvalidRequest
@@ -35,9 +36,12 @@ HARMLESS: Final = frozenset(
         "user",
     }
 )
-#: A header has room for so many names; what goes besides is `messages.other`.
+#: A header has room for so many names; what goes besides is `messages.other` and the like.
 _MOST_NAMES: Final = 32
-_UNNAMED: Final = "messages.other"
+_UNNAMED: Final = "other"
+#: OpenAI takes 16 members of it.
+_METADATA: Final = "metadata"
+_MOST_METADATA: Final = 64
 #: Values that say no more than saying nothing does.
 _IDLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "bad_words": ([],),
@@ -96,10 +100,12 @@ class Given:
                 self._left[name] = value
 
     def take(self, name: str) -> Any:
-        """The value of a member, decoded; None when it is missing or null."""
+        """The value of a member, decoded; None when it is missing or null. Raises InvalidRequest
+        for one that holds too much."""
         value = self._left.pop(name, None)
         if not isinstance(value, Raw):
             return value
+        _weigh(name, value)
         try:
             return msgspec.json.decode(value)
         except (msgspec.MsgspecError, RecursionError):  # a lone surrogate, too
@@ -120,6 +126,8 @@ class Given:
         if isinstance(value, Raw) and len(memoryview(value)) <= _LONGEST_IDLE:
             value = self.take(name)
             return None if value is None or _is_idle(name, value) else value
+        if isinstance(value, Raw) and name == _METADATA:
+            _weigh(name, value)
         return self._left.pop(name, None)
 
     def whole(self, name: str) -> int | None:
@@ -148,8 +156,9 @@ class Given:
 
     def drop(self, name: str) -> None:
         """Name something that is let go; `messages.name` is something within `messages`."""
-        if len(self._named) >= _MOST_NAMES and name.startswith("messages."):
-            name = _UNNAMED
+        root, dot, _ = name.partition(".")
+        if dot and len(self._named) >= _MOST_NAMES:
+            name = f"{root}.{_UNNAMED}"
         if name not in self._named:
             self._named.add(name)
             self.dropped.append(name)
@@ -223,6 +232,13 @@ _WORDS: Final[dict[type, str]] = {
     list: "a list",
     str: "a string",
 }
+
+
+def _weigh(name: str, value: Raw) -> None:
+    if name == _METADATA:
+        bounds.check(value, name, _MOST_METADATA, _MOST_METADATA)
+    else:
+        bounds.check(value, name)
 
 
 def _is_odd(value: Any, kinds: tuple[type, ...]) -> bool:

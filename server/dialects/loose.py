@@ -15,7 +15,7 @@ from server.dialects import openai
 from server.dialects.base import Asked, Reader
 from server.dialects.openai import Facts
 from server.dialects.plain import Plain
-from server.dialects.tidy import TidyReader, number_call, whole
+from server.dialects.tidy import Calls, TidyReader, number_call, whole
 from server.protocol.envelope import Surface
 
 #: What whole answers and chunks are called, and where a choice of them has what is new.
@@ -67,25 +67,25 @@ class _Fix:
 
     def __init__(self, *, whole: bool = False) -> None:
         self._whole = whole
-        #: Of each choice: the ids of its calls by their index.
-        self._calls: dict[int, dict[int, str]] = {}
+        #: Of each choice.
+        self._calls: dict[int, Calls] = {}
 
     def __call__(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
-        known = self._calls.setdefault(choice["index"], {})
+        known = self._calls.setdefault(choice["index"], Calls())
         calls = part.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict) and self._whole:
-                known[len(known)] = ""
+                known.begin(known.next, "")
                 call["type"] = call.get("type") or "function"
             elif isinstance(call, dict):
                 number_call(call, known)
         reason = choice.get("finish_reason")
         if reason is None:
             if self._whole:
-                choice["finish_reason"] = "tool_calls" if known else "stop"
+                choice["finish_reason"] = "tool_calls" if known.next else "stop"
             return
         reason = reason_of(reason)
-        choice["finish_reason"] = "tool_calls" if known and reason == "stop" else reason
+        choice["finish_reason"] = "tool_calls" if known.next and reason == "stop" else reason
 
 
 def reason_of(said: str) -> str:

@@ -15,7 +15,7 @@ from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.given import Given, wrong
 from server.dialects.mistral_messages import NO_PARAMETERS, messages_out
 from server.dialects.openai import Facts
-from server.dialects.tidy import TidyReader, number_call, whole
+from server.dialects.tidy import Calls, TidyReader, number_call, whole
 from server.errors import InvalidRequest, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
@@ -194,8 +194,8 @@ class _Fix:
     def __init__(self, *, complete: bool = False) -> None:
         """`complete`: calls are whole, and have arguments that can be decoded."""
         self._complete = complete
-        #: Of each choice: the ids of calls by their index.
-        self._calls: dict[int, dict[int, str]] = {}
+        #: Of each choice.
+        self._calls: dict[int, Calls] = {}
         #: And how many characters there were, and references and other parts.
         self._written: dict[int, int] = {}
         self._listed: dict[int, dict[str, int]] = {}
@@ -211,7 +211,7 @@ class _Fix:
             self._written[index] = self._written.get(index, 0) + len(content)
         calls = part.get("tool_calls")
         if isinstance(calls, list) and calls:
-            known = self._calls.setdefault(index, {})
+            known = self._calls.setdefault(index, Calls())
             for call in calls:
                 if isinstance(call, dict):
                     number_call(call, known)
@@ -225,6 +225,7 @@ class _Fix:
         Mistral's own tools made, as `content_parts`, each with its place in the text."""
         texts: list[str] = []
         thoughts: list[str] = []
+        found: dict[str, list[Any]] = {}
         written, listed = self._written.get(index, 0), self._listed.setdefault(index, {})
         for item in content:
             kind = item.get("type", "text") if isinstance(item, dict) else "text"
@@ -238,8 +239,9 @@ class _Fix:
                 name = "citations" if kind == "reference" else "content_parts"
                 place = {"index": listed.get(name, 0), "start": written, "end": written}
                 listed[name] = place["index"] + 1
-                part.setdefault(name, []).append({**item, **place})
+                found.setdefault(name, []).append({**item, **place})
         self._written[index] = written
+        part.update(found)
         part["content"] = "".join(texts)
         if any(thoughts):
             part["reasoning_content"] = "".join(thoughts)
@@ -253,7 +255,8 @@ def _text(item: Any) -> str:
 def _thought(thinking: Any) -> str:
     if isinstance(thinking, str):
         return thinking
-    texts = [item.get("text") for item in thinking or () if isinstance(item, dict)]
+    said = thinking if isinstance(thinking, list) else ()
+    texts = [item.get("text") for item in said if isinstance(item, dict)]
     return "".join(text for text in texts if isinstance(text, str))
 
 

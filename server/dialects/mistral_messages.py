@@ -83,7 +83,10 @@ def _answer(out: Thing, message: Thing, where: str, given: Given, thinks: bool) 
         out["content"] = refusal if isinstance(refusal, str) else ""
     elif refusal:
         given.drop("messages.refusal")  # what the model had said until then stands
-    thought = message.get("reasoning_content") or message.get("reasoning")
+    other = message.get("reasoning")
+    thought = message.get("reasoning_content") or other
+    if other and other != thought:
+        given.drop("messages.reasoning")
     if not isinstance(thought, str) or not thought:
         return
     if not thinks:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from server.dialects import bounds
 from server.dialects.openai import ENGINE_ONLY
 from server.errors import InvalidRequest
 from server.protocol.envelope import Surface, raw
@@ -44,11 +45,14 @@ def plain_history(
 ) -> tuple[object, tuple[str, ...]]:
     """The messages (as JSON) without these members of the assistant's, and which of them went, as
     `messages.<name>`. Those without a sign of one are not looked into, and what are no messages is
-    not ours to judge."""
-    text = bytes(messages) if isinstance(messages, Raw) else b""
+    not ours to judge. Raises InvalidRequest for more than are taken apart."""
+    if not isinstance(messages, Raw):
+        return messages, ()
+    text = bytes(messages)
     names = tuple(name for name in names if b'"%s"' % name.encode() in text)
     if not names:
         return messages, ()
+    bounds.check(messages, "messages")
     try:
         found = _messages.decode(text)
     except (msgspec.MsgspecError, RecursionError):

@@ -12,6 +12,7 @@ from server.dialects import openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts, Usage
 from server.dialects.passing import no_surface, passed
+from server.dialects.tidy import is_object
 from server.errors import UpstreamAborted, UpstreamStatus
 from server.protocol.envelope import emit
 from server.protocol.request import Request
@@ -69,7 +70,7 @@ class PlainReader:
         if payload == DONE:
             self.done = True
             return (payload,)
-        if event != "error" and not _is_odd(payload):
+        if event != "error" and not _is_odd(payload) and is_object(payload):
             return (payload,)
         facts = openai.event_in(payload)
         if facts.error is not None or event == "error":

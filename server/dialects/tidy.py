@@ -105,20 +105,45 @@ def _check(choice: dict[str, Any]) -> None:
         raise UpstreamAborted("The upstream gave up on its answer.", detail=f"finished: {reason}")
 
 
-def number_call(call: dict[str, Any], known: dict[int, str]) -> None:
+class Calls:
+    """The calls of one choice that have begun. `next`: over every index that there is."""
+
+    __slots__ = ("_ids", "_indexes", "next")
+
+    def __init__(self) -> None:
+        self._ids: dict[int, str] = {}
+        self._indexes: dict[str, int] = {}
+        self.next = 0
+
+    def begin(self, index: int, identity: str) -> None:
+        self._ids[index] = identity
+        if identity:
+            self._indexes.setdefault(identity, index)
+        self.next = max(self.next, index + 1)
+
+    def id_at(self, index: int) -> str | None:
+        """None: there is no such call; empty: it has no id."""
+        return self._ids.get(index)
+
+    def index_of(self, identity: str | None) -> int:
+        """Of the call with this id, which may be a new one; without an id the last."""
+        if identity is None:
+            return max(self.next - 1, 0)
+        return self._indexes.get(identity, self.next)
+
+
+def number_call(call: dict[str, Any], known: Calls) -> None:
     """A call in a stream, or more of one, which has an index then: an id and a name stand where it
-    begins, and nowhere else. `known`: the ids of the choice's calls by their index."""
+    begins, and nowhere else. `known`: the choice's calls until now."""
     identity = call.get("id")
-    if identity in (None, "", "null"):
+    if not isinstance(identity, str) or identity in ("", "null"):
         call.pop("id", None)
         identity = None
     index = call.get("index")
     if not isinstance(index, int) or isinstance(index, bool):
-        index = next((at for at, one in known.items() if one == identity), None)
-        if index is None:
-            index = len(known) if identity is not None else max(len(known) - 1, 0)
-    elif identity is not None and known.get(index, identity) != identity:
-        index = len(known)  # all have index 0 where Mistral tells none
+        index = known.index_of(identity)
+    elif identity is not None and (known.id_at(index) or identity) != identity:
+        index = known.index_of(identity)  # all have index 0 where Mistral tells none
     call["index"] = index
     function = call.get("function")
     if isinstance(function, dict):
@@ -127,14 +152,20 @@ def number_call(call: dict[str, Any], known: dict[int, str]) -> None:
         arguments = function.get("arguments")
         if isinstance(arguments, dict | list):
             function["arguments"] = msgspec.json.encode(arguments).decode()
-    if index not in known:
-        known[index] = identity or ""
+    if (begun := known.id_at(index)) is None:
+        known.begin(index, identity or "")
         call["type"] = "function"
         return
-    if identity == known[index]:
+    if identity == begun:
         call.pop("id", None)
     if not call.get("type"):
         call.pop("type", None)
+
+
+def is_object(payload: bytes) -> bool:
+    """Does it begin and end as an object does? Tells what was cut off from what may pass unread."""
+    text = payload.strip()
+    return text.startswith(b"{") and text.endswith(b"}")
 
 
 def nothing(_choice: dict[str, Any], _part: dict[str, Any]) -> None:
@@ -191,7 +222,12 @@ class TidyReader:
         if payload == DONE:
             self.done = True
             return [*self._count(), DONE]
-        if self._signs is not None and event != "error" and not self._is_odd(payload):
+        if (
+            self._signs is not None
+            and event != "error"
+            and not self._is_odd(payload)
+            and is_object(payload)
+        ):
             return [payload]
         chunk = decoded(payload)
         if chunk.get("error") is not None or "error" in (event, chunk.get("object")):

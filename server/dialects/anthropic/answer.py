@@ -173,14 +173,15 @@ def _said(said: _Message) -> dict[str, Any]:
     details: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     sources: list[dict[str, Any]] = []
+    written = 0
     for member in said.content:
         kind = _kind.decode(member).type
         if kind not in _BLOCKS:  # what their own tools did, and what is not known yet
             continue
         block = _block.decode(member)
         if kind == "text":
-            start = sum(map(len, texts))
-            sources += cited(block.citations, start, start + len(block.text), len(sources))
+            start, written = written, written + len(block.text)
+            sources += cited(block.citations, start, written, len(sources))
             texts.append(block.text)
         elif kind == "tool_use":
             calls.append(
@@ -193,7 +194,7 @@ def _said(said: _Message) -> dict[str, Any]:
         else:
             thoughts.append(block.thinking)
             if block.signature or kind == "redacted_thinking":
-                before = place(sum(map(len, texts)), len(calls))
+                before = place(written, len(calls))
                 details.append({"index": len(details), **before, **_members.decode(member)})
     message: dict[str, Any] = {
         "role": "assistant",

@@ -42,7 +42,9 @@ _WHO: Final = "Anthropic"
 _OF_PARTS: Final = ("cache_control",)
 _OF_DOCUMENTS: Final = ("cache_control", "citations", "context")
 _NOT_IN_IDS: Final = re.compile(r"[^a-zA-Z0-9_-]")
-_THINKING: Final = frozenset({"thinking", "redacted_thinking"})
+_THINKING: Final = ("thinking", "redacted_thinking")  # a tuple: what is looked for may be anything
+#: No answer thinks so often.
+_MOST_DETAILS: Final = 1024
 _arguments = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -62,7 +64,7 @@ class _Thought(NamedTuple):
 class Conversation:
     """The turns of one request, message by message."""
 
-    __slots__ = ("_inline", "_later", "_pending", "_results", "lost", "system", "turns")
+    __slots__ = ("_inline", "_later", "_pending", "_words", "lost", "system", "turns")
 
     def __init__(self, messages: Any, *, inline: bool = False) -> None:
         """`inline`: instructions may stand inside the conversation. Anthropic takes them at the end
@@ -75,8 +77,8 @@ class Conversation:
         #: Later instructions on their way to the top, and to the end of the user's turn.
         self._later: list[str] = []
         self._pending: list[Block] = []
-        #: How many blocks of the last turn are results; None where it has none before all else.
-        self._results: int | None = None
+        #: What is to stand behind the results of the last turn; None where it begins with none.
+        self._words: list[Block] | None = None
         if not isinstance(messages, list):
             raise _wrong("`messages` must be a list.", "messages")
         last = len(messages) - 1
@@ -127,6 +129,9 @@ class Conversation:
 
     def _put_pending(self) -> None:
         """The user's turn is over."""
+        if self._words:
+            self.turns[-1]["content"] += self._words
+        self._words = None
         blocks, self._pending = self._pending, []
         if blocks and self.turns[-1]["role"] == "user":
             self.turns.append({"role": "system", "content": blocks})
@@ -140,8 +145,8 @@ class Conversation:
                 f"`{where}.content` must not be empty: this provider refuses that.",
                 param=f"{where}.content",
             )
-        if self._results is not None:
-            self.turns[-1]["content"] += _marked(blocks, message)
+        if self._words is not None:
+            self._words += _marked(blocks, message)
         else:
             self.turns.append({"role": "user", "content": _marked(blocks, message)})
 
@@ -157,12 +162,11 @@ class Conversation:
         elif found := self._blocks(content, f"{where}.content", media_too=True):
             block["content"] = found
         _marked([block], message)
-        if self._results is None:
+        if self._words is None:
             self.turns.append({"role": "user", "content": [block]})
-            self._results = 1
+            self._words = []
         else:  # results come first, or Anthropic misses them
-            self.turns[-1]["content"].insert(self._results, block)
-            self._results += 1
+            self.turns[-1]["content"].append(block)
 
     def _answer(self, message: Block, where: str) -> None:
         thoughts = self._reasoning(message, f"{where}.reasoning_details")
@@ -179,12 +183,18 @@ class Conversation:
             return
         self._put_pending()
         self.turns.append({"role": "assistant", "content": _marked(blocks, message)})
-        self._results = None
 
     def _reasoning(self, message: Block, where: str) -> list[_Thought]:
         details = message.get("reasoning_details") or []
         if not isinstance(details, list):
             raise _wrong(f"`{where}` must be a list.", where)
+        if len(details) > _MOST_DETAILS:
+            raise InvalidRequest(
+                f"`{where}` holds {len(details)} blocks; this provider gets {_MOST_DETAILS} at "
+                "most in one message.",
+                param=where,
+                code="over_limit",
+            )
         thoughts = []
         for detail in details:
             if isinstance(detail, dict) and detail.get("type") in _THINKING:
@@ -275,23 +285,30 @@ def _woven(thoughts: list[_Thought], said: list[Block], uses: list[Block]) -> li
     """The blocks of a turn in the order in which they came. What was thought comes first where
     nothing else is known."""
     blocks: list[Block] = []
-    said, uses = list(said), list(uses)
-    written = called = 0
+    at = cut = written = called = 0  # `cut`: so much of the block `at` is written
     for thought in thoughts:
-        while written < thought.text and said:
-            block = said.pop(0)
-            text = block["text"]
-            if len(text) > thought.text - written:  # the rest of it was written later
-                text = text[: thought.text - written]
-                said.insert(0, {**block, "text": block["text"][len(text) :]})
-                block = {"type": "text", "text": text}
-            written += len(text)
-            blocks.append(block)
-        blocks += uses[: max(0, thought.calls - called)]
-        del uses[: max(0, thought.calls - called)]
-        called = max(called, thought.calls)
+        while written < thought.text and at < len(said):
+            text = said[at]["text"]
+            end = min(len(text), cut + thought.text - written)
+            written += end - cut
+            if end < len(text):  # the rest of it was written later
+                blocks.append({"type": "text", "text": text[cut:end]})
+                cut = end
+            else:
+                blocks.append(_rest(said[at], cut))
+                at, cut = at + 1, 0
+        if thought.calls > called:
+            blocks += uses[called : thought.calls]
+            called = thought.calls
         blocks.append(thought.block)
-    return [block for block in [*blocks, *said, *uses] if _has_words(block)]
+    if at < len(said):
+        blocks.append(_rest(said[at], cut))
+    blocks += said[at + 1 :]
+    return [block for block in [*blocks, *uses[called:]] if _has_words(block)]
+
+
+def _rest(block: Block, cut: int) -> Block:
+    return {**block, "text": block["text"][cut:]} if cut else block
 
 
 def _has_words(block: Block) -> bool:

@@ -101,12 +101,12 @@ class _Text:
 class _Thought:
     """A thinking block under way."""
 
-    __slots__ = ("block", "signature", "texts")
+    __slots__ = ("block", "signatures", "texts")
 
     def __init__(self, block: dict[str, Any]) -> None:
         self.block = block
         self.texts = [str(block.get("thinking", ""))]
-        self.signature = str(block.get("signature", ""))
+        self.signatures = [str(block.get("signature", ""))]
 
 
 class AnthropicReader:
@@ -191,7 +191,7 @@ class AnthropicReader:
                 under_way.texts.append(delta.thinking)
             return self._told(b'{"reasoning_content":', delta.thinking)
         if kind == "signature_delta" and isinstance(under_way, _Thought):
-            under_way.signature += delta.signature
+            under_way.signatures.append(delta.signature)
         if kind == "citations_delta" and isinstance(under_way, _Text):
             under_way.cited.append(delta.citation)
         return _NOTHING
@@ -229,8 +229,10 @@ class AnthropicReader:
             if under_way.told:
                 return _NOTHING
             return self._argued(under_way, _encode(under_way.input.decode()))
-        if isinstance(under_way, _Thought) and under_way.signature:
-            whole = {"thinking": "".join(under_way.texts), "signature": under_way.signature}
+        if isinstance(under_way, _Thought):
+            if not (signature := "".join(under_way.signatures)):
+                return _NOTHING
+            whole = {"thinking": "".join(under_way.texts), "signature": signature}
             return self._detailed({**under_way.block, **whole})
         if isinstance(under_way, _Text):
             return self._cited(under_way)

@@ -153,7 +153,10 @@ def _citations(message: Thing, given: Given) -> list[Thing]:
 def _thoughts(message: Thing, where: str, given: Given) -> tuple[str, str]:
     """The plan and what was thought besides. Thoughts before calls are a plan; a plan that the
     client has apart from them stands at their end as well, for so our answers have it."""
-    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    other = message.get("reasoning")
+    thought = message.get("reasoning_content") or other or ""
+    if other and other != thought:
+        given.drop("messages.reasoning")
     plan = message.get("tool_plan") or ""
     if not isinstance(thought, str):
         raise wrong(f"{where}.reasoning_content", "a string")
