@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from server.dialects.table import DIALECTS
+from server.engines.replicas import Replica
 from server.engines.state import EngineState, EngineView
-from server.errors import EngineNotReady
+from server.errors import EngineNotReady, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.parameters import fill_of
-from server.targets import EngineTarget, ProviderTarget, Target
+from server.targets import EngineTarget, ProviderTarget, ReplicaTarget, Target
 from server.transport import AttemptTimeouts, Transport
 from tests.fakes.upstream import ScriptedUpstream, answer_json
 from tests.routing.conftest import request_of
@@ -225,3 +226,42 @@ def test_both_are_targets() -> None:
     for target in (engine(None)[0], ProviderTarget("p", "m", "http://127.0.0.1:1", {}, TIMES)):
         assert all(hasattr(target, name) for name in names)
     assert asyncio.iscoroutinefunction(EngineTarget.send)
+
+
+class FakeFleet:
+    """External engines without a replica."""
+
+    def view(self, name: str) -> EngineView | None:
+        return None
+
+    def replicas(self, name: str) -> tuple[Replica, ...]:
+        return ()
+
+    async def wait_ready(self, name: str, timeout: float) -> EngineView:
+        raise EngineNotReady("None is well.")
+
+    def report_failure(self, name: str, address: str) -> None:
+        return
+
+
+def test_what_is_a_replicas_own_is_not_told() -> None:
+    """Our own engines have nothing to hide: neither keys nor addresses."""
+    replica = Replica(
+        "a", "http://gpu-box.example:8000", "m", {"authorization": "Bearer lab-key-77"}
+    )
+    target = ReplicaTarget("e", replica, FakeFleet(), TIMES)
+    said = "lab-key-77 at gpu-box.example"
+    error = UpstreamStatus(400, message=said, detail=said)
+    engine(None)[0].scrub(error)
+    assert (error.message, error.detail) == (said, said)
+    target.scrub(error)
+    assert (error.message, error.detail) == ("… at …", "… at gpu-box.example")
+
+
+def test_a_providers_target_knows_its_own() -> None:
+    """Those of a config know all of their account's keys."""
+    headers = {"authorization": "Bearer lab-key-77"}
+    target = ProviderTarget("p", "m", "http://gpu-box.example/v1", headers, TIMES)
+    error = UpstreamStatus(400, message="lab-key-77 at gpu-box.example")
+    target.scrub(error)
+    assert error.message == "… at …"
