@@ -302,7 +302,8 @@ class Run:
     def _is_final(self, error: UpstreamError, route: Route) -> bool:
         """Is the failure of an attempt the end of the request?"""
         self.failed = route
-        if error.code == LOADING and self.chain.loading is not Loading.REFUSE:
+        once = self.owner.settings.attempts == 1
+        if error.code == LOADING and not (once or self.chain.loading is Loading.REFUSE):
             again = LOOK if error.retry_after is None else max(error.retry_after, LEAST)
             self.looks += 1  # whether it is there by now; no work
             self.loading = {**self.loading, route.standing.key: self.job.clock() + again}
