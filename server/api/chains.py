@@ -162,7 +162,6 @@ class Builder:
                     self._standings.of(
                         name + keyed.suffix, keyed.credential, keyed.target.label, name, beside
                     ),
-                    place=name,
                     account=seats,
                 )
                 for keyed in every

@@ -116,7 +116,7 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
         return UpstreamStatus(
             503,
             message="The model is being loaded at the upstream.",
-            code="engine_loading",
+            code=shapes.LOADING,
             retry_after=_seconds(wait),
             detail=f"HTTP 503: loading, estimated {account.noted(shapes.words(wait))}",
         )

@@ -272,7 +272,7 @@ def error_in(status: int, body: bytes) -> UpstreamStatus:
     code = code if own and _is_word(code) else _CODES.get(status)
     text = _text(status, message)
     if shapes.loads(status, found):
-        text, code = "The model is being loaded at the upstream.", "engine_loading"
+        text, code = "The model is being loaded at the upstream.", shapes.LOADING
     named = own and status != 429 and isinstance(kind, str) and _is_word(kind)
     error = UpstreamStatus(
         status,

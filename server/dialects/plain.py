@@ -16,8 +16,8 @@ from server.dialects.tidy import is_object
 from server.errors import UpstreamAborted, UpstreamStatus
 from server.protocol.envelope import emit
 from server.protocol.request import Request
+from server.protocol.sse import LAST
 
-DONE: Final = b"[DONE]"
 _USAGE: Final = b'"usage"'
 _NONE: Final = (b":null", b": null")
 
@@ -67,7 +67,7 @@ class PlainReader:
     def feed(self, event: str | None, payload: bytes) -> Sequence[bytes]:
         if self.done or not payload:
             return ()
-        if payload == DONE:
+        if payload == LAST:
             self.done = True
             return (payload,)
         if event != "error" and not _is_odd(payload) and is_object(payload):

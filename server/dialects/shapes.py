@@ -14,7 +14,8 @@ UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _LOADING: Final = re.compile(
     r"(the )?model is (being |currently )?load(ed|ing)|loading (the )?model"
 )
-_LOADING_CODE: Final = "engine_loading"
+#: The code of an upstream that loads the model.
+LOADING: Final = "engine_loading"
 #: Seconds until it makes sense to ask again, where one that loads does not say.
 LOADS: Final = 5.0
 #: Nobody comes back sooner, or waits longer.
@@ -90,7 +91,7 @@ def loads(status: int, error: dict[str, Any]) -> bool:
     if status != 503:
         return False
     message = error.get("message")
-    if error.get("code") == _LOADING_CODE:
+    if error.get("code") == LOADING:
         return True
     return isinstance(message, str) and _LOADING.match(message.lower()) is not None
 

@@ -22,10 +22,10 @@ from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamProtocol, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.request import Request
+from server.protocol.sse import LAST
 
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
-DONE: Final = b"[DONE]"
 _SPACE: Final = " \t\r\n"
 #: More blanks than this begin no thought.
 _BLANKS: Final = 1024
@@ -179,8 +179,8 @@ class SplitReader:
         return [out for chunk in made for out in self._chunk(chunk)]
 
     def _chunk(self, payload: bytes) -> list[bytes]:
-        if payload == DONE:
-            return [*self._rest(), DONE]
+        if payload == LAST:
+            return [*self._rest(), LAST]
         chunk, choices = _read(payload)
         changed = False
         for choice in choices:

@@ -14,13 +14,13 @@ from server.dialects.base import Asked
 from server.dialects.openai import Facts, Usage, answer_in, error_of_event
 from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamAborted, UpstreamProtocol
+from server.protocol.sse import LAST
 
 #: Puts one choice right, in place; `part` is its `message` or its `delta`.
 Fix = Callable[[dict[str, Any], dict[str, Any]], None]
 #: Puts what stands around the choices right, in place.
 Around = Callable[[dict[str, Any]], None]
 
-DONE: Final = b"[DONE]"
 _ROLE: Final = b'"role"'
 #: Reasons to finish that are none. The last one is DeepSeek's, when it is overloaded.
 _GAVE_UP: Final = ("abort", "error", "insufficient_system_resource")
@@ -219,9 +219,9 @@ class TidyReader:
     def feed(self, event: str | None, payload: bytes) -> list[bytes]:
         if self.done or not payload:
             return []
-        if payload == DONE:
+        if payload == LAST:
             self.done = True
-            return [*self._count(), DONE]
+            return [*self._count(), LAST]
         if (
             self._signs is not None
             and event != "error"

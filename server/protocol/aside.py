@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
+#: Bytes from which translating a body is no work for the loop: it takes a millisecond or so.
+LONG: Final = 256 * 1024
 #: More would not be faster: they share one interpreter.
 THREADS: Final = 2
 

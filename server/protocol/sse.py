@@ -14,6 +14,8 @@ import msgspec
 
 from server.errors import UpstreamProtocol, UpstreamTooLarge
 
+#: The payload of a stream's last event, and the event.
+LAST = b"[DONE]"
 DONE = b"data: [DONE]\n\n"
 
 # A blank line after any mixture of line ends. `\r\n` must not count as two ends.

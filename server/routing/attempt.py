@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from server.dialects import openai
 from server.dialects.base import Dialect, Outgoing, asked
+from server.dialects.shapes import LOADING
 from server.errors import (
     EngineNotReady,
     Overloaded,
@@ -28,8 +29,8 @@ from server.routing.ratelimits import RateLimits
 from server.routing.record import Record
 from server.routing.relay import Reading, Sink, SlowClient, StreamRelay, is_text, whole
 from server.routing.retry_after import seconds_in
+from server.routing.standing import Attempt
 from server.routing.translated import TranslatedRelay
-from server.targets import Target
 from server.telemetry.metrics import Metrics
 from server.transport import Response, Transport
 
@@ -39,12 +40,10 @@ _ERROR_BODY: Final = 64 * 1024
 _ERROR_TIME: Final = 10.0
 #: Outcomes that show a target in health: it answered, and said no, or too much.
 ALIVE: Final = frozenset({"http_4xx", "http_429", "http_auth", "too_large"})
-#: The code of an upstream that loads the model.
-LOADING: Final = "engine_loading"
 #: Outcomes that are reasons of `roundhouse_stream_end`, too.
 _ENDS: Final = frozenset({"stall", "protocol", "too_large", "truncated", "reset", "aborted"})
 #: For targets that speak OpenAI's dialect there is nothing to translate.
-_AS_IT_IS: Final = (None, None)
+_AS_IT_IS: Final[tuple[Reading | None, Outgoing | None]] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +89,16 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
     """
     target, record, standing = route.target, job.record, route.standing
     streaming = job.request.stream
+    now = job.clock()
+    begun = standing.began(now)  # before anything is awaited: of probes there is one at a time
     dialect = target.dialect
-    reading, outgoing = _AS_IT_IS if dialect is None else await _translated(job, target, dialect)
+    reading, outgoing = (
+        _AS_IT_IS if dialect is None else await _translated(job, route, dialect, begun)
+    )
     record.attempts += 1
     record.target = target.label
     record.usage = record.cost = None
     mark = target.mark()
-    now = job.clock()
-    begun = standing.began(now)
     if record.sent is None:
         record.sent, record.waited_before = now, record.waited
     outcome, said, retry_after = "internal", None, None
@@ -151,10 +152,16 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()
 
 
-async def _translated(job: Job, target: Target, dialect: Dialect) -> tuple[Reading, Outgoing]:
+async def _translated(
+    job: Job, route: Route, dialect: Dialect, begun: Attempt
+) -> tuple[Reading, Outgoing]:
     """How the answer is to be read, and the request, where they are not in OpenAI's dialect."""
-    reading = Reading(dialect, asked(job.request, int(time.time())))
-    return reading, await target.translate(job.request)
+    try:
+        reading = Reading(dialect, asked(job.request, int(time.time())))
+        return reading, await route.target.translate(job.request)
+    except BaseException:  # it has no word for it, or the client left: nothing was asked
+        route.standing.ended(job.clock(), begun, "not_ready")
+        raise
 
 
 async def _whole(

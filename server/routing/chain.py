@@ -47,8 +47,6 @@ class Route:
     #: Attempts at one time, and requests that may wait for their end; None: no limit.
     slots: int | None = None
     bound: int = 64
-    #: The name of those places; empty: the standing's key. Routes that are one target share it.
-    place: str = ""
     #: The account's places, which count besides.
     account: Seats | None = None
     #: An external engine's replica: requests that it said it had, and how many were ours.
@@ -66,7 +64,11 @@ class Route:
         object.__setattr__(self, "choosy", bool(self.able.lacks) or self.able.window is not None)
         limited = self.slots is not None or self.account is not None
         object.__setattr__(self, "limited", limited)
-        object.__setattr__(self, "place", self.place or self.standing.key)
+
+    @property
+    def place(self) -> str:
+        """The name of those places, which routes that are one target share."""
+        return self.standing.place
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or its model may not; or None. Abilities

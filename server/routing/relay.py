@@ -21,7 +21,7 @@ from server.errors import (
     UpstreamTruncated,
 )
 from server.protocol import sse
-from server.protocol.aside import aside
+from server.protocol.aside import LONG, aside
 from server.protocol.functions import answer_back
 from server.protocol.request import Request
 from server.routing.record import Record
@@ -42,8 +42,6 @@ class Reading(NamedTuple):
     asked: Asked
 
 
-#: Bytes of an answer from which translating it is no work for the loop.
-_ASIDE: Final = 256 * 1024
 NO_TEXT: Final = "The upstream sent bytes that are no text."
 
 
@@ -113,7 +111,7 @@ async def whole(
 
 async def _read_as(reading: Reading, payload: bytes) -> tuple[bytes, openai.Facts]:
     read = reading.dialect.answer_in
-    if len(payload) < _ASIDE:
+    if len(payload) < LONG:
         return read(payload, reading.asked)
     return await aside(read, payload, reading.asked)
 
@@ -331,7 +329,7 @@ class StreamRelay:
             if payload is None:
                 self._without_data(event, out)
                 continue
-            if payload.strip() == b"[DONE]":
+            if payload.strip() == sse.LAST:
                 if not (self._sink.committed or self._has_data):
                     raise UpstreamProtocol("The upstream ended the stream without an answer.")
                 self._done = True

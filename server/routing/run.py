@@ -11,6 +11,7 @@ from typing import Final
 
 from server.access.queue import Ticket
 from server.access.rooms import Room
+from server.dialects.shapes import LOADING, LOADS
 from server.dialects.trouble import Trouble
 from server.errors import (
     EngineNotReady,
@@ -22,7 +23,7 @@ from server.errors import (
     untrace,
 )
 from server.routing import refusals
-from server.routing.attempt import ALIVE, LOADING, Job, attempt
+from server.routing.attempt import ALIVE, Job, attempt
 from server.routing.chain import Chain, Loading, Route
 from server.routing.lineup import LineUp, Ranked
 from server.routing.means import Means
@@ -32,9 +33,7 @@ from server.routing.waiting import paused, until_ready
 
 #: Seconds in which it shows that an engine is gone: the supervisor looks at once.
 SETTLE: Final = 0.25
-#: Seconds until a provider that loads the model is asked again, where it says nothing of it.
-LOOK: Final = 5.0
-#: And at the least.
+#: Seconds at the least until a provider that loads the model is asked again.
 LEAST: Final = 1.0
 
 
@@ -304,7 +303,7 @@ class Run:
         self.failed = route
         once = self.owner.settings.attempts == 1
         if error.code == LOADING and not (once or self.chain.loading is Loading.REFUSE):
-            again = LOOK if error.retry_after is None else max(error.retry_after, LEAST)
+            again = LOADS if error.retry_after is None else max(error.retry_after, LEAST)
             self.looks += 1  # whether it is there by now; no work
             self.loading = {**self.loading, route.standing.key: self.job.clock() + again}
         elif error.outcome in ALIVE or error.retry_after is not None:

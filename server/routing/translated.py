@@ -25,7 +25,6 @@ from server.transport import AttemptTimeouts, Response
 #: Seconds that an opening which says nothing yet (the role) waits for what follows. Providers that
 #: are overloaded say so right behind it, and until it is out another target may be asked.
 HOLD: Final = 2.0
-_DONE: Final = b"[DONE]"
 
 
 class TranslatedRelay:
@@ -155,7 +154,7 @@ class TranslatedRelay:
         return b"".join(out)
 
     def _said(self, payload: bytes) -> bytes:
-        if self._request.legacy_functions and payload != _DONE:
+        if self._request.legacy_functions and payload != sse.LAST:
             return answer_back(payload)
         return payload
 

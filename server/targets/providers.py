@@ -11,7 +11,7 @@ from server.dialects.account import Scrubber
 from server.dialects.base import Dialect, Outgoing
 from server.dialects.passing import BESIDES, plain_history
 from server.errors import InvalidRequest, UpstreamError
-from server.protocol.aside import aside
+from server.protocol.aside import LONG, aside
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Fill
 from server.protocol.request import Request
@@ -19,8 +19,6 @@ from server.targets.seam import ENGINE_ONLY_SURFACES, JSON, Plain
 from server.transport import AttemptTimeouts, Endpoint, Response, Transport
 
 _EVERY_SURFACE: Final = frozenset(openai.PATHS)
-#: Bytes of a body from which translating it is no work for the loop: it takes a millisecond or so.
-_ASIDE: Final = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -89,7 +87,7 @@ class ProviderTarget(Plain):
         return await aside(self._translated, request)
 
     def _long(self, request: Request) -> bool:
-        return sum(len(memoryview(value)) for value in request.members.values()) >= _ASIDE
+        return sum(len(memoryview(value)) for value in request.members.values()) >= LONG
 
     def _translated(self, request: Request) -> Outgoing:
         """What the operator fills in is not the client's to answer for: where the dialect has no
@@ -157,7 +155,7 @@ class ProviderTarget(Plain):
                 request.dropped = (*request.dropped, *lost)
         else:  # the account's own headers, a version of its choice among them, come last
             path, body = outgoing.path, outgoing.body
-            headers = {**JSON, **outgoing.headers, **self.headers}
+            headers = {**outgoing.headers, **self._carried}
         return await transport.send(
             self._endpoint,
             "POST",

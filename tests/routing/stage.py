@@ -94,11 +94,17 @@ class Stage:
     # --- targets and chains
 
     def route(
-        self, target: FakeTarget, *, model: str = MODEL, account: str | None = None, **more: Any
+        self,
+        target: FakeTarget,
+        *,
+        model: str = MODEL,
+        account: str | None = None,
+        place: str = "",
+        **more: Any,
     ) -> Route:
-        """`account`: whose credential it sends."""
+        """`account`: whose credential it sends; `place`: that of a target with several keys."""
         credential = None if account is None else (account, "secret")
-        standing = self.dispatcher.standings.of(target.label, credential)
+        standing = self.dispatcher.standings.of(target.label, credential, place=place)
         self.standings.add(standing)
         return Route(model, target, standing, **more)
 

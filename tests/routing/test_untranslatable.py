@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.fakes.upstream import (
     error,
 )
 from tests.routing.conftest import FakeTarget, request_of, text_of
-from tests.routing.stage import Stage
+from tests.routing.stage import BOOM, Stage
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
 COHERE = {
@@ -137,6 +138,43 @@ async def test_functions_of_old(
     choice = json.loads(found.sink.answer or b"")["choices"][0]
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"x":1}'}
+
+
+@pytest.mark.parametrize("text", ["x", "x" * 300_000])
+async def test_a_probe_is_one_however_long_its_body(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    claude: FakeTarget,
+    two: FakeTarget,
+    text: str,
+) -> None:
+    """It counts as under way while it is translated, beside the loop, too."""
+    theirs = stage.route(claude)
+    upstream.queue(*[BOOM] * 5)
+    stage.settings(attempts=1)
+    await stage.asks(stage.chain(theirs), 5)
+    assert stage.state(theirs) is State.OPEN
+    stage.clock.turn(10)
+    assert stage.state(theirs) is State.HALF_OPEN
+    upstream.default, second.default = message_answer("a"), chat_answer("b")
+    chain = stage.chain(theirs, two)
+    asked = [stage.start(chain, messages=[{"role": "user", "content": text}]) for _ in range(3)]
+    found = await asyncio.gather(*asked)
+    assert sorted(one.target or "" for one in found) == ["one", "two", "two"]
+
+
+async def test_no_word_for_it_ends_no_probe(
+    stage: Stage, upstream: ScriptedUpstream, claude: FakeTarget
+) -> None:
+    theirs = stage.route(claude)
+    upstream.queue(*[BOOM] * 5, message_answer("a"))
+    stage.settings(attempts=1)
+    await stage.asks(stage.chain(theirs), 5)
+    stage.clock.turn(10)
+    assert (await stage.ask(stage.chain(theirs), seed=3)).status == 400
+    assert stage.state(theirs) is State.HALF_OPEN
+    assert (await stage.ask(stage.chain(theirs))).target == "one"
 
 
 async def test_functions_of_old_where_calls_cannot_be_single(

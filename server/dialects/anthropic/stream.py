@@ -28,8 +28,8 @@ from server.dialects.base import Asked
 from server.dialects.openai import Usage
 from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamProtocol
+from server.protocol.sse import LAST
 
-DONE: Final = b"[DONE]"
 _encode = msgspec.json.Encoder().encode
 _NOTHING: Final[tuple[bytes, ...]] = ()
 _KNOWN: Final = frozenset(
@@ -154,7 +154,7 @@ class AnthropicReader:
         self._tail = b',"logprobs":null,"finish_reason":null}]}'
 
     def feed(self, event: str | None, payload: bytes) -> Sequence[bytes]:
-        if self.done or payload == DONE:  # not theirs, but some who speak like them end so
+        if self.done or payload == LAST:  # not theirs, but some who speak like them end so
             return _NOTHING
         said = _decoded(payload)
         kind = said.type or event
@@ -259,7 +259,7 @@ class AnthropicReader:
             head = self._head[: self._head.rindex(b"[{")]
             out.append(head + b'[],"usage":' + _encode(shown) + b"}")
         self.done = True
-        return [*out, DONE]
+        return [*out, LAST]
 
     def _finish(self, delta: bytes, reason: str, text: Any) -> Sequence[bytes]:
         """`text`: the one of `stop` that ended it."""

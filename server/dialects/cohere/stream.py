@@ -21,8 +21,7 @@ from server.dialects.cohere.answer import (
 from server.dialects.openai import Usage, error_of_event
 from server.dialects.shapes import UNREADABLE
 from server.errors import UpstreamProtocol
-
-DONE: Final = b"[DONE]"
+from server.protocol.sse import LAST
 
 
 class _Message(msgspec.Struct):
@@ -79,7 +78,7 @@ class ChatReader:
         }
 
     def feed(self, event: str | None, payload: bytes) -> list[bytes]:
-        if self.done or payload == DONE or not payload:
+        if self.done or payload == LAST or not payload:
             return []
         try:
             found = _event.decode(payload)
@@ -189,7 +188,7 @@ class ChatReader:
                 msgspec.json.encode({**self._head, "choices": [], "usage": usage_out(self.usage)})
             )
         self.done = True
-        return [*out, DONE]
+        return [*out, LAST]
 
     def _chunk(
         self, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None
