@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.fakes.network import guard_network
+from tests.fakes.upstream import ScriptedUpstream
 from tests.replay.folders import folders
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,26 @@ def network_guard() -> Iterator[None]:
     """Refuses every address beyond loopback and Unix sockets, and names the one that was tried."""
     with guard_network():
         yield
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """A model server that does what the test tells it."""
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[ScriptedUpstream]:
+    """Another one."""
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def third() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="session")

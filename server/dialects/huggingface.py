@@ -6,17 +6,16 @@ Sources: recorded traffic, and the Hub's inference errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 from server.dialects import account, openai, shapes
-from server.dialects.base import Asked, Outgoing, Reader
+from server.dialects.base import Asked, Reader
 from server.dialects.openai import Facts
-from server.dialects.passing import no_surface, passed, plain_history
+from server.dialects.passing import FOREIGN
+from server.dialects.plain import Plain
 from server.dialects.tidy import TidyReader, whole
 from server.errors import UpstreamStatus
-from server.protocol.envelope import Surface, emit
-from server.protocol.request import Request
+from server.protocol.envelope import Surface
 
 #: What the providers behind the router add to choices, and to whole answers.
 _EXTRA: Final = ("seed", "token_id", "stop_reason")
@@ -31,29 +30,13 @@ _EXTRA_SIGNS: Final = (
 _LONGEST_WAIT: Final = 600.0
 
 
-class HuggingFace:
+class HuggingFace(Plain):
     """See `dialects.base.Dialect`. What a model cannot do, its provider says."""
 
     name = "huggingface"
-    lacks: frozenset[str] = frozenset()
-
-    def request_out(
-        self,
-        request: Request,
-        *,
-        model: str,
-        members: Mapping[str, object],
-        drop: frozenset[str],
-        settings: Mapping[str, object],
-    ) -> Outgoing:
-        path = openai.PATHS.get(request.surface)
-        if path is None:
-            raise no_surface("Hugging Face", request.surface, "chat or embeddings")
-        out, dropped = passed(request, members, model=model, drop=drop)
-        if "messages" in out:
-            out["messages"], lost = plain_history(out["messages"])
-            dropped += lost
-        return Outgoing(path, emit(out), dropped=tuple(dropped))
+    who = "Hugging Face"
+    has = "chat or embeddings"
+    foreign = FOREIGN
 
     def answer_in(self, payload: bytes, asked: Asked) -> tuple[bytes, Facts]:
         """Without what the providers behind the router add."""

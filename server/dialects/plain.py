@@ -11,7 +11,7 @@ from typing import Final
 from server.dialects import openai, shapes
 from server.dialects.base import Asked, Outgoing, Reader
 from server.dialects.openai import Facts, Usage
-from server.dialects.passing import no_surface, passed
+from server.dialects.passing import no_surface, passed, plain_history
 from server.dialects.tidy import is_object
 from server.errors import UpstreamAborted, UpstreamStatus
 from server.protocol.envelope import emit
@@ -27,6 +27,10 @@ class Plain:
 
     name = "openai"
     lacks: frozenset[str] = frozenset()
+    #: Who it is and what it has, for refusals; and what it would refuse in an assistant's messages.
+    who = "This provider"
+    has = "chat, completions or embeddings"
+    foreign: tuple[str, ...] = ()
 
     def request_out(
         self,
@@ -39,8 +43,11 @@ class Plain:
     ) -> Outgoing:
         path = openai.PATHS.get(request.surface)
         if path is None:
-            raise no_surface("This provider", request.surface, "chat, completions or embeddings")
+            raise no_surface(self.who, request.surface, self.has)
         out, dropped = passed(request, members, model=model, drop=drop)
+        if self.foreign and "messages" in out:
+            out["messages"], lost = plain_history(out["messages"], self.foreign)
+            dropped += lost
         return Outgoing(path, emit(out), dropped=tuple(dropped))
 
     def answer_in(self, payload: bytes, asked: Asked) -> tuple[bytes, Facts]:

@@ -22,20 +22,6 @@ ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "h
 Serve = Callable[..., Awaitable[Roundhouse]]
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    """The provider `up`."""
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[ScriptedUpstream]:
-    """The provider `second`."""
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
 def config_of(
     upstream: ScriptedUpstream, second: ScriptedUpstream | None = None, **more: Any
 ) -> dict[str, Any]:

@@ -11,24 +11,9 @@ import openai
 import pytest
 
 from server.serving import Roundhouse
-from tests.fakes.upstream import ScriptedUpstream
 from tests.providers.house import KEY, Serve, start
 
 Sdk = Callable[..., openai.AsyncOpenAI]
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    """The provider."""
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[ScriptedUpstream]:
-    """Another one."""
-    async with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture

@@ -233,24 +233,6 @@ def stage(transport: Transport) -> Iterator[Stage]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def third() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 def gate(upstream: ScriptedUpstream) -> Gate:
     """The first upstream answers one request per ticket."""
     gate = Gate()
