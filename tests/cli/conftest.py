@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,8 +77,10 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                 chunks = [answer if isinstance(answer, bytes) else json.dumps(answer).encode()]
             self.send_response(status)
             self.end_headers()
-            for chunk in chunks:
-                self.wfile.write(chunk)
+            # A client that has its [DONE] may leave before the rest: its right, and no traceback.
+            with suppress(ConnectionError):
+                for chunk in chunks:
+                    self.wfile.write(chunk)
 
         def do_POST(self) -> None:
             self.do_GET()

@@ -31,6 +31,12 @@ THEIRS: Final = "their/guide-3m"
 CHAT: Final = "/v1/chat/completions"
 ASK: Final = {"model": "far", "messages": [{"role": "user", "content": "What is Roundhouse?"}]}
 LONG: Final = {**ASK, "ignore_eos": True, "max_tokens": 1900}
+#: More than all buffers on its way hold: nobody can finish it while the client does not read.
+ENDLESS: Final = {
+    **(LONG | {"stream": True, "temperature": 1.0, "n": 8}),
+    "logprobs": True,
+    "top_logprobs": 20,
+}
 
 
 class Vllm:
@@ -81,7 +87,7 @@ def server(tmp_path: Path, vllm: Vllm) -> Iterator[ServerProcess]:
         "discover": f"dns://localhost:{vllm.port}",
         "refresh": "1s",
         "health_interval": "1s",
-        "health_misses": 2,
+        "health_misses": 4,  # a busy machine may make it miss one or two while it is well
     }
     server = ServerProcess(
         tmp_path,
@@ -141,17 +147,17 @@ async def test_found_scraped_lost_and_found(server: ServerProcess, vllm: Vllm) -
 
         # It hangs, and is left out; it goes on, and is asked again.
         vllm.signal(signal.SIGSTOP)
-        await sees(vllm, "lost", lambda: changes(server, "lost") == 1)
-        assert well(server) == 0
+        await sees(vllm, "lost", lambda: well(server) == 0)
+        assert changes(server, "lost") >= 1
         waiting = asyncio.create_task(http.post(f"{server.url}{CHAT}", json=ASK))
         await sees(vllm, "a request waits", lambda: server.engines()["far"]["waiting"] == 1)
         vllm.signal(signal.SIGCONT)
         assert (await waiting).status_code == 200
-        assert changes(server, "returned") == 1
+        assert changes(server, "returned") >= 1
 
         # It dies with a stream of ours open.
         async with RawClient(port=server.port) as stream:
-            await stream.post(CHAT, {**LONG, "stream": True})
+            await stream.post(CHAT, ENDLESS)
             assert (await stream.read_head()).status == 200
             events = [await stream.read_event()]
             vllm.signal(signal.SIGKILL)
@@ -159,7 +165,8 @@ async def test_found_scraped_lost_and_found(server: ServerProcess, vllm: Vllm) -
                 events.append(event)
         assert b'"error"' in events[-1]
         assert b"[DONE]" not in b"".join(events)
-        await sees(vllm, "lost for good", lambda: changes(server, "lost") == 2)
+        await sees(vllm, "lost for good", lambda: well(server) == 0)
+        assert changes(server, "lost") >= 2
         # With nobody left a request that may not wait long is told so.
         answer = await http.post(
             f"{server.url}{CHAT}", json=ASK, headers={"x-roundhouse-timeout": "1"}
