@@ -81,7 +81,7 @@ class Roundhouse:
                 home=self._loaded.home,
                 base=self._loaded.folder,
                 metrics=metrics,
-                in_flight=lambda name: self.services.dispatcher.in_flight(f"engine/{name}"),
+                in_flight=self._in_flight,
             )
             self.fleet = Fleet(
                 settings_of(config.engines),
@@ -129,6 +129,12 @@ class Roundhouse:
         ]
         metrics.config_loaded.set(time.time())
         return self
+
+    def _in_flight(self, engine: str, replica: int) -> int:
+        """Requests that an instance of an engine of ours is answering."""
+        # An engine with one replica has no numbers; a reload may just have changed that.
+        places = [f"engine/{engine}@{replica}", *([] if replica else [f"engine/{engine}"])]
+        return sum(map(self.services.dispatcher.in_flight, places))
 
     def _state(self, loaded: Loaded, dispatcher: Dispatcher) -> State:
         return build_state(

@@ -48,6 +48,7 @@ class Option:
 
     `host`: bytes in the host's memory beside. `asleep`: bytes that stay on each device, and in the
     host's memory, while it sleeps; None when it cannot. `cores`: of a CPU, for itself.
+    `ids`: only on these devices; empty means any of the kind.
     """
 
     kind: str
@@ -56,6 +57,11 @@ class Option:
     host: int = 0
     asleep: tuple[int, int] | None = None
     cores: int = 0
+    ids: tuple[str, ...] = ()
+
+    def suits(self, device: Device) -> bool:
+        """May it be placed there at all?"""
+        return device.kind == self.kind and (not self.ids or device.id in self.ids)
 
 
 @dataclass(frozen=True, slots=True)

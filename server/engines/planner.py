@@ -294,7 +294,7 @@ class _Planner:
             ranked = sorted(
                 (place.rank, place.devices)
                 for device in self.world.devices
-                if device.kind == option.kind
+                if option.suits(device)
                 for need in [self.ledger.awake(engine.name, option, [device.id])]
                 if (place := self._place(option, (device.id,), need, number)) is not None
             )

@@ -17,7 +17,7 @@ from server.engines import backoff, rundir
 from server.engines.estimates import Estimates
 from server.engines.feed import Feed
 from server.engines.launcher import Launcher, VllmLauncher
-from server.engines.state import EngineState, EngineView
+from server.engines.state import EngineState, EngineView, Instance
 from server.engines.unit import EngineUnit, Shop, Spec
 from server.engines.watch import Timing
 from server.errors import Draining, EngineError, EngineNotReady, Overloaded
@@ -34,7 +34,8 @@ NOT_COMING = 60.0
 class Supervisor:
     """Create it anywhere; `start` and all else belong to one event loop.
 
-    `in_flight(name)` tells how many requests an engine is answering: a stop waits for them.
+    `in_flight(name, replica)` tells how many requests an instance of an engine is answering: a stop
+    waits for them.
     `base` is the folder of the config file, `home` keeps logs, caches and estimates.
     """
 
@@ -46,7 +47,7 @@ class Supervisor:
         home: Path,
         metrics: Metrics,
         base: Path | None = None,
-        in_flight: Callable[[str], int] = lambda name: 0,
+        in_flight: Callable[[str, int], int] = lambda name, replica: 0,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         launcher: Launcher | None = None,
@@ -154,6 +155,17 @@ class Supervisor:
 
     def views(self) -> tuple[EngineView, ...]:
         return tuple(unit.view for unit in self._units.values())
+
+    def instances(self, name: str) -> tuple[Instance, ...]:
+        """Those that requests can be sent to; none while the engine is not ready."""
+        unit = self._units.get(name)
+        return () if unit is None else unit.view.instances
+
+    def used(self, name: str, replica: int = 0, keep_alive: float | None = None) -> None:
+        """A request is sent to this instance now, and wishes that the engine stays for
+        `keep_alive` seconds after it; None: as long as its config says."""
+        if (unit := self._units.get(name)) is not None:
+            unit.used(keep_alive)
 
     def eta(self, name: str) -> float | None:
         """Seconds until ready as of now (`EngineView.eta` is as of the view's making)."""

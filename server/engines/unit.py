@@ -18,7 +18,7 @@ from server.engines.launcher import Launcher, named
 from server.engines.logs import LogFile
 from server.engines.process import EngineProcess
 from server.engines.progress import SPAWNED, Stage, advance
-from server.engines.state import EngineState, EngineView
+from server.engines.state import EngineState, EngineView, Instance
 from server.engines.watch import Death, Timing, first, watch
 from server.errors import EngineError
 from server.telemetry.metrics import Metrics
@@ -47,7 +47,7 @@ class Shop:
     home: Path
     metrics: Metrics
     estimates: Estimates
-    in_flight: Callable[[str], int]
+    in_flight: Callable[[str, int], int]
     publish: Callable[[EngineView], None]
     generation: Callable[[], int]
     clock: Callable[[], float]
@@ -120,6 +120,9 @@ class EngineUnit:
     def poke(self, generation: int) -> None:
         if self.view.generation == generation and self.view.state is EngineState.READY:
             self._poke.set()
+
+    def used(self, keep_alive: float | None) -> None:
+        self.view = replace(self.view, last_used=self.shop.clock())
 
     def eta(self) -> float | None:
         """Seconds until ready by what was learned, None when nothing was, or it is not coming."""
@@ -279,7 +282,7 @@ class EngineUnit:
         while (
             not self._hurry
             and not process.exited.done()
-            and shop.in_flight(self.name) > 0
+            and shop.in_flight(self.name, 0) > 0
             and shop.clock() < deadline
         ):
             await asyncio.wait([process.exited], timeout=shop.timing.drain_poll)
@@ -353,9 +356,15 @@ class EngineUnit:
         if state is not EngineState.READY:
             changes["socket"] = None
         self.view = replace(old, state=state, waiting=self.waiting, **changes)
+        one = Instance(
+            0, state, self.view.socket, generation=self.view.generation, pid=self.view.pid,
+            since=self.view.since,
+        )  # fmt: skip
+        instances = (one,) if state is EngineState.READY else ()
+        self.view = replace(self.view, instances=instances)
         self.view = replace(self.view, eta=self.eta())
-        for one in EngineState:
-            self.shop.metrics.engine_state.labels(self.name, one).set(one is state)
+        for each in EngineState:
+            self.shop.metrics.engine_state.labels(self.name, each).set(each is state)
         self.shop.publish(self.view)
         bell, self.bell = self.bell, asyncio.Event()
         bell.set()

@@ -128,7 +128,7 @@ def possible(ledger: Ledger, engine: Engine, sleeper: Running | None = None) -> 
         devices = [
             device.id
             for device in ledger.world.devices
-            if device.kind == option.kind and fits(ledger.awake(engine.name, option, [device.id]))
+            if option.suits(device) and fits(ledger.awake(engine.name, option, [device.id]))
         ][: option.devices]
         if len(devices) == option.devices and fits(ledger.awake(engine.name, option, devices)):
             return True

@@ -16,7 +16,9 @@ import pytest
 from server.config.engine import Engine, Runtime
 from server.engines.backoff import Policy
 from server.engines.control import Control
-from server.engines.runtimes import Launch
+from server.engines.fitting import Fitted
+from server.engines.placement import Device, Option
+from server.engines.runtimes import Launch, Placement
 from server.engines.state import EngineState, EngineView
 from server.engines.supervisor import Supervisor
 from server.engines.watch import Timing
@@ -55,8 +57,24 @@ class FakeLauncher:
     def configure(self, engines: Mapping[str, Engine]) -> None:
         self.engines = engines
 
+    async def machine(self) -> tuple[Device, ...]:
+        return (Device("cpu", "cpu", 2**40, cores=(0, 1)),)
+
+    async def fit(
+        self, name: str, engine: Engine, runtime: Runtime | None, *, note: Callable[[str], None]
+    ) -> Fitted:
+        return Fitted((Option("cpu", 2**20),))
+
     async def prepare(
-        self, name: str, engine: Engine, runtime: Runtime | None, *, scratch: str, socket: str
+        self,
+        name: str,
+        engine: Engine,
+        runtime: Runtime | None,
+        *,
+        scratch: str,
+        socket: str,
+        fitted: Fitted | None = None,
+        placement: Placement | None = None,
     ) -> Launch:
         self.launches.append(name)
         script = self.scripts.get(name, {})
@@ -91,7 +109,7 @@ class House:
             {},
             home=self.home,
             metrics=self.metrics,
-            in_flight=lambda name: self.busy.get(name, 0),
+            in_flight=lambda name, replica: self.busy.get(name, 0),
             rng=random.Random(7),
             launcher=self.launcher,
             policy=self.policy,

@@ -345,11 +345,7 @@ class Machine:
                 if device.id == self.policy.host:
                     free -= option.host
                 free_cores = len(device.cores) - cores[device.id]
-                if (
-                    device.kind == option.kind
-                    and option.each <= free
-                    and option.cores <= free_cores
-                ):
+                if option.suits(device) and option.each <= free and option.cores <= free_cores:
                     fitting.append(device.id)
             host = next((device for device in self.devices if device.id == self.policy.host), None)
             enough = host is None or option.host <= host.total - host.reserved - used[host.id]
