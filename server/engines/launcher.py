@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from server.config.engine import Engine, Runtime
-from server.engines import devices, runtimes, weights
+from server.engines import devices, placement, runtimes, weights
 from server.engines.devices import Devices
+from server.engines.fitting import Fitted
 from server.engines.runtimes import EnginePython, Launch, Placement
 from server.errors import EngineError
 
@@ -21,14 +22,35 @@ CPU_NICE = 5
 
 
 class Launcher(Protocol):
-    """What the supervisor needs: a command line for an engine, or an EngineError."""
+    """What the supervisor needs: where engines may go, what each needs, and its command line."""
+
+    async def machine(self) -> tuple[placement.Device, ...]:
+        """The devices, and what of them is not for engines at this moment. Never fails."""
+
+    async def fit(
+        self, name: str, engine: Engine, runtime: Runtime | None, *, note: Callable[[str], None]
+    ) -> Fitted:
+        """See that the weights are here, pulling them where they are not, and count the need.
+
+        `note` is told what it is about. Cancelled, it stops pulling. Raises EngineError.
+        """
 
     async def prepare(
-        self, name: str, engine: Engine, runtime: Runtime | None, *, scratch: str, socket: str
-    ) -> Launch: ...
+        self,
+        name: str,
+        engine: Engine,
+        runtime: Runtime | None,
+        *,
+        scratch: str,
+        socket: str,
+        fitted: Fitted | None = None,
+        placement: Placement | None = None,
+    ) -> Launch:
+        """The command line for that place. What is left out is found as for a single engine.
+        Raises EngineError."""
 
     def configure(self, engines: Mapping[str, Engine]) -> None:
-        """All engines of the config: those on CPUs must share the cores."""
+        """All engines of the config: they share devices and cores."""
 
 
 @dataclass
@@ -43,8 +65,40 @@ class VllmLauncher:
     def configure(self, engines: Mapping[str, Engine]) -> None:
         self.engines = dict(engines)
 
+    async def machine(self) -> tuple[placement.Device, ...]:
+        found = await asyncio.to_thread(devices.probe)
+        cpu = placement.Device("cpu", "cpu", found.memory, cores=found.cores)
+        cuda = [
+            placement.Device(f"cuda:{i}", "cuda", 2**40, sleeps=True) for i in range(found.gpus)
+        ]
+        return (cpu, *cuda)
+
+    async def fit(
+        self, name: str, engine: Engine, runtime: Runtime | None, *, note: Callable[[str], None]
+    ) -> Fitted:
+        return await asyncio.to_thread(self._fit, name, engine, runtime)
+
+    def _fit(self, name: str, engine: Engine, runtime: Runtime | None) -> Fitted:
+        machine = devices.probe()
+        python, place, found = examine(name, engine, runtime, base=self.base, machine=machine)
+        kv_cache = runtimes.kv_cache_bytes(engine, place)
+        each = found.size + (kv_cache or 0) + devices.RUNTIME_MEMORY
+        count = runtimes.tensor_parallel(engine, place.ids) if place.kind == "cuda" else 1
+        return Fitted(
+            (placement.Option(place.kind, each, count),), kv_cache, found, python,
+            _shortage(engine, place, found, machine.memory),
+        )  # fmt: skip
+
     async def prepare(
-        self, name: str, engine: Engine, runtime: Runtime | None, *, scratch: str, socket: str
+        self,
+        name: str,
+        engine: Engine,
+        runtime: Runtime | None,
+        *,
+        scratch: str,
+        socket: str,
+        fitted: Fitted | None = None,
+        placement: Placement | None = None,
     ) -> Launch:
         return await asyncio.to_thread(self._prepare, name, engine, runtime, scratch, socket)
 

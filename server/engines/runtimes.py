@@ -34,7 +34,8 @@ class EnginePython:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What to run. `remove` names the files and folders that must not outlive it, `nice` by how
-    much it stands behind the server for the CPU."""
+    much it stands behind the server for the CPU. `port`: it answers there on loopback, and not on
+    the Unix socket; `health` is what it is asked."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -42,6 +43,8 @@ class Launch:
     remove: tuple[str, ...] = ()
     nice: int = 0
     facts: Mapping[str, object] = field(default_factory=dict)
+    port: int | None = None
+    health: str = "/health"
 
 
 # --- the engine's Python ------------------------------------------------------------------------
@@ -103,10 +106,29 @@ def _environment(message: str) -> EngineError:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`kind` is cpu or cuda; `ids` the CUDA devices asked for, () for all that are visible."""
+    """Where an engine goes. `kind` is cpu or cuda; `ids` its CUDA devices, () for all that are
+    visible. `cores`: of a CPU, for itself. `kv_cache`: bytes for vLLM's flag, on each rank; None
+    leaves it to the engine's config, and then to vLLM."""
 
     kind: str
     ids: tuple[int, ...] = ()
+    cores: tuple[int, ...] = ()
+    kv_cache: int | None = None
+
+    @classmethod
+    def on(
+        cls, devices: Iterable[str], *, cores: Iterable[int] = (), kv_cache: int | None = None
+    ) -> Placement:
+        """From the planner's names: `cpu`, or `cuda:0`, `cuda:1`."""
+        names = tuple(devices)
+        ids = tuple(sorted(int(name.partition(":")[2]) for name in names if ":" in name))
+        kind = names[0].partition(":")[0] if names else "cpu"
+        return cls(kind, ids, tuple(cores), kv_cache)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The planner's names; () for all that are visible."""
+        return tuple(f"cuda:{number}" for number in self.ids) if self.kind == "cuda" else ("cpu",)
 
 
 def place(name: str, engine: Engine, python: EnginePython, devices: Devices) -> Placement:
