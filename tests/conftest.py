@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.fakes.left import nothing_left
 from tests.fakes.network import guard_network
 from tests.fakes.upstream import ScriptedUpstream
 from tests.replay.folders import folders
@@ -26,6 +27,13 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 def network_guard() -> Iterator[None]:
     """Refuses every address beyond loopback and Unix sockets, and names the one that was tried."""
     with guard_network():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tidy_run() -> Iterator[None]:
+    """At the end of a run nothing of it is left on the machine."""
+    with nothing_left(shared=IN_CI):
         yield
 
 

@@ -69,6 +69,11 @@ def remove(run: Path) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
+def kept() -> tuple[Path, ...]:
+    """Those of this process that nobody has removed yet."""
+    return tuple(_made)
+
+
 @atexit.register
 def _remove_all() -> None:
     for run in list(_made):

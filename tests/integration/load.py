@@ -12,7 +12,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,9 +30,10 @@ class Ended:
 
     stream: bool
     asked: int
-    #: `time.monotonic()` when it was sent, and when its first event came (streams).
+    #: `time.monotonic()` when it was sent, when its first event came (streams), when it ended.
     sent: float
     first: float | None = None
+    over: float = 0.0
     id: str = ""
     target: str = ""
     attempts: int = 0
@@ -78,6 +79,7 @@ class Load:
         except (Bad, PeerGone, OSError, ValueError, LookupError) as error:
             ended.problem = f"{type(error).__name__}: {error}"
         finally:
+            ended.over = time.monotonic()
             del self.open[number]
             self.ended.append(ended)
         return ended
@@ -126,9 +128,11 @@ class Load:
         ended.end = OK
 
     @contextlib.asynccontextmanager
-    async def steady(self, rate: float, tokens: int) -> AsyncIterator[None]:
+    async def steady(
+        self, rate: float, tokens: int, models: Sequence[str] = ()
+    ) -> AsyncIterator[None]:
         """While the context lasts `rate` requests a second come by chance, every second one a
-        stream. On leaving it all of them have ended."""
+        stream, each for any of `models`. On leaving it all of them have ended."""
         requests: set[asyncio.Task[Ended]] = set()
 
         async def arrive() -> None:
@@ -137,7 +141,8 @@ class Load:
                 due += self.chance.expovariate(rate)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 stream = self.chance.random() < 0.5
-                requests.add(asyncio.create_task(self.ask(tokens, stream=stream)))
+                model = self.chance.choice(models or [self.model])
+                requests.add(asyncio.create_task(self.ask(tokens, stream=stream, model=model)))
 
         arrivals = asyncio.create_task(arrive())
         try:
