@@ -15,6 +15,7 @@ from server.engines import devices, placement, runtimes, weights
 from server.engines.devices import Devices
 from server.engines.fitting import Fitted
 from server.engines.runtimes import EnginePython, Launch, Placement
+from server.engines.weights import StoreSettings
 from server.errors import EngineError
 
 #: An engine on a CPU leaves the server, which relays for all, the first say on the cores.
@@ -49,8 +50,15 @@ class Launcher(Protocol):
         """The command line for that place. What is left out is found as for a single engine.
         Raises EngineError."""
 
-    def configure(self, engines: Mapping[str, Engine]) -> None:
-        """All engines of the config: they share devices and cores."""
+    def configure(
+        self,
+        engines: Mapping[str, Engine],
+        *,
+        memory: Mapping[str, int] | None = None,
+        store: StoreSettings | None = None,
+    ) -> None:
+        """All engines of the config, since they share devices and cores; the config's
+        `placement.memory` and where pulled weights are. None: as before."""
 
 
 @dataclass
@@ -61,9 +69,19 @@ class VllmLauncher:
     base: Path
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     engines: Mapping[str, Engine] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    store: StoreSettings = field(default_factory=StoreSettings)
 
-    def configure(self, engines: Mapping[str, Engine]) -> None:
+    def configure(
+        self,
+        engines: Mapping[str, Engine],
+        *,
+        memory: Mapping[str, int] | None = None,
+        store: StoreSettings | None = None,
+    ) -> None:
         self.engines = dict(engines)
+        self.memory = self.memory if memory is None else dict(memory)
+        self.store = self.store if store is None else store
 
     async def machine(self) -> tuple[placement.Device, ...]:
         found = await asyncio.to_thread(devices.probe)

@@ -54,7 +54,7 @@ class FakeLauncher:
         self.launches: list[str] = []
         self.engines: Mapping[str, Engine] = {}
 
-    def configure(self, engines: Mapping[str, Engine]) -> None:
+    def configure(self, engines: Mapping[str, Engine], **_: Any) -> None:
         self.engines = engines
 
     async def machine(self) -> tuple[Device, ...]:
