@@ -93,8 +93,8 @@ def _card_run(config: Config, target: Target, catalog: Catalog) -> ModelInfo | N
 
 
 def engine_card(engine: Engine, catalog: Catalog) -> ModelInfo | None:
-    """Of its weights; of replicas elsewhere, the name that they go by, which for vLLM is the hub id
-    unless it is told another."""
+    """Of its weights; else of the name that it goes by elsewhere or for its command, which for vLLM
+    is the hub id unless it is told another."""
     name = engine.weights or engine.model
     return weights_card(name, catalog) if name else None
 

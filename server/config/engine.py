@@ -1,5 +1,5 @@
-"""One entry under `engines`: weights that are served here, or replicas that somebody else runs; and
-one under `runtimes`."""
+"""One entry under `engines`: weights that vLLM serves here, a command that does, or replicas that
+somebody else runs; and one under `runtimes`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,30 @@ from server.config.units import Duration, Size
 
 #: The runtime of an engine that somebody else runs.
 EXTERNAL: Final = "external"
-#: Keys that mean nothing without a process of ours.
-LOCAL_KEYS: Final = frozenset(
-    "weights revision device dtype quantization kv_cache args env load start_timeout stop_timeout "
-    "trust_remote_code".split()
+#: The runtime of an engine that an operator's own command starts.
+COMMAND: Final = "command"
+#: Keys that only vLLM has a use for.
+VLLM_KEYS: Final = frozenset(
+    "revision dtype quantization kv_cache concurrency args sleep trust_remote_code".split()
 )
-#: Keys that mean nothing with one.
+#: Keys that are for a command only.
+COMMAND_KEYS: Final = frozenset("cmd health".split())
+#: Keys that mean nothing without a process of ours.
+LOCAL_KEYS: Final = (
+    VLLM_KEYS
+    | COMMAND_KEYS
+    | frozenset(
+        "weights device memory env load pinned idle residency groups replicas start_timeout "
+        "stop_timeout".split()
+    )
+)
+#: Keys that mean nothing with one; but `model` is a command's, too.
 EXTERNAL_KEYS: Final = frozenset("urls discover refresh model api_key".split())
+#: In `cmd`: where the port stands that the engine is to answer at.
+PORT: Final = "${PORT}"
+
+#: A path at an engine's address.
+HEALTH: Final = r"^/[!-~]*$"
 
 _DISCOVER: Final = re.compile(r"dns://([A-Za-z0-9._-]+):([0-9]{1,5})|dns\+srv://([A-Za-z0-9._-]+)")
 
@@ -39,22 +56,35 @@ def _names(value: str) -> str:
 
 
 class Engine(Strict):
-    """Weights and how to serve them; or, with `runtime: external`, where replicas are."""
+    """Weights and how to serve them; or, with `runtime: command`, what serves them; or, with
+    `runtime: external`, where replicas are."""
 
     model_config = ConfigDict(
         # For editors; `engine_checks` says the same in words.
-        json_schema_extra={"anyOf": [{"required": [k]} for k in ("weights", "urls", "discover")]}
+        json_schema_extra={
+            "anyOf": [{"required": [k]} for k in ("weights", "cmd", "urls", "discover")]
+        }
     )
 
     runtime: Name = Field(
         "vllm",
-        description="A name under `runtimes`; `vllm` is built in. `external`: replicas that "
-        "somebody else runs, at `urls` or behind `discover`.",
+        description="A name under `runtimes`; `vllm` is built in. `command`: what `cmd` starts. "
+        "`external`: replicas that somebody else runs, at `urls` or behind `discover`.",
     )
     weights: str | None = Field(
         None,
         description="`embedded:guide`, a folder (relative to the config file), or a hub id. "
-        "Needed, unless the runtime is `external`.",
+        "Needed with vLLM; for a command it is only shown.",
+    )
+    cmd: str | None = Field(
+        None,
+        description="Command: the program and its arguments, started without a shell. `${PORT}` in "
+        "it is the port of 127.0.0.1 to answer at, with OpenAI's API.",
+    )
+    health: str = Field(
+        "/health",
+        pattern=HEALTH,
+        description="Command: a path that answers 200 once it is ready.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     device: str = Field(
@@ -69,6 +99,18 @@ class Engine(Strict):
     kv_cache: Size | None = Field(
         None, description="Bytes for the KV cache. CPU default 1 GiB; GPU: vLLM decides."
     )
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        description="Requests of full length at one time that the KV cache is counted for, where "
+        "`kv_cache` does not say its bytes.",
+    )
+    memory: Size | None = Field(
+        None,
+        gt=0,
+        description="Bytes that it takes on each of its devices. Default: counted from the "
+        "weights; what a command takes is not counted.",
+    )
     args: dict[str, Scalar | list[Scalar] | None] = Field(
         default_factory=dict,
         description="vLLM flags without dashes; true for a bare flag, false for its --no- twin.",
@@ -78,6 +120,29 @@ class Engine(Strict):
     )
     load: Literal["startup", "request"] = Field(
         "startup", description="Load when the server starts, or when the first request comes."
+    )
+    pinned: bool = Field(
+        False,
+        description="Loaded with the server, before others, and never unloaded to make room.",
+    )
+    idle: Duration | None = Field(
+        None,
+        description="Unloaded after so long without a request. Default: only when others need the "
+        "room.",
+    )
+    residency: Duration = Field(
+        30, description="It stays at least so long once it is ready, whoever waits for its room."
+    )
+    groups: tuple[Name, ...] = Field(
+        (), description="Engines that share one of these names are never loaded at one time."
+    )
+    replicas: int = Field(
+        1, ge=1, le=64, description="Copies of it; those after the first take free memory only."
+    )
+    sleep: bool = Field(
+        False,
+        description="To make room its weights go to the host's memory, from where they are back "
+        "sooner (GPU only).",
     )
     urls: tuple[Annotated[str, AfterValidator(_replica)], ...] = Field(
         (), description="External: the replicas' addresses, with or without `/v1`."
@@ -92,8 +157,8 @@ class Engine(Strict):
     )
     model: Annotated[str, Field(pattern=UPSTREAM)] | None = Field(
         None,
-        description="External: the replicas' own name of the model. Default: the first that they "
-        "list.",
+        description="External: the replicas' own name of the model; default: the first that they "
+        "list. Command: what it calls the model; default: the engine's name.",
     )
     api_key: SecretStr | None = Field(None, description="External: sent to the replicas.")
     max_in_flight: int | None = Field(
@@ -144,10 +209,16 @@ class Engine(Strict):
         return self.runtime == EXTERNAL
 
     @property
+    def command(self) -> bool:
+        """Does an operator's own command start it?"""
+        return self.runtime == COMMAND
+
+    @property
     def local_weights(self) -> str:
-        """The weights of an engine that is run here; the checks see to it that it has some."""
-        if self.weights is None:
-            raise ValueError("an external engine has no weights here")
+        """The weights that vLLM serves here; the checks see to it that it has some. Not for other
+        engines."""
+        if self.weights is None or self.external or self.command:
+            raise ValueError("only an engine of vLLM has weights that are served here")
         return self.weights
 
 

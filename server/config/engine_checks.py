@@ -6,38 +6,59 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from server.config import listeners, values
-from server.config.engine import EXTERNAL, EXTERNAL_KEYS, LOCAL_KEYS, Engine
+from server.config import command_checks, listeners, placement_checks, values
+from server.config.engine import (
+    COMMAND,
+    COMMAND_KEYS,
+    EXTERNAL,
+    EXTERNAL_KEYS,
+    LOCAL_KEYS,
+    VLLM_KEYS,
+    Engine,
+)
 from server.config.model_checks import missing
 from server.config.places import Path, Places, Problem
 from server.config.schema import Config
 
+#: Words that stand for other ways than a Python with vLLM.
+_TAKEN: Final = {
+    COMMAND: "It stands for engines that a command of yours starts. Choose another name.",
+    EXTERNAL: "It stands for engines that somebody else runs. Choose another name.",
+}
 #: Built in; may be refined under `runtimes`.
 RUNTIMES: Final = frozenset({"vllm"})
 _ELSEWHERE: Final = "It is started elsewhere: say it there, and remove it here."
+_ALWAYS: Final = "The replicas run all the time; remove it."
 _HINTS: Final = {
     "weights": "The replicas have them; `model` is the name that they go by there.",
     "device": "The replicas have theirs; remove it.",
-    "load": "The replicas run all the time; remove it.",
+    "load": _ALWAYS,
+    "pinned": _ALWAYS,
+    "idle": _ALWAYS,
+    "residency": _ALWAYS,
+    "groups": _ALWAYS,
+    "sleep": _ALWAYS,
+    "replicas": "It has as many as `urls` lists, or as `discover` finds; remove it.",
+    "memory": "What the replicas take is no concern here; remove it.",
     "model": "An engine of ours has `weights`; names for clients stand under `models`.",
+    "cmd": "Write `runtime: command` where it is to be started here.",
+    "health": "Replicas are asked at /health; remove it.",
     "api_key": "Engines of ours need none; clients' keys stand under `server.keys`.",
 }
 
 
 def check(config: Config, places: Places) -> Iterator[Problem]:
     """All that keeps an engine from being started, or from being found."""
-    known = {*RUNTIMES, EXTERNAL, *config.runtimes}
-    if EXTERNAL in config.runtimes:
-        yield places.error(
-            ("runtimes", EXTERNAL),
-            "the name `external` is taken.",
-            "It stands for engines that somebody else runs. Choose another name.",
-        )
+    known = {*RUNTIMES, *_TAKEN, *config.runtimes}
+    for name in _TAKEN.keys() & config.runtimes.keys():
+        yield places.error(("runtimes", name), f"the name `{name}` is taken.", _TAKEN[name])
     for name, engine in config.engines.items():
         path: Path = ("engines", name)
         if engine.runtime not in known:
             yield places.error((*path, "runtime"), *missing("runtime", engine.runtime, known))
-        yield from (_external if engine.external else _local)(path, engine, config, places)
+        kind = _external if engine.external else _command if engine.command else _local
+        yield from kind(path, engine, config, places)
+    yield from placement_checks.check(config, places)
 
 
 def _given(engine: Engine, keys: frozenset[str]) -> list[str]:
@@ -47,12 +68,19 @@ def _given(engine: Engine, keys: frozenset[str]) -> list[str]:
 
 
 def _local(path: Path, engine: Engine, config: Config, places: Places) -> Iterator[Problem]:
-    elsewhere = _given(engine, EXTERNAL_KEYS)
+    elsewhere, commands = _given(engine, EXTERNAL_KEYS), _given(engine, COMMAND_KEYS)
     if engine.weights is not None:
-        hint = "Remove it, or write `runtime: external` and no `weights`."
-        for key in elsewhere:
-            text = "is for engines with `runtime: external` only."
-            yield places.error((*path, key), text, _HINTS.get(key, hint))
+        yield from _not_ours(path, elsewhere, places)
+        hint = "Remove it, or write `runtime: command`."
+        for key in commands:
+            text = "is for engines with `runtime: command` only."
+            yield places.error((*path, key), text, hint)
+    elif "cmd" in commands:
+        yield places.error(
+            path,
+            "has neither `weights` nor `runtime: command`.",
+            "Add `runtime: command` where `cmd` is what starts it.",
+        )
     elif {"urls", "discover"} & set(elsewhere):
         yield places.error(
             path,
@@ -63,6 +91,20 @@ def _local(path: Path, engine: Engine, config: Config, places: Places) -> Iterat
         yield places.error((*path, "weights"), "has no value.", "Give it one, or remove the line.")
     else:
         yield places.error((*path, "weights"), "is missing.")
+
+
+def _not_ours(path: Path, keys: list[str], places: Places) -> Iterator[Problem]:
+    hint = "Remove it, or write `runtime: external` and no `weights`."
+    for key in keys:
+        text = "is for engines with `runtime: external` only."
+        yield places.error((*path, key), text, _HINTS.get(key, hint))
+
+
+def _command(path: Path, engine: Engine, config: Config, places: Places) -> Iterator[Problem]:
+    yield from _not_ours(path, _given(engine, EXTERNAL_KEYS - {"model"}), places)
+    for key in _given(engine, VLLM_KEYS):
+        yield places.error((*path, key), *command_checks.for_vllm(key))
+    yield from command_checks.check(path, engine, places)
 
 
 def _external(path: Path, engine: Engine, config: Config, places: Places) -> Iterator[Problem]:
@@ -116,8 +158,11 @@ def _port(url: str) -> int:
 
 
 def advice(config: Config) -> Iterator[str]:
-    """One sentence for each engine whose key can be read on its way."""
+    """What is allowed, but probably not meant, one sentence each."""
+    yield from placement_checks.advice(config)
     for name, engine in config.engines.items():
+        if engine.command:
+            yield from command_checks.advice(name, engine)
         if engine.api_key is None:
             continue
         plain = [url for url in engine.urls if url.startswith("http://")]

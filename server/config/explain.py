@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from server.config.engine import HEALTH
 from server.config.parts import MEMBER, MODEL_NAME, NAME, UPSTREAM
+from server.config.placement import DEVICE
 from server.config.places import SECRETS, Path, Places, Problem, dotted
 from server.config.schema import Config
 
@@ -23,6 +25,8 @@ _PATTERNS: Final = {
     UPSTREAM: "must have 1 to 200 characters, and no line breaks among them.",
     r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$": "must be auto, cpu, cuda, or GPUs by number: cuda:0, "
     "cuda:0,1.",
+    HEALTH: "must be a path that begins with /, such as /health.",
+    DEVICE: "must be cpu, cuda (each GPU), or one GPU by number, such as cuda:0.",
 }
 #: Keys that were removed or renamed: path with `*` for any name → what to write now.
 REMOVED: Final[dict[tuple[str, ...], str]] = {}
@@ -175,6 +179,8 @@ def _elsewhere(key: str, here: Path) -> str | None:
         ("server",),
         ("log",),
         ("routing",),
+        ("placement",),
+        ("weights",),
         ("server", "limits"),
         ("server", "timeouts"),
         ("routing", "breaker"),

@@ -33,7 +33,10 @@ _NO_FILE: Final = (
     "`roundhouse serve` without a file serves the embedded model, and the models of the providers "
     "whose keys are in the environment."
 )
-_SECTIONS: Final = ("server", "log", "routing", "runtimes", "providers", "engines", "models")
+_SECTIONS: Final = (
+    *("server", "log", "routing", "placement", "weights"),
+    *("runtimes", "providers", "engines", "models"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from server.config.places import Path, Places, Problem
 KEYS: Final = (
     ("server", "keys_file"),
     ("server", "home"),
+    ("weights", "folder"),
     ("runtimes", "*", "python"),
     ("providers", "*", "ca"),
     ("engines", "*", "weights"),

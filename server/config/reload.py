@@ -159,9 +159,9 @@ def _stat(file: Path) -> tuple[int, int, int] | None:
 
 
 def differences(old: Loaded, new: Loaded) -> list[str]:
-    """What a reload changes: settings of `server`, `log` and `routing`, other sections by name."""
+    """What a reload changes: settings of the sections that have some, other sections by name."""
     found = []
-    for section in ("server", "log", "routing"):
+    for section in ("server", "log", "routing", "placement", "weights"):
         before, after = getattr(old.config, section), getattr(new.config, section)
         found += [
             f"{section}.{name}"

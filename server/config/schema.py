@@ -14,9 +14,11 @@ from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_va
 from server.config.engine import Engine, Runtime
 from server.config.model import Model
 from server.config.parts import ModelName, Name, Strict
+from server.config.placement import Placement
 from server.config.provider import Provider
 from server.config.routing import Routing
 from server.config.units import Duration, Patience, Size
+from server.config.weights import Weights
 
 
 class Key(Strict):
@@ -184,6 +186,12 @@ class Config(Strict):
     routing: Routing = Field(
         Routing(), description="How often a request is tried, and what is left alone meanwhile."
     )
+    placement: Placement = Field(
+        Placement(), description="Which engines are loaded when not all of them fit."
+    )
+    weights: Weights = Field(
+        Weights(), description="Where weights are stored, and how they are pulled."
+    )
     runtimes: dict[Name, Runtime] = Field(
         default_factory=dict, description="Pythons that have vLLM, by name. `vllm` is built in."
     )
@@ -194,8 +202,8 @@ class Config(Strict):
     )
     engines: dict[Name, Engine] = Field(
         default_factory=dict,
-        description="Weights to serve here, or replicas that somebody else runs, by name. One that "
-        "is no model's target is a model of its own name.",
+        description="Weights to serve here, commands that serve some, or replicas that somebody "
+        "else runs, by name. One that is no model's target is a model of its own name.",
     )
     models: dict[ModelName, Model] = Field(
         default_factory=dict, description="The names that clients may put in `model`."

@@ -19,7 +19,10 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE: Final = {"type": "string", "pattern": r"\$\{[A-Za-z_]"}
 _VARIABLE_TEXT: Final = "or a variable: ${NAME}, ${NAME:-default}"
 #: Sections and rows that may stand empty.
-_MAY_BE_NULL: Final = ("server", "log", "routing", "runtimes", "providers", "engines", "models")
+_MAY_BE_NULL: Final = (
+    *("server", "log", "routing", "placement", "weights"),
+    *("runtimes", "providers", "engines", "models"),
+)
 
 
 def schema() -> dict[str, Any]:

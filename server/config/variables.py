@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from typing import Any, Final
 
 from server.config import paths
+from server.config.engine import PORT
 from server.config.places import Path, Place, Places, Problem
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
@@ -141,6 +142,8 @@ class Expander:
                 "Write $${ for the two signs themselves; variables do not nest.",
             )
             return match[0]
+        if match[0] == PORT and _is_cmd(path):
+            return match[0]
         name, default = inside.groups()
         self.used.add(name)
         value = self.variables.get(name)
@@ -158,6 +161,11 @@ class Expander:
 
     def _fail(self, path: Path, message: str, hint: str) -> None:
         self.problems.append(self.places.error(path, message, hint))
+
+
+def _is_cmd(path: Path) -> bool:
+    """An engine's command: its port is known when it starts."""
+    return len(path) == 3 and path[0] == "engines" and path[2] == "cmd"
 
 
 def apply_twins(

@@ -65,8 +65,10 @@ def test_whose_an_engine_is(good: Good) -> None:
 
 def test_weights_are_those_of_an_engine_of_ours() -> None:
     assert Engine(weights="w").local_weights == "w"
-    with pytest.raises(ValueError, match="has no weights here"):
-        _ = Engine(runtime="external").local_weights
+    others = Engine(), Engine(runtime="external"), Engine(runtime="command", weights="w.gguf")
+    for engine in others:
+        with pytest.raises(ValueError, match="only an engine of vLLM has weights"):
+            _ = engine.local_weights
 
 
 def test_no_key_is_for_both_kinds_and_none_for_a_third() -> None:
@@ -144,8 +146,12 @@ def test_what_is_refused(text: str, faults: Faults) -> None:
 
 @pytest.mark.parametrize("key", sorted(LOCAL_KEYS))
 def test_every_key_of_a_process_is_refused_for_another_ones(key: str, faults: Faults) -> None:
-    values = {"args": "{a: 1}", "env": "{A: b}", "load": "startup", "trust_remote_code": "true"}
-    numbers = dict.fromkeys(("kv_cache", "start_timeout", "stop_timeout"), "1")
+    values = {
+        "args": "{a: 1}", "env": "{A: b}", "load": "startup", "trust_remote_code": "true",
+        "pinned": "true", "sleep": "true", "groups": "[g]", "health": "/health",
+    }  # fmt: skip
+    counts = "kv_cache start_timeout stop_timeout concurrency memory idle residency replicas"
+    numbers = dict.fromkeys(counts.split(), "1")
     value = {**values, **numbers}.get(key, "auto")
     (said,) = faults(external(f"{URL}, {key}: {value}"))
     assert f"engines.e.{key}: is not for an engine with `runtime: external`." in said

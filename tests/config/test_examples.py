@@ -54,8 +54,14 @@ def test_the_example_is_good_and_shows_the_defaults(repo_root: Path) -> None:
     loaded = load(file, environ=VARIABLES)
     assert loaded.advice == ()
     models = list(resolve_models(loaded.config))
-    assert models == ["guide", "qwen3-8b", "gpt-6-luna", "fast", "default"]
-    for path in (("server", "limits"), ("server", "timeouts"), ("log",), ("routing",)):
+    assert models == ["guide", "qwen3-8b", "gpt-6-luna", "fast", "large", "gguf", "default"]
+    for path in (
+        ("server", "limits"),
+        ("server", "timeouts"),
+        ("log",),
+        ("routing",),
+        ("weights",),
+    ):
         at: Any = loaded.config
         for part in path:
             at = getattr(at, part)

@@ -23,6 +23,7 @@ BAD = {
 KEYS = {
     "server.keys_file": "server: {keys_file: %s}",
     "server.home": "server: {home: %s}",
+    "weights.folder": "weights: {folder: %s}",
     "runtimes.r.python": "runtimes: {r: {python: %s}}",
     "providers.lab.ca": (
         "providers: {lab: {dialect: openai, base_url: 'https://a.example/v1', ca: %s}}"

@@ -1,0 +1,35 @@
+"""The section `placement`: who waits how long for whom, and how much of a device engines take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from server.config.parts import Strict
+from server.config.units import Duration, Size
+
+#: The host's memory, that of each GPU, or that of one.
+DEVICE = r"^(cpu|cuda(:\d{1,3})?)$"
+
+
+class Placement(Strict):
+    """Which engines are loaded when not all of them fit."""
+
+    starvation: Duration = Field(
+        60,
+        description="So long requests for an engine may be passed over by others; then room is "
+        "made for it.",
+    )
+    drain: Duration = Field(
+        30, description="So long requests of an engine that must go may take to end."
+    )
+    forget: Duration | None = Field(
+        None,
+        description="An engine asleep for so long is ended. Default: when others need the room.",
+    )
+    memory: dict[Annotated[str, Field(pattern=DEVICE)], Size] = Field(
+        default_factory=dict,
+        description="The most that engines may take of a device: `cpu`, `cuda` (of each GPU) or "
+        "`cuda:0`. Default: what is free there when the server starts.",
+    )
