@@ -350,11 +350,11 @@ def environment(
         if binding == "nobind" and threads is not None:
             env.setdefault("OMP_NUM_THREADS", str(threads))
     if placement.ids:
-        env["CUDA_VISIBLE_DEVICES"] = _visible(placement.ids, environ.get("CUDA_VISIBLE_DEVICES"))
+        env["CUDA_VISIBLE_DEVICES"] = visible(placement.ids, environ.get("CUDA_VISIBLE_DEVICES"))
     return {**env, **(runtime.env if runtime is not None else {}), **engine.env}
 
 
-def _visible(ids: Iterable[int], outer: str | None) -> str:
+def visible(ids: Iterable[int], outer: str | None) -> str:
     """`cuda:1` means the second of the devices that the server itself may see."""
     names = [part.strip() for part in outer.split(",")] if outer else None
     return ",".join(names[i] if names else str(i) for i in ids)
