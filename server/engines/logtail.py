@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,13 @@ GAP: Final = b"--- roundhouse: a part of the log may be gone: it was rotated awa
 class LogTail:
     """Begins `lines` lines before the end, over all kept files. `read` gives the next bytes, and
     b"" where there are none now; later there may be. Blocks on the disk alone, holds one block at
-    a time, and needs no log to be there yet. Use as a context manager."""
+    a time, and needs no log to be there yet. `read` may run in another thread than `close`."""
 
     def __init__(self, path: Path, lines: int, *, kept: int = KEPT_FILES) -> None:
         self._path, self._kept = path, kept
         #: Oldest first; the first is the one being read.
         self._files: deque[BinaryIO] = deque()
+        self._reading, self._closed = threading.Lock(), False
         self._begin(max(0, min(lines, MOST)))
 
     def __enter__(self) -> LogTail:
@@ -38,10 +40,28 @@ class LogTail:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        while self._files:
-            self._files.popleft().close()
+        self.close()
+
+    def close(self) -> None:
+        """At once, or when a read that is under way ends: its file's number might be another's."""
+        self._closed = True
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._reading.acquire(blocking=False):
+            while self._files:
+                self._files.popleft().close()
+            self._reading.release()
 
     def read(self) -> bytes:
+        """The next bytes, at most a block; b"" for none at this moment."""
+        with self._reading:
+            data = b"" if self._closed else self._read()
+        if self._closed:
+            self._shut()
+        return data
+
+    def _read(self) -> bytes:
         while self._there():
             file = self._files[0]
             if data := self._more(file):

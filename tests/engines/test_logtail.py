@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -144,3 +145,20 @@ def test_files_are_closed(log: LogFile) -> None:
     with LogTail(log.path, 1) as tail:
         (file,) = tail._files
     assert file.closed
+
+
+def test_a_read_under_way_keeps_its_file(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(log, "a\n")
+    tail = LogTail(log.path, 1)
+    (file,) = tail._files
+    more = LogTail._more
+
+    def meanwhile(self: LogTail, one: Any) -> bytes:
+        tail.close()
+        assert not one.closed
+        return more(self, one)
+
+    monkeypatch.setattr(LogTail, "_more", meanwhile)
+    assert tail.read() == b"a\n"
+    assert file.closed
+    assert tail.read() == b""
