@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 #: An engine that is never unloaded for idleness.
 FOREVER: Final = math.inf
@@ -71,8 +71,9 @@ class Engine:
 
     Seconds: `idle` until it is unloaded, `residency` that it stays at least once it is ready.
     `replicas` beyond the first are placed where memory is free, never in another's stead, and only
-    of an engine without groups.
-    `not_before`: it died, and the next start waits.
+    of an engine without groups. Those whose number is in `failed` are not started.
+    `not_before`: it died, and the next start waits. `eager`: it is loaded where memory is free,
+    though nobody wishes for it, and never makes others go.
     """
 
     name: str
@@ -84,6 +85,13 @@ class Engine:
     replicas: int = 1
     refusal: str | None = None
     not_before: float = 0.0
+    eager: bool = False
+    failed: frozenset[int] = frozenset()
+
+    def vacant(self, used: Collection[int]) -> int | None:
+        """The number of the replica to start next, besides those of these numbers."""
+        numbers = range(self.replicas)
+        return next((n for n in numbers if n not in used and n not in self.failed), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,10 @@ class Policy:
     host: str | None = None
 
 
+#: Why an instance goes: for another, for idleness, after a long sleep, or nobody knows it any more.
+Cause = Literal["room", "idle", "asleep", "config"]
+
+
 # --- actions ------------------------------------------------------------------------------------
 
 
@@ -152,11 +164,13 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """At level 1: the weights go to the host's memory."""
+    """At level 1: the weights go to the host's memory. `by`: the engine that needs the room."""
 
     engine: str
     why: str
     replica: int = 0
+    cause: Cause = field(default="room", compare=False)
+    by: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +180,7 @@ class Drain:
     engine: str
     why: str
     replica: int = 0
+    by: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +188,8 @@ class Evict:
     engine: str
     why: str
     replica: int = 0
+    cause: Cause = field(default="room", compare=False)
+    by: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +242,6 @@ OWN: Final = {
     Phase.READY: "it makes room for another, and comes back after that",
     Phase.ASLEEP: "it makes room for another, and starts again after that",
 }
+
+#: Why an eager engine waits that would have to make others go.
+NO_ROOM: Final = "no room"
