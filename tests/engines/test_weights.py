@@ -9,11 +9,11 @@ from server.engines import weights
 from server.errors import EngineError
 
 
-def tensors(path: Path, values: bytes = b"\0" * 8) -> None:
+def tensors(path: Path, values: bytes = b"\0" * 8, name: str = "w") -> None:
     header = json.dumps(
         {
             "__metadata__": {"format": "pt"},
-            "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
         }
     ).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + values)
@@ -80,12 +80,15 @@ def test_what_a_folder_must_hold(folder: Path, tmp_path: Path) -> None:
 
 def test_shards_that_are_missing(folder: Path, tmp_path: Path) -> None:
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "two.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": {"w": "model.safetensors", "b": "two.safetensors"}}))
     assert "two.safetensors" in refused("model", tmp_path)
-    tensors(folder / "two.safetensors")
-    assert weights.resolve("model", base=tmp_path).size > 0
-    index.write_text("{")
-    assert "cannot be read" in refused("model", tmp_path)
+    tensors(folder / "two.safetensors", name="b")
+    tensors(folder / "copy.safetensors")  # it is not in the index: nobody loads it
+    one = (folder / "two.safetensors").stat().st_size
+    assert weights.resolve("model", base=tmp_path).size == 2 * one
+    for text in ("{", "[]", '{"weight_map": []}'):
+        index.write_text(text)
+        assert index.name in refused("model", tmp_path)
 
 
 @pytest.mark.parametrize(

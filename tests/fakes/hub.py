@@ -103,6 +103,8 @@ class FakeHub:
     seen: list[Seen] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     status: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    #: By path: an answer that does not come until the hub is gone; the event says that it waits.
+    slow: dict[str, threading.Event] = field(default_factory=dict)
     ranges: bool = True
     #: Set when the hub is to be gone: answers that wait for it end.
     gone: threading.Event = field(default_factory=threading.Event)
@@ -170,6 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = unquote(url.path)
         self.hub.seen.append(Seen(path, headers))
+        if path in self.hub.slow:
+            self.hub.slow[path].set()
+            self.hub.gone.wait()
+            return self.answer(503, b"{}", {})
         if waiting := self.hub.status.get(path):
             status, extra = waiting.pop(0)
             return self.answer(status, b"{}", extra)

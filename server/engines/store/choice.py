@@ -110,7 +110,8 @@ def _nothing(repo: str, files: list[Remote]) -> StoreError:
         return StoreError(
             f"{repo} has no safetensors, only pickled weights ({pickle}), which can run code when "
             "they are read. Look for a repository that has safetensors, or convert them. If you "
-            "trust its owner with this machine: --allow-pickle.",
+            "trust its owner with this machine: --allow-pickle, or `weights.allow_pickle: true` in "
+            "the config.",
             reason="unsafe",
         )
     if any(file.path.endswith(".gguf") for file in files):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from server.errors import StartError
+
+#: Every `reason` of a StoreError. Those of NETWORK and DISK may pass; the others need a person.
+NETWORK: Final = frozenset({"offline", "stalled", "down"})
+DISK: Final = frozenset({"disk", "space"})
+REASONS: Final = (
+    NETWORK | DISK | frozenset("gated not_found hub hash store busy unsafe used folder".split())
+)
+#: How a pull ends, as its metric has it.
+OUTCOMES: Final = REASONS | {"ok", "stopped"}
 
 
 class StoreError(StartError):
-    """`reason` is a closed label: gated, not_found, offline, stalled, hub, hash, disk, space, busy,
-    unsafe, used, folder. Nothing is retried after it; what was fetched stays for the next pull,
-    unless its hash was wrong."""
+    """`reason` is one of REASONS. Nothing is retried after it; what was fetched stays for the next
+    pull, unless its hash was wrong."""
 
     exit_code = 1
     code = "pull_failed"

@@ -209,7 +209,7 @@ class Fetch:
         return StoreError(
             f"{self._file.path} cannot be written to {self._blob.parent} "
             f"({error.strerror or type(error).__name__}).",
-            reason="disk",
+            reason="store",
         )
 
 

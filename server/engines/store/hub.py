@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 DEFAULT = "https://huggingface.co"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def offline(environ: Mapping[str, str]) -> str | None:
+    """The variable that forbids to ask the hub, if one does."""
+    return next((name for name in _OFFLINE if _is_on(environ.get(name))), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +44,21 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """`connect` bounds the questions, `stall` the silence within a transfer; in seconds."""
+    """`connect` bounds the questions, `stall` the silence within a transfer; in seconds. `token`
+    None: that of this process, or of `hf auth login`."""
 
     endpoint: str = DEFAULT
     connect: float = 10.0
     stall: float = 30.0
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    token: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, environ: Mapping[str, str] = os.environ, **limits: float) -> Hub:
         """The hub that HF_ENDPOINT names, else the public one."""
         endpoint = environ.get("HF_ENDPOINT") or DEFAULT
-        return cls(endpoint=endpoint.rstrip("/"), environ=environ, **limits)
+        token = next((environ[name] for name in _TOKENS if environ.get(name)), None)
+        return cls(endpoint=endpoint.rstrip("/"), environ=environ, token=token, **limits)
 
     def look(self, repo: str, revision: str) -> Repository:
         """What the repository has at a branch, tag or commit. Raises StoreError."""
@@ -57,7 +66,7 @@ class Hub:
 
         self._online(repo)
         _quiet()
-        api = HfApi(endpoint=self.endpoint, user_agent="roundhouse")
+        api = HfApi(endpoint=self.endpoint, token=self.token, user_agent="roundhouse")
         with self._told(repo, revision):
             info = api.model_info(
                 repo, revision=revision, files_metadata=True, timeout=self.connect
@@ -95,7 +104,7 @@ class Hub:
         from huggingface_hub import get_session, hf_raise_for_status
         from huggingface_hub.errors import HfHubHTTPError
 
-        headers = _headers() | {"accept-encoding": "identity"}
+        headers = self._headers() | {"accept-encoding": "identity"}
         if start or end is not None:
             headers["range"] = f"bytes={start}-{'' if end is None else end - 1}"
         url = f"{self.endpoint}/{quote(repo)}/resolve/{commit}/{quote(path)}"
@@ -117,8 +126,7 @@ class Hub:
     # --- what it says when it says no
 
     def _online(self, repo: str) -> None:
-        name = next((name for name in _OFFLINE if _is_on(self.environ.get(name))), None)
-        if name is not None:
+        if (name := offline(self.environ)) is not None:
             raise StoreError(
                 f"{name} is set, so the hub is not asked for {repo}. Unset it to pull; what is "
                 "here already (`roundhouse ls`) is served without a network.",
@@ -178,8 +186,11 @@ class Hub:
                 + self._near(repo),
                 reason="not_found" if status == 404 or code == "RepoNotFound" else "gated",
             )
-        again = " Try again in a moment." if status == 429 or status >= 500 else ""
-        return StoreError(f"The hub answered {status} for {repo}.{again}", reason="hub")
+        down = status in (408, 429) or status >= 500
+        again = " Try again in a moment." if down else ""
+        return StoreError(
+            f"The hub answered {status} for {repo}.{again}", reason="down" if down else "hub"
+        )
 
     def _gated(self, page: str) -> str:
         tokens = f"{self.endpoint}/settings/tokens"
@@ -194,11 +205,18 @@ class Hub:
             "that the token (HF_TOKEN) may read gated repositories."
         )
 
-    @staticmethod
-    def _token() -> bool:
+    def _token(self) -> bool:
         from huggingface_hub import get_token
 
-        return bool(get_token())
+        return bool(self.token or get_token())
+
+    def _headers(self) -> dict[str, str]:
+        """With the token."""
+        _quiet()
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        found: dict[str, str] = build_hf_headers(token=self.token, user_agent="roundhouse")
+        return found
 
     def _near(self, repo: str) -> str:
         """Names that are like it. Best effort: the answer is no, with or without them."""
@@ -227,7 +245,7 @@ class Hub:
         response = get_session().get(
             self.endpoint + path,
             params=query,
-            headers=_headers(),
+            headers=self._headers(),
             timeout=self.connect,
         )
         hf_raise_for_status(response)
@@ -240,15 +258,6 @@ def _quiet() -> None:
     from huggingface_hub import constants
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-
-
-def _headers() -> dict[str, str]:
-    """With the token of HF_TOKEN, or of `hf auth login`."""
-    _quiet()
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    found: dict[str, str] = build_hf_headers(user_agent="roundhouse")
-    return found
 
 
 def _remote(one: Any) -> Remote:

@@ -66,6 +66,12 @@ class Progress:
             self._said.clear()
         return lines
 
+    @property
+    def received(self) -> int:
+        """Bytes that came from the hub."""
+        with self._lock:
+            return self._came
+
     def look(self) -> Look:
         with self._lock:
             now = self._clock()

@@ -11,14 +11,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from server.engines import weights
 from server.engines.devices import GIB
 from server.engines.store import records
+from server.engines.store.beside import beside
 from server.engines.store.choice import Choice, Remote, choose
-from server.engines.store.errors import Cancelled, StoreError
+from server.engines.store.errors import NETWORK, Cancelled, StoreError
 from server.engines.store.fetching import FULL, Fetch, Patience, Source
 from server.engines.store.hub import Hub, Repository
 from server.engines.store.locks import held
@@ -31,13 +32,16 @@ from server.files import write_whole
 #: So much of what is to come, and no less or more than these bytes, stays free on the disk.
 MARGIN = 0.05
 MARGIN_BYTES = (64 << 20, 5 * GIB)
+#: Seconds that the threads have to end by themselves. One that waits for the hub ends later, and
+#: writes nothing then.
+LAST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to pull, and what the operator allows. `asked_by`: for the record.
 
-    `allow_pickle` is to be the config's `weights.allow_pickle`, `allow_code` an engine's
+    `allow_pickle` is the config's `weights.allow_pickle`, `allow_code` an engine's
     `trust_remote_code`.
     """
 
@@ -50,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """`store` is to be the config's `weights.folder` (places.store_folder). `tick` is called from
+    """`store` is the config's `weights.folder`, or `places.store_folder`'s. `tick` is called from
     the thread of `run`, several times a second; what it raises ends the pull."""
 
     wanted: Wanted
@@ -80,7 +84,8 @@ class Pull:
         if choice.left:
             self.progress.say(
                 f"{repo} brings Python of its own ({choice.left[0].path}), which is left out; "
-                "if the engine is to run it: --allow-code."
+                "if the engine is to run it: --allow-code, or `trust_remote_code: true` at the "
+                "engine."
             )
         try:
             place.make()
@@ -95,16 +100,17 @@ class Pull:
                 ) from None
             raise StoreError(
                 f"{self.store} cannot be used ({error.strerror or type(error).__name__}). "
-                "Choose another folder with --store, HF_HUB_CACHE or HF_HOME.",
-                reason="disk",
+                "Choose another folder: --store, `weights.folder`, HF_HUB_CACHE or HF_HOME.",
+                reason="store",
             ) from None
 
     def _look(self, place: Place) -> Repository:
         try:
-            return self.hub.look(place.repo, self.wanted.revision)
+            ask = functools.partial(self.hub.look, place.repo, self.wanted.revision)
+            return beside(ask, self.stop, self.tick, name="pull-look")
         except StoreError as error:
             here = records.located(self.store, place.repo, self.wanted.revision)
-            if error.reason in ("offline", "stalled") and here is not None:
+            if error.reason in NETWORK and here is not None:
                 raise StoreError(
                     f"{error} It is here as it was when it was pulled last, commit "
                     f"{here.name[:12]}, and can be served.",
@@ -167,7 +173,8 @@ class Pull:
             raise StoreError(
                 f"{place.repo} needs {_gib(need)} more here, and {_gib(margin)} to spare; the disk "
                 f"with {self.store} has {_gib(free)} free. Make room (`roundhouse du` shows what "
-                "is here), or choose another disk: --store, HF_HUB_CACHE or HF_HOME.",
+                "is here), or choose another disk: --store, `weights.folder`, HF_HUB_CACHE "
+                "or HF_HOME.",
                 reason="space",
             )
 
@@ -227,11 +234,40 @@ class Pull:
                 self.tick()
         finally:
             stop.set()
-            until = time.monotonic() + 2.0
+            until = time.monotonic() + LAST
             for thread in threads:
                 thread.join(max(until - time.monotonic(), 0))
         if errors:
             raise next((one for one in errors if not isinstance(one, Cancelled)), errors[0])
+
+
+def counted(pull: Pull, count: Callable[[str | None, int], None]) -> Record:
+    """Run it. `count` is told of bytes as they come, and once of the outcome."""
+    told = 0
+    tick = pull.tick
+
+    def tell() -> None:
+        nonlocal told
+        came = pull.progress.received
+        if came > told:
+            count(None, came - told)
+            told = came
+
+    def both() -> None:
+        tell()
+        tick()
+
+    outcome = "stopped"
+    try:
+        record = replace(pull, tick=both).run()
+        outcome = "ok"
+        return record
+    except StoreError as error:
+        outcome = error.reason
+        raise
+    finally:
+        tell()
+        count(outcome, 0)
 
 
 def _gib(size: int) -> str:

@@ -67,15 +67,22 @@ def of(place: Place, commit: str) -> Record | None:
 
 def located(store: Path, repo: str, revision: str | None = None) -> Path | None:
     """The folder of a model that is here, pulled and verified, at a branch, tag or commit; None if
-    it is not. What an engine can be started from without a network."""
+    it is not, or not all of it any more. What an engine can be started from without a network."""
     place = Place(store, repo)
     asked = revision or "main"
     commit = asked if COMMIT.fullmatch(asked) else place.refs().get(asked, "")
     snapshot = place.snapshot(commit)
     if not COMMIT.fullmatch(commit) or (record := of(place, commit)) is None:
         return None
-    whole = all((snapshot / file.path).is_file() for file in record.files)
-    return snapshot if whole else None
+    return (
+        snapshot
+        if all(_is_there(snapshot / file.path, file.size) for file in record.files)
+        else None
+    )
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def write(record: Record, path: Path) -> None:

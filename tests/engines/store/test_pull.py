@@ -306,4 +306,4 @@ def test_a_disk_that_fills_up(hub: FakeHub, make: Make, monkeypatch: pytest.Monk
 def test_a_store_that_is_a_file(hub: FakeHub, make: Make, tmp_path: Path) -> None:
     hub.add(REPO)
     (tmp_path / "hub").write_text("")
-    assert "--store" in refused(make(), "disk")
+    assert "--store" in refused(make(), "store")

@@ -77,8 +77,8 @@ def test_a_model_that_is_not_there_has_near_names(hub: FakeHub, make: Make) -> N
         (403, {}, "gated", "private"),
         (404, {}, "not_found", "private"),
         (400, {}, "hub", "answered 400 for org/small."),
-        (503, {}, "hub", "Try again in a moment"),
-        (429, {}, "hub", "Try again in a moment"),
+        (503, {}, "down", "Try again in a moment"),
+        (429, {}, "down", "Try again in a moment"),
     ],
 )
 def test_other_refusals(
