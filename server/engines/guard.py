@@ -254,7 +254,12 @@ class Guard:
                 preexec_fn=child_setup(os.getpid(), int(order.get("nice", 0))),  # one thread: safe
             )
         except (OSError, subprocess.SubprocessError) as exc:
-            self.report(event="refused", message=f"{order['argv'][0]}: {exc}")
+            told = getattr(exc, "strerror", None) or exc
+            self.report(
+                event="refused",
+                message=f"{order['argv'][0]}: {told}",
+                errno=getattr(exc, "errno", None),
+            )
             self.exited = True
             return
         self.engine = process  # kept: a Popen that is dropped may reap the child behind our back

@@ -12,7 +12,8 @@ from pathlib import Path
 MAX_BYTES = 10 * 2**20
 KEPT_FILES = 3
 PENDING = 2**20
-TAIL = 200
+#: vLLM's three processes tell of one fault in 120 lines, and workers come on top.
+TAIL = 400
 LINE = 2000
 
 _BREAK = re.compile(rb"[\r\n]+")
@@ -144,6 +145,6 @@ class Output(asyncio.Protocol):
             self.lines.append(text)
             self._on_line(text)
 
-    def tail(self, count: int = 20) -> tuple[str, ...]:
+    def tail(self, count: int = TAIL) -> tuple[str, ...]:
         """The last lines, without vLLM's list of routes that ends every start."""
         return tuple(line for line in self.lines if "] Route: /" not in line)[-count:]

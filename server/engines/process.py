@@ -1,55 +1,38 @@
-"""One engine process: its guard, its process group, its log, its socket."""
+"""One engine process: its guard, its process group, its log, its socket or port."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import structlog
 
-from server.engines import guard
+from server.engines import endings, guard, ports
 from server.engines.control import Control, Health
+from server.engines.endings import Exit
 from server.engines.logs import LogFile, Output
-from server.engines.progress import diagnose, last_words
+from server.engines.progress import SPAWNED, advance
 from server.engines.runtimes import Launch
+from server.engines.state import ON_SOCKET
 from server.errors import EngineError
 
 GUARD = Path(guard.__file__)
 POLL = 0.1
 SPAWN_DEADLINE = 10.0
 BURY_DEADLINE = 10.0
+#: Why a program cannot be started at this moment, though it may be later.
+PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How the engine's first process ended. Both None: it was lost with its guard."""
-
-    code: int | None = None
-    signal: int | None = None
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            return f"killed by {_signal_name(self.signal)}"
-        return "lost" if self.code is None else f"exit code {self.code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class EngineProcess:
@@ -70,8 +53,12 @@ class EngineProcess:
         parent: str | None = None,
     ) -> None:
         self.launch, self.socket = launch, socket
+        #: Where it answers: over `socket`, unless it has a port.
+        self.url = ON_SOCKET if launch.port is None else f"http://{ports.LOOPBACK}:{launch.port}"
         self.pid: int | None = None
         self._file, self._on_line, self._clock, self._parent = file, on_line, clock, parent
+        self._stage, self._stage_since, self._heard = SPAWNED, clock(), clock()
+        self._kills: int | None = None  # by the kernel, before it was started
         self._guard: subprocess.Popen[bytes] | None = None
         self._output: Output | None = None
         self._transports: list[asyncio.BaseTransport] = []
@@ -87,6 +74,8 @@ class EngineProcess:
 
     async def start(self) -> int:
         """Start the guard and the engine; the engine's pid. Raises EngineError."""
+        self._kills = endings.memory_kills()
+        self._stage_since = self._heard = self._clock()
         try:
             await self._spawn()
             order = {
@@ -128,7 +117,7 @@ class EngineProcess:
             ) from exc
         finally:
             os.close(log_write)
-        output = Output(self._file, self._on_line)
+        output = Output(self._file, self._line)
         self._output = output
         transport, _ = await loop.connect_read_pipe(lambda: output, os.fdopen(log_read, "rb"))
         self._transports.append(transport)
@@ -147,6 +136,13 @@ class EngineProcess:
         except OSError:  # the guard is dead: `_guard_gone` sees to it
             return
 
+    def _line(self, line: str) -> None:
+        self._heard = self._clock()
+        stage = advance(self._stage, line)
+        if stage is not self._stage:
+            self._stage, self._stage_since = stage, self._heard
+        self._on_line(line)
+
     def _report(self, event: dict[str, Any]) -> None:
         kind = event.get("event")
         if kind == "started" and not self._started.done():
@@ -155,8 +151,8 @@ class EngineProcess:
             self._started.set_exception(
                 EngineError(
                     f"The engine could not be started: {event.get('message')}.",
-                    reason="environment",
-                    terminal=True,
+                    reason="crash" if event.get("errno") in PASSING else "environment",
+                    terminal=event.get("errno") not in PASSING,
                 )
             )
         elif kind == "exit" and not self.exited.done():
@@ -245,63 +241,78 @@ class EngineProcess:
     # --- questions --------------------------------------------------------------------------
 
     @property
+    def vllm(self) -> bool:
+        """Does vLLM run, or what an operator's command starts?"""
+        return self.launch.port is None
+
+    @property
     def control(self) -> Control:
         if self._control is None:
-            self._control = Control(self.socket)
+            self._control = Control(
+                self.socket if self.vllm else None,
+                url=self.url,
+                path=self.launch.health,
+                vllm=self.vllm,
+            )
         return self._control
 
     def _listens(self) -> bool:
-        return Path(self.socket).exists()
+        return not self.vllm or Path(self.socket).exists()
 
-    def tail(self, count: int = 20) -> tuple[str, ...]:
+    def lines(self) -> tuple[str, ...]:
+        """All that is kept of its log."""
+        return () if self._output is None else self._output.tail()
+
+    def tail(self, count: int = endings.LINES) -> tuple[str, ...]:
         return () if self._output is None else self._output.tail(count)
 
     async def wait_ready(self, timeout: float) -> float:
-        """Until `/health` says 200; the seconds since this call.
+        """Until its health is 200; the seconds since this call.
 
         Raises EngineError: `timeout`, or what the log tells of an end during the start.
         """
         begun = self._clock()
         while not self.exited.done():
-            left = timeout - (self._clock() - begun)
-            if left <= 0:
-                raise EngineError(
-                    f"It was not ready within {timeout:g} s.",
-                    reason="timeout",
-                    log_tail=self.tail(),
-                )
+            now = self._clock()
+            if (left := timeout - (now - begun)) <= 0:
+                stood, quiet = now - self._stage_since, now - self._heard
+                raise endings.not_ready(timeout, self._stage, stood, quiet, self.lines())
             if self._listens() and await self.control.health(min(5.0, left)) is Health.WELL:
-                return self._clock() - begun
+                await self._see_whose_port()
+                if not self.exited.done():
+                    return self._clock() - begun
             await asyncio.wait([self.exited], timeout=min(POLL, left))
         await asyncio.shield(self.gone)
         raise self.start_failure()
 
-    def start_failure(self) -> EngineError:
-        """Why it ended before it was ready. Call it once `gone`."""
-        tail = self.tail(200)
-        ended = self.exited.result()
-        known = diagnose(tail)
-        # The kernel's OOM killer leaves nothing in the log.
-        if known is None and ended.signal == signal.SIGKILL:
-            return EngineError(
-                "It was killed while it started, most likely because memory ran out. Lower "
-                "`kv_cache`, use smaller weights, or stop what else uses the memory.",
+    async def _see_whose_port(self) -> None:
+        """Between choosing the port and binding it another process may have been quicker."""
+        if self.launch.port is None or self.pid is None or self._guard is None:
+            return
+        taken = await asyncio.to_thread(ports.stranger, self.launch.port, self.pid, self._guard.pid)
+        if taken:
+            raise EngineError(
+                f"Another process answers at its port, {self.launch.port}. The next start gets "
+                "another one.",
                 reason="crash",
                 log_tail=self.tail(),
             )
-        if known is not None:
-            return EngineError(
-                f"{known.message} {known.hint}",
-                reason=known.reason,
-                terminal=known.terminal,
-                log_tail=self.tail(),
-            )
-        words = last_words(tail)
-        return EngineError(
-            f"It ended while it started ({ended})" + (f": {words}" if words else "."),
-            reason="arguments" if ended.code == 2 else "crash",
-            terminal=ended.code == 2,
-            log_tail=self.tail(),
+
+    def memory_ran_out(self) -> bool:
+        """Has the kernel killed something for want of memory since the start?"""
+        now = endings.memory_kills()
+        return now is not None and self._kills is not None and now > self._kills
+
+    def start_failure(self) -> EngineError:
+        """Why it ended before it was ready. Call it once `gone`."""
+        return endings.start_failure(
+            self.exited.result(), self.lines(), vllm=self.vllm, no_memory=self.memory_ran_out()
+        )
+
+    def death(self) -> EngineError:
+        """What it died of after it was ready. Call it once `exited`."""
+        return endings.death(
+            self.exited.result(), self.lines(), vllm=self.vllm, no_memory=self.memory_ran_out()
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from server.config.engine import Engine
+from server.engines import endings
 from server.engines.control import Health, Motion
 from server.engines.process import EngineProcess
 from server.errors import EngineError
@@ -86,7 +87,7 @@ async def watch(
             log.warning("engine_health_missed", pid=process.pid, misses=misses)
         if misses >= engine().health_misses:
             return _hang(process, f"It did not answer {misses} health checks.")
-        if not misses and asked - looked >= timing.motion:
+        if process.vllm and not misses and asked - looked >= timing.motion:
             looked = asked
             if await _stuck(process, motion, interval, clock):
                 return _hang(process, f"It had work and made no step for {motion.limit:g} s.")
@@ -105,15 +106,20 @@ async def _stuck(
 async def _ended(process: EngineProcess) -> Death:
     # A refused connection is seen a little before the exit that tells more.
     await asyncio.wait([process.exited], timeout=0.2)
-    reason = "exit"
-    if not process.exited.done():
+    if process.exited.done():
+        # Its last lines are on their way, by another pipe; clients are not kept waiting for them.
+        await asyncio.wait([process.gone], timeout=0.05)
+        killed = process.exited.result().signal is not None
+        return Death("killed" if killed else "exit", process.death())
+    told = "Nobody listens where it should answer."
+    if process.vllm:
         told = "Its core is dead, or nobody listens on its socket."
-    else:
-        ended = process.exited.result()
-        reason = "exit" if ended.signal is None else "killed"
-        told = f"It ended though nobody had asked it to ({ended})."
-    return Death(reason, EngineError(told, reason="crash", log_tail=process.tail()))
+    return Death("exit", EngineError(told, reason="crash", log_tail=_told(process)))
 
 
 def _hang(process: EngineProcess, told: str) -> Death:
-    return Death("hang", EngineError(told, reason="hang", log_tail=process.tail()))
+    return Death("hang", EngineError(told, reason="hang", log_tail=_told(process)))
+
+
+def _told(process: EngineProcess) -> tuple[str, ...]:
+    return endings.evidence(process.lines(), vllm=process.vllm)

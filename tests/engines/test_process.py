@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from server.engines import guard, process
+from server.engines.endings import Exit
 from server.engines.logs import LogFile
-from server.engines.process import EngineProcess, Exit
+from server.engines.process import EngineProcess
 from server.engines.runtimes import Launch
 from server.errors import EngineError
 from tests.engines.conftest import alive, fake_launch
