@@ -1,18 +1,24 @@
 """A fake engine: a real program on a Unix socket that behaves, or misbehaves, as it is told.
 
-``python -I -S engine.py SOCKET '{"say": [...], "exit": 1, ...}'``; standard library only. Keys:
+``python -I -S engine.py SOCKET '{"say": [...], "exit": 1, ...}'``; standard library only. A number
+instead of a path is a port of loopback. Keys:
 
 - ``say``: lines to print at once; ``exit``: then end with this code, without listening.
 - ``gate``: a file; it listens only once that exists (a start that takes as long as the test likes).
 - ``deaf``: SIGTERM is ignored. ``children``, ``strays``: processes in its group, and in sessions of
   their own. ``shm``: a file under /dev/shm that it keeps mapped; ``shared``: Python's own shared
   memory, with a resource tracker.
+- ``plain``: it is no vLLM: ``/health`` is not there, and ``/v1/models`` is.
+- ``sleep``: ``refuses`` (500), ``ignores`` (200, and stays awake) or ``breaks`` (once awake again,
+  what it says is given up by its core).
 
 Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays') and ``/do/<what>``:
 ``exit0``, ``sick`` (health says 503), ``mute`` (health never answers), ``busy`` (requests run),
 ``step`` (one more iteration), ``say?line``, ``finish`` (held answers go on).
 
-A POST is a chat: a whole answer at once, a stream up to its first event. What holds the word
+``/sleep``, ``/wake_up``, ``/is_sleeping`` and ``/v1/completions`` (one token) are as vLLM's.
+
+Any other POST is a chat: a whole answer at once, a stream up to its first event. What holds the word
 ``hold``, and every stream, waits there for ``finish``; meanwhile it counts as running.
 """
 
@@ -63,7 +69,8 @@ class Fake:
     def __init__(self, script: dict) -> None:
         self.script = script
         self.health = 200
-        self.running = self.steps = 0
+        self.running = self.steps = self.slept = 0
+        self.asleep = False
         self.finish = asyncio.Event()
         self.children = [self.child(stray=False) for _ in range(script.get("children", 0))]
         self.strays = [self.child(stray=True) for _ in range(script.get("strays", 0))]
@@ -75,8 +82,10 @@ class Fake:
 
     def answer(self, path: str) -> tuple[int, str] | None:
         what, _, query = path.partition("?")
-        if what == "/health":
+        if what == ("/v1/models" if self.script.get("plain") else "/health"):
             return None if self.health == 0 else (self.health, "")
+        if what == "/is_sleeping":
+            return 200, json.dumps({"is_sleeping": self.asleep})
         if what == "/metrics":
             return 200, METRICS.format(running=self.running, steps=self.steps)
         if what == "/pids":
@@ -112,9 +121,13 @@ class Fake:
         while head := await reader.readuntil(b"\r\n\r\n"):
             if head.startswith(b"POST "):
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
-                await self.chat(await reader.readexactly(length), reader, writer)
-                continue
-            answer = self.answer(head.split()[1].decode())
+                sent = await reader.readexactly(length)
+                answer = self.told(head.split()[1].decode())
+                if answer is None:
+                    await self.chat(sent, reader, writer)
+                    continue
+            else:
+                answer = self.answer(head.split()[1].decode())
             if answer is None:
                 await asyncio.Event().wait()
                 return
@@ -122,6 +135,20 @@ class Fake:
             text = f"HTTP/1.1 {status} x\r\ncontent-length: {len(body)}\r\n\r\n{body}"
             writer.write(text.encode())
             await writer.drain()
+
+    def told(self, path: str) -> tuple[int, str] | None:
+        what, _, _ = path.partition("?")
+        how = self.script.get("sleep")
+        if what in ("/sleep", "/wake_up"):
+            if how == "refuses":
+                return 500, "no"
+            self.asleep = what == "/sleep" and how != "ignores"
+            self.slept += self.asleep
+            return 200, "{}"
+        if what == "/v1/completions":
+            finish = "abort" if how == "breaks" and self.slept else "length"
+            return 200, json.dumps({"choices": [{"text": "1", "finish_reason": finish}]})
+        return None
 
     async def chat(
         self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -181,7 +208,10 @@ async def main(socket: str, script: dict) -> None:
         os._exit(script["exit"])
     while (gate := script.get("gate")) and not os.path.exists(gate):
         await asyncio.sleep(0.005)
-    server = await asyncio.start_unix_server(fake.serve, socket)
+    if socket.isdigit():
+        server = await asyncio.start_server(fake.serve, "127.0.0.1", int(socket))
+    else:
+        server = await asyncio.start_unix_server(fake.serve, socket)
     print("INFO:     Application startup complete.", flush=True)
     async with server:
         await server.serve_forever()
