@@ -18,8 +18,8 @@ Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays') a
 
 ``/sleep``, ``/wake_up``, ``/is_sleeping`` and ``/v1/completions`` (one token) are as vLLM's.
 
-Any other POST is a chat: a whole answer at once, a stream up to its first event. What holds the word
-``hold``, and every stream, waits there for ``finish``; meanwhile it counts as running.
+Any other POST is a chat: a whole answer at once, a stream up to its first event. What holds the
+word ``hold``, and every stream, waits there for ``finish``; meanwhile it counts as running.
 """
 
 from __future__ import annotations
