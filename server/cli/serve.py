@@ -29,13 +29,14 @@ Examples:
 
 Without an argument the config is ROUNDHOUSE_CONFIG, else ./roundhouse.yaml, else one with all
 models of the providers whose keys are in the environment or in .env, and with the embedded model
-where vLLM is installed. SIGHUP reads it again; SIGTERM and Ctrl-C stop in order, twice at once."""
+where vLLM is installed. What was loaded while it ran last is there again. SIGHUP reads the config
+again; SIGTERM and Ctrl-C stop in order, twice at once."""
 )
 @click.argument("what", nargs=-1, metavar="[CONFIG | MODEL ...]")
 @server_options
 def serve(what: tuple[str, ...], **flags: Any) -> int:
     """Serve models on one OpenAI-compatible API."""
-    loaded = load_what(what, overrides(flags))
+    loaded = load_what(what, overrides(flags)).with_state()
     for sentence in loaded.advice:
         click.echo(f"Note: {sentence}", err=True)
     from server.errors import EngineError

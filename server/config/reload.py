@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from server.config.additions import Additions, prepare
 from server.config.load import Loaded
 from server.errors import StartError
 from server.telemetry.metrics import Metrics
@@ -53,6 +54,8 @@ class Watcher:
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self._loaded = loaded
+        #: A new `server.home` takes effect with the next start.
+        self._home = loaded.home
         self._apply = apply
         self._metrics = metrics
         self._sleep = sleep
@@ -108,6 +111,28 @@ class Watcher:
         for warning in report.warnings:
             log.warning(warning)
         return report
+
+    async def add(self, additions: Additions | Callable[[Additions], Additions]) -> Loaded:
+        """Serve these besides the config from now on, instead of those that are in force, and keep
+        them for the next start. A function makes them of those that are in force when its turn
+        comes, so that of two who add something neither is lost.
+
+        Raises StartError, in words for who asked: what is wrong with them, that they cannot be kept
+        or cannot be applied; nothing has changed then."""
+        async with self._one_at_a_time:
+            if callable(additions):
+                additions = additions(self._loaded.additions)
+            loaded = await asyncio.to_thread(self._loaded.with_additions, additions)
+            pending = await asyncio.to_thread(prepare, self._home, loaded.kept)
+            try:
+                await self._apply(loaded)
+                changed = differences(self._loaded, loaded)
+                self._loaded = loaded
+                pending.commit()
+            finally:
+                pending.discard()
+        log.info("config added to", changed=changed)
+        return loaded
 
     async def _reload(self) -> ReloadReport:
         try:
