@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from server.config.additions import FILE, NONE, Additions, Found, read
 from server.config.load import Loaded, from_models, load
 from server.config.reload import INTERVAL, ReloadReport, Watcher, differences
-from server.errors import EngineError
+from server.errors import ConfigError, EngineError
 from server.telemetry.metrics import Metrics
 
 ONE = "version: 1\nengines: {a: {weights: w}}\n"
@@ -52,7 +53,11 @@ class House:
         self.fault: Exception | None = None
         self.metrics = Metrics()
         self.ticks = Ticks()
-        self.watch(load(self.file, environ={}))
+        self.home = folder / "home"
+        self.watch(self.load())
+
+    def load(self) -> Loaded:
+        return load(self.file, environ={}, overrides={"server.home": str(self.home)})
 
     def watch(self, loaded: Loaded) -> None:
         self.watcher = Watcher(loaded, self.apply, self.metrics, sleep=self.ticks)
@@ -278,6 +283,89 @@ async def test_reloads_come_one_after_the_other(house: House) -> None:
     house.file.write_text(TWO)
     reports = await asyncio.gather(*(house.watcher.reload() for _ in range(3)))
     assert sorted(report.result for report in reports) == ["ok", "unchanged", "unchanged"]
+
+
+# --- additions
+
+MORE = Additions({"big": {"weights": "v"}}, {}, "big")
+
+
+async def test_what_is_added_is_applied_and_kept(house: House) -> None:
+    loaded = await house.watcher.add(MORE)
+    assert house.watcher.loaded is loaded
+    assert house.applied == [["a", "big"]]
+    assert read(house.home) == Found(MORE)
+    # It stays when the config is read again, which changes nothing else.
+    assert await house.watcher.reload() == ReloadReport("unchanged")
+    house.file.write_text(TWO)
+    assert (await house.watcher.reload()).changed == ["engines.b"]
+    assert house.applied[1:] == [["a", "b", "big"]]
+    # And with the next start.
+    assert house.load().with_state().additions == MORE
+    # Until it is taken out.
+    await house.watcher.add(NONE)
+    assert house.applied[2:] == [["a", "b"]]
+    assert read(house.home) == Found(NONE)
+
+
+async def test_what_is_wrong_is_neither_applied_nor_kept(house: House) -> None:
+    with pytest.raises(ConfigError, match=r"^engines\.x\.weights: is missing\.$"):
+        await house.watcher.add(Additions({"x": {}}))
+    assert house.applied == []
+    assert not house.home.exists()
+
+
+async def test_what_cannot_be_kept_is_not_applied(house: House) -> None:
+    house.home.write_text("no folder")
+    with pytest.raises(ConfigError, match="so that nothing was changed"):
+        await house.watcher.add(MORE)
+    assert house.applied == []
+    assert house.watcher.loaded.additions == NONE
+
+
+async def test_what_cannot_be_applied_is_not_kept(house: House) -> None:
+    await house.watcher.add(MORE)
+    house.fault = EngineError("No such weights.", reason="weights")
+    with pytest.raises(EngineError):
+        await house.watcher.add(Additions({"x": {"weights": "v"}}))
+    assert read(house.home) == Found(MORE)
+    assert house.watcher.loaded.additions == MORE
+    assert [path.name for path in house.home.iterdir()] == [FILE]
+
+
+async def test_of_two_who_add_neither_is_lost(house: House) -> None:
+    def adding(name: str) -> Callable[[Additions], Additions]:
+        return lambda now: Additions({name: {"weights": "v"}}).over(now)
+
+    house.file.write_text(TWO)
+    await asyncio.gather(
+        house.watcher.add(adding("x")), house.watcher.reload(), house.watcher.add(adding("y"))
+    )
+    assert list(house.watcher.loaded.config.engines) == ["a", "b", "x", "y"]
+    assert list(read(house.home).additions.engines) == ["x", "y"]
+
+
+async def test_a_config_that_takes_a_name_over_tells_so(house: House) -> None:
+    await house.watcher.add(MORE)
+    house.file.write_text(f"{ONE[:-2]}, big: {{weights: mine}}}}\n")
+    report = await house.watcher.reload()
+    assert report.changed == ["engines.big"]
+    assert report.warnings == [
+        "Engine `big`, loaded while the server ran, is left out: the config has an engine `big`."
+    ]
+    assert house.watcher.loaded.overruled == ("engines.big",)
+    assert read(house.home) == Found(MORE)
+
+
+async def test_a_new_home_is_for_the_next_start(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.file.write_text(f"{ONE}server: {{home: {tmp_path / 'one'}}}\n")
+    house.watch(load(house.file, environ={}))
+    house.file.write_text(f"{ONE}server: {{home: {tmp_path / 'two'}}}\n")
+    assert (await house.watcher.reload()).changed == ["server.home"]
+    await house.watcher.add(MORE)
+    assert read(tmp_path / "one") == Found(MORE)
+    assert not (tmp_path / "two").exists()
 
 
 def test_differences_name_what_came_and_went(tmp_path: Path) -> None:
