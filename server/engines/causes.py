@@ -58,8 +58,8 @@ VLLM: Final = (
     Cause(
         r"No available memory for the cache blocks",
         "memory",
-        "No memory is left for the KV cache once the weights are loaded.",
-        "Use smaller or quantized weights, or raise `gpu-memory-utilization`.",
+        "There is too little memory for the KV cache once the weights are loaded.",
+        "Raise the engine's `kv_cache` or `gpu-memory-utilization`, or use smaller weights.",
     ),
     Cause(
         r"Available memory on node .* is less than requested memory for kv \(([\d.]+ ?GiB|[\d.]+)",
@@ -98,6 +98,31 @@ VLLM: Final = (
         "weights",
         "The weights' config.json is damaged, or not one of a model.",
         "Download or copy it again; it must name the `model_type`.",
+    ),
+    Cause(
+        r"ValueError: (The hidden size .*heads \(\d+\))",
+        "weights",
+        "The weights' config.json contradicts itself: {}.",
+        "Download or copy it again.",
+    ),
+    Cause(
+        r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for",
+        "weights",
+        "The weights have no tokenizer.",
+        "Copy tokenizer.json and tokenizer_config.json into their folder, or name another in "
+        "`args: {tokenizer: …}`.",
+    ),
+    Cause(
+        r"json\.decoder\.JSONDecodeError|data did not match any variant of untagged enum",
+        "weights",
+        "A JSON file beside the weights is damaged, most likely the tokenizer's.",
+        "Download or copy it again.",
+    ),
+    Cause(
+        r"_C::(\w+)\(\) expected at most 0 argument",
+        "arguments",
+        "vLLM cannot compute with this quantization on this device ({}).",
+        "Use another `quantization`, other weights, or another `device`.",
     ),
     Cause(
         r"There is no module or parameter named '(.+?)' in",
@@ -185,6 +210,13 @@ SHARED: Final = (
         "Use smaller weights, or stop what else uses the memory.",
     ),
     Shared(
+        r"Insufficient space in (/dev/shm) for .*: (.+ required, .+ free)",
+        "disk",
+        "{} is too small: {}.",
+        "Make it larger: `--shm-size` of a container, a memory volume of a pod.",
+        "Make it larger: `--shm-size` of a container, a memory volume of a pod.",
+    ),
+    Shared(
         r"No space left on device|Disk quota exceeded|\[Errno 27\] File too large",
         "disk",
         "A disk is full.",
@@ -217,6 +249,18 @@ SHARED: Final = (
 )
 #: After all others: what vLLM says of settings, in words of its own.
 SETTINGS: Final = (
+    Cause(
+        r"(invalid (?:tool call|reasoning) parser: \S+)",
+        "arguments",
+        "vLLM refused its settings: {}.",
+        "Correct the engine's `args`; the engine's log names those that there are.",
+    ),
+    Cause(
+        r"VLLMValidationError: (.+?)(?: \(parameter=|$)",
+        "arguments",
+        "vLLM refused its settings: {}.",
+        "Correct the engine's `args`.",
+    ),
     Cause(
         r"Value error, (.+?)(?: \[type=|$)",
         "arguments",
