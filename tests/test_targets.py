@@ -12,7 +12,7 @@ import pytest
 
 from server.dialects.table import DIALECTS
 from server.engines.replicas import Replica
-from server.engines.state import EngineState, EngineView
+from server.engines.state import EngineState, EngineView, Instance
 from server.errors import EngineNotReady, UpstreamStatus
 from server.protocol.envelope import Surface
 from server.protocol.parameters import fill_of
@@ -25,9 +25,11 @@ TIMES = AttemptTimeouts(5, 5, 5)
 STATES = {
     None: (False, False),
     EngineState.STOPPED: (False, True),
+    EngineState.WAITING: (False, True),
     EngineState.STARTING: (False, True),
     EngineState.READY: (True, True),
-    EngineState.DRAINING: (False, False),
+    EngineState.DRAINING: (False, True),
+    EngineState.ASLEEP: (False, True),
     EngineState.BACKOFF: (False, True),
     EngineState.FAILED: (False, False),
 }
@@ -48,6 +50,13 @@ class FakeEngines:
         self.calls.append(("wait", name, timeout))
         assert self.one is not None
         return self.one
+
+    def instances(self, name: str) -> tuple[Instance, ...]:
+        assert self.one is not None
+        return tuple(one for one in self.one.instances if one.state is EngineState.READY)
+
+    def used(self, name: str, replica: int = 0, keep_alive: float | None = None) -> None:
+        self.calls.append(("used", name, replica, keep_alive))
 
     def want(self, name: str) -> None:
         self.calls.append(("want", name))

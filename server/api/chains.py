@@ -18,13 +18,14 @@ from server.config.schema import Config
 from server.dialects.openai import ENGINE_ONLY
 from server.engines.fleet import Fleet
 from server.engines.replicas import Replica
+from server.engines.state import Instance
 from server.protocol.parameters import LONGEST, NOT_OPENAI, Ceilings, Fill, fill_of
 from server.registry.catalog import Catalog
 from server.routing.abilities import Able
 from server.routing.chain import Chain, Changing, Group, Keys, Loading, Route
 from server.routing.policies import Policy
 from server.routing.standing import Standing, Standings
-from server.targets import Engines, EngineTarget, ExternalTarget, ReplicaTarget
+from server.targets import Engines, EngineTarget, ExternalTarget, InstanceTarget, ReplicaTarget
 from server.targets import Target as ActingTarget
 from server.transport import AttemptTimeouts
 
@@ -177,8 +178,11 @@ class Builder:
                 max_wait=engine.wait,
                 fill=fill,
                 drop=make.able.drop,
+                model=engine.model or "",
+                suspects=self._standings.suspects,
             )
-            return make.route(local, self._standings.of(local.label))
+            route = make.route(local, self._standings.of(local.label))
+            return route if engine.replicas == 1 else self._instances(make, route, local)
         nobody = ExternalTarget(target.engine, self._fleet, make.times, max_wait=engine.wait)
         return self._replicas(make, make.route(nobody, self._standings.of(nobody.label)), fill)
 
@@ -214,6 +218,25 @@ class Builder:
             )
 
         return Changing(_Replicas(engine, fleet, stand_in, make, self._forget).now)
+
+    def _instances(self, making: _Making, stand_in: Route, local: EngineTarget) -> Changing:
+        name, engines = local.engine, self._engines
+
+        def make(instance: Instance) -> Route:
+            acting = InstanceTarget(
+                name,
+                engines,
+                making.times,
+                fill=local.fill,
+                drop=local.drop,
+                model=local.model,
+                suspects=local.suspects,
+                instance=instance,
+            )
+            key = replica_key(name, str(instance.replica))
+            return making.route(acting, self._standings.of(key, label=acting.label))
+
+        return Changing(_Instances(name, engines, stand_in, make).now)
 
 
 class _Making:
@@ -282,8 +305,28 @@ class _Replicas:
         return self._routes
 
 
+class _Instances:
+    """The routes of an engine of ours that runs several times: those that are ready."""
+
+    def __init__(
+        self, engine: str, engines: Engines, stand_in: Route, make: Callable[[Instance], Route]
+    ) -> None:
+        self._engine, self._engines, self._make = engine, engines, make
+        self._stand_in: tuple[Route, ...] = (stand_in,)
+        self._seen: tuple[Instance, ...] = ()
+        self._routes: tuple[Route, ...] = self._stand_in
+
+    def now(self) -> tuple[Route, ...]:
+        ready = self._engines.instances(self._engine)
+        if ready is not self._seen and ready != self._seen:
+            self._routes = tuple(map(self._make, ready)) or self._stand_in
+        self._seen = ready
+        return self._routes
+
+
 def replica_key(engine: str, address: str) -> str:
-    """What is kept of a replica is kept by this."""
+    """What is kept of a replica is kept by this: of an external engine's by its address, of ours by
+    its number."""
     return f"engine/{engine}@{address}"
 
 

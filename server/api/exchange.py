@@ -37,7 +37,6 @@ from server.routing.record import Record
 from server.routing.relay import SlowClient
 from server.telemetry.access import RequestLog
 
-_WISHES: Final = frozenset({wishes.FALLBACKS, wishes.TIMEOUT, wishes.SESSION})
 #: Errors that say nothing of the work that a target has had: a client could have it all for free.
 _IMPATIENT: Final = frozenset({ClientGone.code, UpstreamTimeout.code})
 #: Seconds that a client has to take an error.
@@ -180,12 +179,15 @@ class Exchange:
             over = ceilings.refusal(members, self.surface)
             if over is not None:
                 raise over
-        if _WISHES.isdisjoint(self.headers) and wishes.MEMBER not in members:
-            patience, session = state.timeouts.total, None
-        else:
-            chain = wishes.chain_of(services, self.key, chain, members, self.headers)
-            patience = wishes.patience_of(self.headers, state.timeouts.total)
-            session = wishes.session_of(self.headers)
+        patience, session, stays = state.timeouts.total, None, None
+        if (
+            wishes.MEMBER in members
+            or wishes.STAYS in members
+            or not wishes.HEADERS.isdisjoint(self.headers)
+        ):
+            chain, patience, session, stays = wishes.heard(
+                services, self.key, chain, members, self.headers, patience
+            )
         streaming = isinstance(fields, Envelope)
         self.request = Request(
             id=self.id,
@@ -202,6 +204,7 @@ class Exchange:
             deadline=self.arrived + patience,
             key=self.key.name,
             session=session,
+            keep_alive=stays,
         )
         self.complete = time.monotonic()
         if state.limited or self.key.limits is not UNLIMITED:

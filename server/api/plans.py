@@ -64,7 +64,7 @@ class PlanEndpoints:
         services, query = self._services, request.query_params
         limits = services.state.config.server.limits
         name, surface = str(request.path_params["model"]), surface_of(query.get("surface"))
-        body = await _body(request, limits.body, services.state.timeouts.body)
+        body = await body_of(request, limits.body, services.state.timeouts.body)
         if len(body) < intake.LARGE:
             asked = read(body, limits, surface, name)
         else:
@@ -133,7 +133,7 @@ def explained(
     found = services.find(name, key)
     if members and (unfit := services.unfit(name, asked.surface, key)) is not None:
         raise unfit
-    chain = wishes.chain_of(services, key, found, members, headers)
+    wish = wishes.heard(services, key, found, members, headers, services.state.timeouts.total)
     now = time.monotonic()
     request = Request(
         id="",
@@ -145,12 +145,12 @@ def explained(
         legacy_functions=asked.legacy,
         tenant=key.tenant,
         arrived=now,
-        deadline=now + wishes.patience_of(headers, services.state.timeouts.total),
+        deadline=now + wish.patience,
         key=key.name,
-        session=wishes.session_of(headers),
+        session=wish.session,
     )
     return explain(
-        chain, request, services.dispatcher, lambda ability: services.who_can(ability, key)
+        wish.chain, request, services.dispatcher, lambda ability: services.who_can(ability, key)
     )
 
 
@@ -177,7 +177,8 @@ def _key(services: Services, name: str | None) -> KeyInfo:
     return found
 
 
-async def _body(request: HttpRequest, most: int, patience: float) -> bytes:
+async def body_of(request: HttpRequest, most: int, patience: float) -> bytes:
+    """All of a body. Raises PayloadTooLarge, RequestTimedOut, ClientGone."""
     parts, size = [], 0
     try:
         async with asyncio.timeout(patience):

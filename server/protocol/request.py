@@ -18,7 +18,8 @@ class Request:
     `deadline` are `time.monotonic()` seconds. `key` names the client's key, for fair turns;
     `session` is the client's word for what belongs together. `dropped` has the names of fields
     that the last attempt's body went without, `clamped` of those that it has lowered, for the
-    response headers that say so.
+    response headers that say so. `keep_alive` is how many seconds after it the client wishes the
+    model's engine to stay loaded. `digest` stands for the body, where somebody has asked for that.
     """
 
     id: str
@@ -33,5 +34,7 @@ class Request:
     deadline: float
     key: str = ""
     session: str | None = None
+    keep_alive: float | None = None
     dropped: tuple[str, ...] = ()
     clamped: tuple[str, ...] = ()
+    digest: bytes | None = None

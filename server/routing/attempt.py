@@ -30,6 +30,7 @@ from server.routing.record import Record
 from server.routing.relay import Reading, Sink, SlowClient, StreamRelay, is_text, whole
 from server.routing.retry_after import seconds_in
 from server.routing.standing import Attempt
+from server.routing.suspicion import Watch
 from server.routing.translated import TranslatedRelay
 from server.telemetry.metrics import Metrics
 from server.transport import Response, Transport
@@ -70,6 +71,7 @@ class Job:
     metrics: Metrics
     clock: Callable[[], float]
     limits: RateLimits
+    watch: Watch
 
     async def until_read(self) -> None:
         """Until the client, which does not, reads; SlowClient when it goes on so."""
@@ -142,6 +144,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         said = _said(error, target.label)
         if outcome not in ALIVE:
             target.failed(mark)
+            job.watch.failed(job.request, target, mark, outcome)
         record.detail = error.detail
         if not job.sink.committed:
             raise
@@ -149,6 +152,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         untrace(error)
     finally:
         standing.ended(job.clock(), begun, said or outcome, retry_after, whole=not streaming)
+        job.watch.ended(job.request, target, outcome)
         job.metrics.attempts.labels(job.label, target.label, outcome).inc()
 
 

@@ -81,7 +81,7 @@ class Route:
 
 
 class Changing:
-    """The routes of an external engine, one per replica that is well; without any, one that stands
+    """The routes of an engine, one per replica that is well; without any, one that stands
     for the engine and can be waited for.
 
     `now` gives them as they are; the same object as long as nothing changed.

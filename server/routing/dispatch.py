@@ -65,6 +65,7 @@ class Dispatcher(Means):
             self.metrics,
             self.clock,
             self.limits,
+            self.watch,
         )
         self.budget.offer(self.clock())
         return Run(self, job, chain, who_can).answer()

@@ -17,7 +17,7 @@ from server.routing import affinity, plan
 from server.routing.abilities import Needs
 from server.routing.breaker import State, in_panic
 from server.routing.chain import Chain, Group, Loading, Route
-from server.routing.plan import Action, Candidate, Rules, Step
+from server.routing.plan import Action, Candidate, Cause, Rules, Step
 from server.routing.policies import Facts, Policy, Snapshot, order, smooth
 
 _string: Final = msgspec.json.Decoder(str)
@@ -222,6 +222,17 @@ class LineUp:
                 found = Facts()
             self._facts[policy] = found
         return found
+
+
+def cause_of_another(plan: Sequence[Ranked], *, chosen: bool) -> str | None:
+    """Why not the first one of the plan, though nothing failed; None: it was the policy's choice
+    (`chosen`), which is no fallback."""
+    if chosen:
+        return None
+    for ranked in plan:
+        if ranked.step.index == 0 and ranked.step.cause not in (Cause.NONE, Cause.TRIED):
+            return ranked.step.cause.value
+    return Cause.NOT_READY.value
 
 
 def _any_sent(steps: Sequence[Step]) -> bool:

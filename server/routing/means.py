@@ -15,6 +15,7 @@ from server.routing.lineup import Dice
 from server.routing.ratelimits import RateLimits
 from server.routing.settings import Settings
 from server.routing.standing import Standings
+from server.routing.suspicion import Watch
 from server.telemetry.metrics import Metrics
 from server.transport import Transport
 
@@ -35,6 +36,8 @@ class Means:
     ) -> None:
         self.transport, self.metrics, self.clock = transport, metrics, clock
         self.standings = standings or Standings(draw)
+        self.suspects = self.standings.suspects
+        self.watch = Watch(self.suspects, metrics)
         self.rooms = rooms or Rooms(metrics, clock)
         self.settings = settings or Settings()
         self.budget = RetryBudget(self.settings.budget)
@@ -72,6 +75,7 @@ class Means:
             or not first.target.ready
             or not first.standing.clear(self.clock)
             or first.refuses(request) is not None
+            or (self.suspects.any and first.target.local is not None)
         ):
             return None
         if first.choosy and Needs(request.members, request.surface).missing(first.able):

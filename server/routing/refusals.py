@@ -37,9 +37,7 @@ def soonest(plan: Sequence[Ranked], now: float) -> float | None:
 
 def loading(route: Route) -> EngineNotReady:
     """For a model whose `while_loading` is `refuse`, while its engine loads."""
-    return EngineNotReady(
-        "The model is loading.", code="engine_loading", retry_after=route.target.eta()
-    )
+    return route.target.loading()
 
 
 def nobody(

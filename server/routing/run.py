@@ -9,7 +9,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
-from server.access.queue import Ticket
 from server.access.rooms import Room
 from server.dialects.shapes import LOADING, LOADS
 from server.dialects.trouble import Trouble
@@ -25,11 +24,12 @@ from server.errors import (
 from server.routing import refusals
 from server.routing.attempt import ALIVE, Job, attempt
 from server.routing.chain import Chain, Loading, Route
-from server.routing.lineup import LineUp, Ranked
+from server.routing.lineup import LineUp, Ranked, cause_of_another
 from server.routing.means import Means
 from server.routing.plan import KEPT_BACK, Action, Cause
 from server.routing.policies import Policy
-from server.routing.waiting import paused, until_ready
+from server.routing.suspicion import Leaving
+from server.routing.waiting import paused, turn, until_ready
 
 #: Seconds in which it shows that an engine is gone: the supervisor looks at once.
 SETTLE: Final = 0.25
@@ -77,7 +77,7 @@ class Run:
 
     async def answer(self) -> None:
         self.preferred = route = self.owner.at_once(self.chain, self.job.request)
-        tickets: tuple[Ticket, ...] = ()
+        tickets: tuple[Leaving, ...] = ()
         while True:
             if route is None:
                 route, tickets = await self._choose()
@@ -96,10 +96,13 @@ class Run:
                     ticket.leave(self.job.clock())
             self.paid, self.patience, route, tickets = False, None, None, ()
 
-    async def _choose(self) -> tuple[Route, tuple[Ticket, ...]]:
+    async def _choose(self) -> tuple[Route, tuple[Leaving, ...]]:
         """Whom to send to next, with its places there. Raises the error that ends the request."""
         while (ranked := await self._next()) is not None:
-            if (chosen := await self._follow(ranked)) is not None:
+            chosen = await self._follow(ranked)
+            if chosen is not None and self.owner.suspects.any:
+                chosen = await turn(self.job, *chosen, self._patience())
+            if chosen is not None:
                 return chosen
         raise self._final()
 
@@ -211,7 +214,7 @@ class Run:
 
     # --- one step ---------------------------------------------------------------------------
 
-    async def _follow(self, ranked: Ranked) -> tuple[Route, tuple[Ticket, ...]] | None:
+    async def _follow(self, ranked: Ranked) -> tuple[Route, tuple[Leaving, ...]] | None:
         """The step's target, once it is ready and has a place; None: look again who is next."""
         route = ranked.route
         match ranked.step.action:
@@ -230,7 +233,7 @@ class Run:
                 self._wake_passed_over(ranked)
                 return route, self._enter(self.owner.places(route))
 
-    def _enter(self, rooms: Sequence[Room]) -> tuple[Ticket, ...]:
+    def _enter(self, rooms: Sequence[Room]) -> tuple[Leaving, ...]:
         """Places in rooms that all have one."""
         key, now = self.job.request.key, self.job.clock()
         return tuple([self.owner.rooms.enter(room, key, now) for room in rooms])
@@ -261,7 +264,13 @@ class Run:
         else:
             await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
-    async def _queue(self, group: int) -> tuple[Route, tuple[Ticket, ...]] | None:
+    def _patience(self) -> float:
+        """Until when it may wait for a place; one for all the rooms on the way to a target."""
+        if self.patience is None:
+            self.patience = self.job.clock() + self.owner.settings.queue
+        return min(self.job.request.deadline, self.patience)
+
+    async def _queue(self, group: int) -> tuple[Route, tuple[Leaving, ...]] | None:
         """A place at whichever of the plan's full targets, all of this group, has one first; None
         when that target is none to be tried any more, or has yet another room that is full: it is
         waited for there, without holding a place here."""
@@ -270,9 +279,7 @@ class Run:
             del full[1:]
         job = self.job
         now = job.clock()
-        if self.patience is None:  # one for all the rooms on the way to a target
-            self.patience = now + self.owner.settings.queue
-        deadline = min(job.request.deadline, self.patience)
+        deadline = self._patience()
         waits: dict[Room, tuple[Route, list[Room]]] = {}
         for route in full:
             places = self.owner.places(route)
@@ -360,31 +367,24 @@ class Run:
         if found is not None and self.lineup.is_bridge(found.group):
             record.bridge = route.model
             self._count_bridge("bridged")
-        reason = record.fallback_reason or self._reason(found)
+        ordered = self.chain.own.policy is Policy.ORDERED
+        own = found is not None and found.group == 0 and not self.narrowed
+        reason = record.fallback_reason or cause_of_another(self.plan, chosen=own and not ordered)
         if preferred is None or preferred.place == route.place or reason is None:
             record.fallback_reason = None
             return
         record.fallback_from, record.fallback_reason = preferred.target.label, reason
         self.job.metrics.fallbacks.labels(self.job.label, reason).inc()
 
-    def _reason(self, found: Ranked | None) -> str | None:
-        """Why not the preferred one, though nothing failed; None: a policy's choice is no
-        fallback."""
-        own = found is not None and found.group == 0 and not self.narrowed
-        if own and self.chain.own.policy is not Policy.ORDERED:
-            return None
-        for ranked in self.plan:
-            if ranked.step.index == 0 and ranked.step.cause not in (Cause.NONE, Cause.TRIED):
-                return ranked.step.cause.value
-        return Cause.NOT_READY.value
-
     def _final(self) -> RoundhouseError:
         now = self.job.clock()
         error = self.limited or self.last
         if error is None:
-            return refusals.nobody(self.lineup, self.plan, now, self.who_can, self.refused)
-        if error is self.limited:
+            error = refusals.nobody(self.lineup, self.plan, now, self.who_can, self.refused)
+        elif error is self.limited:
             plan = self.plan or self.lineup.plan(now, self.owner.dice, self.tried)
             times = error.retry_after, refusals.soonest(plan, now)
             error.retry_after = min((time for time in times if time is not None), default=None)
+        if self.owner.suspects.any:
+            return self.job.watch.final(error, self.job.request, self.job.record.target, self.plan)
         return error

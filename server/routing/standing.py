@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import Final
 
+from server.engines.suspects import Suspects
 from server.routing.breaker import Breaker, BreakerSettings, State
 from server.routing.latency import Latency
 from server.routing.verdicts import Verdict, verdict
@@ -144,6 +145,8 @@ class Standings:
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
         self._settings = BreakerSettings()
+        #: Of all engines of this server.
+        self.suspects = Suspects()
         self._all: dict[str, Standing] = {}
         #: By the provider's name and its secret's stand-in.
         self._credentials: dict[tuple[str, Hashable], Breaker] = {}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from server.errors import RoundhouseError
 from server.protocol import sse
 from server.routing.attempt import Job
+from server.routing.chain import Route
+from server.routing.suspicion import Leaving
 from server.targets import Target
 
 #: Seconds between two `: waiting` comments.
@@ -25,6 +28,22 @@ async def until_ready(job: Job, target: Target, hope: float) -> None:
 async def paused(job: Job, seconds: float) -> None:
     """So long. Raises SlowClient."""
     await _alive(job, asyncio.sleep, seconds)
+
+
+async def turn(
+    job: Job, route: Route, tickets: tuple[Leaving, ...], until: float
+) -> tuple[Route, tuple[Leaving, ...]] | None:
+    """The same with one place more, where an engine may have died of this request, and no other
+    such one is under way there. Else None, without any place, once somebody has left: how things
+    are then has to be seen. Raises Overloaded at `until`, SlowClient."""
+    watch = job.watch
+    if watch.may_go(job.request, route):
+        place = watch.enter(job.request, route)
+        return (route, tickets) if place is None else (route, (*tickets, place))
+    for ticket in tickets:
+        ticket.leave(job.clock())
+    await _alive(job, partial(watch.rung, watch.bell), max(0.0, until - job.clock()))
+    return None
 
 
 async def _alive(job: Job, wait: Callable[[float], Awaitable[None]], seconds: float) -> None:

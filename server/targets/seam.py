@@ -34,6 +34,10 @@ class Target(Protocol):
         """The provider, and which of its keys from 1 on; None: an engine."""
 
     @property
+    def local(self) -> str | None:
+        """The engine of this server whose process answers; None: it is somebody else's."""
+
+    @property
     def ready(self) -> bool:
         """Would an attempt now reach something that answers?"""
 
@@ -46,6 +50,9 @@ class Target(Protocol):
 
     def hopeless(self) -> EngineNotReady | None:
         """What a client is told while waiting for it is of no use; None: nothing of its own."""
+
+    def loading(self) -> EngineNotReady:
+        """What a client is told that shall not wait for it."""
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         """Why this target can never answer this request, or None."""
@@ -83,6 +90,10 @@ class Target(Protocol):
     def lost(self) -> bool:
         """Is it gone, with all that it was doing? Asked a little after a failure."""
 
+    def died(self, mark: int) -> bool | None:
+        """Has the process that had this mark died, though nobody had asked it to end? None: it is
+        well, as far as anybody knows."""
+
 
 class Plain:
     """What most targets have in common: they are there, load nothing, speak OpenAI's dialect."""
@@ -91,6 +102,7 @@ class Plain:
 
     dialect: Dialect | None = None
     account: tuple[str, int] | None = None
+    local: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -105,6 +117,11 @@ class Plain:
 
     def hopeless(self) -> EngineNotReady | None:
         return None
+
+    def loading(self) -> EngineNotReady:
+        return EngineNotReady(
+            "The model is loading.", code="engine_loading", retry_after=self.eta()
+        )
 
     def refuses(self, request: Request) -> InvalidRequest | None:
         return None
@@ -131,4 +148,7 @@ class Plain:
         return
 
     def lost(self) -> bool:
+        return False
+
+    def died(self, mark: int) -> bool | None:
         return False

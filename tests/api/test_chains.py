@@ -9,7 +9,7 @@ import pytest
 from server.api.services import State, build_state
 from server.config.load import load
 from server.engines.fleet import Fleet, settings_of
-from server.engines.state import EngineView
+from server.engines.state import EngineView, Instance
 from server.errors import EngineNotReady
 from server.registry import Catalog
 from server.routing.chain import Chain, Loading
@@ -26,6 +26,11 @@ class NoEngines:
 
     def view(self, name: str) -> EngineView | None:
         return None
+
+    def instances(self, name: str) -> tuple[Instance, ...]:
+        return ()
+
+    def used(self, name: str, replica: int = 0, keep_alive: float | None = None) -> None: ...
 
     async def wait_ready(self, name: str, timeout: float) -> EngineView:
         raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,10 @@ class FakeTarget:
     settings: dict[str, object] = field(default_factory=dict)
     strict: bool = False
     account: tuple[str, int] | None = None
+    #: The engine of ours that it stands for, and what has become of each of its processes.
+    local: str | None = None
+    fate: dict[int, bool | None] = field(default_factory=dict)
+    refusing: Callable[[Request], InvalidRequest | None] | None = None
 
     def eta(self) -> float | None:
         return None
@@ -70,8 +74,13 @@ class FakeTarget:
     def hopeless(self) -> EngineNotReady | None:
         return None
 
+    def loading(self) -> EngineNotReady:
+        return EngineNotReady(
+            "The model is loading.", code="engine_loading", retry_after=self.eta()
+        )
+
     def refuses(self, request: Request) -> InvalidRequest | None:
-        return self.refusal
+        return self.refusal if self.refusing is None else self.refusing(request)
 
     async def wait(self, timeout: float) -> None:
         self.waits.append(timeout)
@@ -125,6 +134,9 @@ class FakeTarget:
 
     def lost(self) -> bool:
         return not self.ready
+
+    def died(self, mark: int) -> bool | None:
+        return self.fate.get(mark)
 
 
 def request_of(
