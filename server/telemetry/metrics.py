@@ -22,6 +22,9 @@ _CHUNK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 _LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _START = (1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
 
+_STAGE = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+_STAY = (1, 10, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
+
 
 class Metrics:
     """The instruments, on a registry of their own (one per app, so tests never share counts)."""
@@ -192,14 +195,14 @@ class Metrics:
         self.engine_starts = self._add(
             Counter,
             "roundhouse_engine_starts",
-            "Starts of an engine's process, by result: ready, failed, cancelled.",
+            "Starts of an engine, by result: ready, failed, cancelled.",
             ("engine", "result"),
         )
         self.engine_restarts = self._add(
             Counter,
             "roundhouse_engine_restarts",
             "Deaths of an engine that nobody asked for, each followed by a restart or by giving "
-            "up: exit, killed, hang, timeout, start.",
+            "up: exit, killed, hang, timeout, start, sleep, wake.",
             ("engine", "reason"),
         )
         self.engine_start_seconds = self._add(
@@ -214,6 +217,77 @@ class Metrics:
             "roundhouse_engine_waiting_requests",
             "Requests waiting for the engine to be ready.",
             ("engine",),
+        )
+        self.engine_loads = self._add(
+            Counter,
+            "roundhouse_engine_loads",
+            "Times that an engine became ready: by a start of its process, or by waking up.",
+            ("engine", "how"),
+        )
+        self.engine_swaps = self._add(
+            Counter,
+            "roundhouse_engine_swaps",
+            "Loads of an engine for which others had to go.",
+            ("engine",),
+        )
+        self.engine_evictions = self._add(
+            Counter,
+            "roundhouse_engine_evictions",
+            "Engines unloaded or put to sleep, by why: room (for another), idle, asleep (for too "
+            "long), operator, config (changed or removed).",
+            ("engine", "why"),
+        )
+        self.engine_wait = self._add(
+            Histogram,
+            "roundhouse_engine_wait_seconds",
+            "From the first wish for an engine that was not loaded until it was ready.",
+            ("engine",),
+            buckets=_START,
+        )
+        self.engine_residency = self._add(
+            Histogram,
+            "roundhouse_engine_residency_seconds",
+            "How long an engine stayed ready.",
+            ("engine",),
+            buckets=_STAY,
+        )
+        self.engine_stage_seconds = self._add(
+            Histogram,
+            "roundhouse_engine_stage_seconds",
+            "Of starts that came to be ready: what each stage took, as the engine's log tells them "
+            "apart.",
+            ("engine", "stage"),
+            buckets=_STAGE,
+        )
+        self.engine_memory = self._add(
+            Gauge,
+            "roundhouse_engine_memory_bytes",
+            "Memory of an engine on a device: planned (set aside for it), used (as last seen).",
+            ("engine", "device", "kind"),
+        )
+        self.device_memory = self._add(
+            Gauge,
+            "roundhouse_device_memory_bytes",
+            "Memory of a device: total (what engines may have), planned (set aside for those that "
+            "run), used (by engines, as last seen).",
+            ("device", "kind"),
+        )
+        self.suspects = self._add(
+            Counter,
+            "roundhouse_suspects",
+            "Requests that an engine may have died of: suspected, in flight at a death; cleared, "
+            "answered afterwards; guilty, alone in the last of two deaths; refused, sent again "
+            "while they were.",
+            ("engine", "event"),
+        )
+        self.pulls = self._add(
+            Counter,
+            "roundhouse_pulls",
+            "Pulls of weights, for engines and by the admin API: ok, stopped, or why they failed.",
+            ("outcome",),
+        )
+        self.pull_bytes = self._add(
+            Counter, "roundhouse_pull_bytes", "Bytes of weights that came from the hub.", ()
         )
         self.replicas = self._add(
             Gauge,
