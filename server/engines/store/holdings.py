@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server.engines.store import records
 from server.engines.store.choice import Remote
@@ -25,6 +25,8 @@ from server.engines.store.records import Record
 
 if TYPE_CHECKING:
     from huggingface_hub import HFCacheInfo
+
+    from server.config.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,42 @@ class Removal:
     commits: tuple[str, ...]
     freed: int
     folder: bool = False
+
+
+def users(holding: Holding, engines: Mapping[str, Engine], base: Path) -> list[str]:
+    """The engines that are served from it. `base` is the folder of their config."""
+    return [name for name, engine in engines.items() if _uses(engine, holding, base)]
+
+
+def _uses(engine: Engine, holding: Holding, base: Path) -> bool:
+    if engine.weights is None:
+        return False
+    if holding.record is not None and holding.record.path is not None:
+        return (base / Path(engine.weights).expanduser()).resolve() == holding.path
+    if engine.weights != holding.name:
+        return False
+    revision = engine.revision or "main"
+    return revision in holding.refs or (
+        # What is here only in part, or damaged, is what its next start would go on with.
+        not holding.commit or holding.commit.startswith(revision)
+    )
+
+
+def facts_of(holding: Holding, used_by: Sequence[str]) -> dict[str, Any]:
+    """One holding as JSON."""
+    record = holding.record
+    return {
+        "name": holding.name,
+        "state": holding.state,
+        "commit": holding.commit or None,
+        "refs": list(holding.refs),
+        "size": holding.size,
+        "when": holding.when or None,
+        "path": str(holding.path) if holding.path else None,
+        "licence": record.licence if record else None,
+        "asked_by": record.asked_by if record else None,
+        "used_by": list(used_by),
+    }
 
 
 def holdings(store: Path, home: Path) -> list[Holding]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from server.engines.store.choice import Remote
 from server.engines.store.errors import Broken, StoreError
+from server.engines.store.lines import Lines
 from server.engines.store.places import COMMIT
 
 if TYPE_CHECKING:
@@ -96,10 +97,16 @@ class Hub:
 
     @contextlib.contextmanager
     def open(
-        self, repo: str, commit: str, path: str, start: int, end: int | None
+        self,
+        repo: str,
+        commit: str,
+        lines: Lines,
+        path: str,
+        start: int,
+        end: int | None,
     ) -> Iterator[tuple[bool, Iterator[bytes]]]:
         """A file's bytes from `start` to before `end` (None: to its end), and whether they are
-        these: else all of it comes. Raises Broken, or StoreError."""
+        these: else all of it comes. Raises Broken, or StoreError; once `lines` are cut, at once."""
         import httpx2
         from huggingface_hub import get_session, hf_raise_for_status
         from huggingface_hub.errors import HfHubHTTPError
@@ -112,7 +119,8 @@ class Hub:
         try:
             with get_session().stream("GET", url, headers=headers, timeout=limits) as response:
                 hf_raise_for_status(response)
-                yield response.status_code == 206, response.iter_raw()
+                with lines.holding(response):
+                    yield response.status_code == 206, response.iter_raw()
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status in (408, 429) or status >= 500:

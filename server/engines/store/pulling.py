@@ -22,6 +22,7 @@ from server.engines.store.choice import Choice, Remote, choose
 from server.engines.store.errors import NETWORK, Cancelled, StoreError
 from server.engines.store.fetching import FULL, Fetch, Patience, Source
 from server.engines.store.hub import Hub, Repository
+from server.engines.store.lines import Lines
 from server.engines.store.locks import held
 from server.engines.store.places import PARTIAL, Place, checked_id, checked_revision
 from server.engines.store.progress import Progress
@@ -32,8 +33,8 @@ from server.files import write_whole
 #: So much of what is to come, and no less or more than these bytes, stays free on the disk.
 MARGIN = 0.05
 MARGIN_BYTES = (64 << 20, 5 * GIB)
-#: Seconds that the threads have to end by themselves. One that waits for the hub ends later, and
-#: writes nothing then.
+#: Seconds that the threads have to end. One that is still connecting ends later, and writes
+#: nothing then.
 LAST = 0.5
 
 
@@ -131,8 +132,9 @@ class Pull:
         known = records.of(place, found.commit)
         trusted = {file.blob for file in known.files} if known is not None else set()
         missing = [file for file in files.values() if not self._is_here(place, file, trusted)]
-        source = functools.partial(self.hub.open, found.repo, found.commit)
-        self._fetch(missing, source, place)
+        lines = Lines()
+        source = functools.partial(self.hub.open, found.repo, found.commit, lines)
+        self._fetch(missing, source, lines, place)
         for file in choice.files:
             place.link(found.commit, file.path, file.blob)
         if revision != found.commit:
@@ -187,7 +189,7 @@ class Pull:
         self.progress.file_done()
         return True
 
-    def _fetch(self, files: Sequence[Remote], source: Source, place: Place) -> None:
+    def _fetch(self, files: Sequence[Remote], source: Source, lines: Lines, place: Place) -> None:
         """In threads that nobody waits for when the process ends: a silent hub must not hold it."""
         # The largest first: the last one is then not alone for long.
         waiting = sorted(files, key=lambda file: file.size)
@@ -234,6 +236,7 @@ class Pull:
                 self.tick()
         finally:
             stop.set()
+            lines.cut()
             until = time.monotonic() + LAST
             for thread in threads:
                 thread.join(max(until - time.monotonic(), 0))
