@@ -17,6 +17,7 @@ from server.config.load import Loaded
 from server.config.resolve import ResolvedModel, resolve_models
 from server.config.schema import Config, Timeouts
 from server.engines.fleet import Fleet
+from server.engines.store.service import StoreService
 from server.engines.supervisor import Supervisor
 from server.errors import InvalidRequest, ModelNotFound, NotAllowed
 from server.protocol.envelope import Surface
@@ -111,6 +112,8 @@ class Services:
     dispatcher: Dispatcher
     budget: BodyBudget
     version: str
+    #: Weights on this machine; None where nothing is served.
+    store: StoreService | None = None
     #: To be sent new work: false from the first signal to stop.
     ready: bool = True
     #: Accepting new work: false once those who send it had the time to see that we are not ready.
