@@ -77,10 +77,11 @@ def advice(name: str, engine: Engine) -> Iterator[str]:
     if PurePath(program).name in _SHELLS:
         return
     for word in arguments:
-        rest = word.replace(PORT, "")
-        if word in _OPERATORS or _EXPANDED.search(rest):
+        found = _EXPANDED.search(word.replace(PORT, ""))
+        if word in _OPERATORS or found:
+            sign = found[0][0] if found else word  # the word may be a secret
             yield (
-                f"Engine `{name}`: no shell runs its `cmd`, so that `{word}` is given to the "
+                f"Engine `{name}`: no shell runs its `cmd`, so that {sign} is given to the "
                 "program as it stands. Write `sh -c 'exec …'` where a shell is wanted."
             )
             return

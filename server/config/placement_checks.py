@@ -65,13 +65,17 @@ def advice(config: Config) -> Iterator[str]:
             yield f"Engine `{members[0]}`: nobody else is in the group `{group}`: no effect."
         early = [name for name in members if config.engines[name].load == "startup"]
         if len(early) > 1:
+            those = " and ".join(f"`{name}`" for name in early)
             yield (
-                f"Group `{group}`: {' and '.join(early)} are all loaded at startup, but only one "
-                "can be at a time. Write `load: request` for the others."
+                f"Group `{group}`: {those} are loaded at startup, but only one of the group can be "
+                "at a time. Write `load: request` for the others."
             )
     for name, engine in config.engines.items():
         if engine.sleep and engine.device == "cpu":
-            yield f"Engine `{name}`: `sleep` has no effect on a CPU: its weights are there already."
+            yield (
+                f"Engine `{name}`: `sleep` has no effect on a CPU: its weights are in the host's "
+                "memory already."
+            )
         if engine.sleep and engine.pinned:
             yield f"Engine `{name}`: `sleep` has no effect: it is pinned and never makes room."
         if engine.concurrency is not None and engine.kv_cache is not None:
