@@ -48,7 +48,7 @@ from server.engines.failures import diagnose, last_words
         (
             ["ValueError: No available memory for the cache blocks. Try"],
             "memory",
-            "No memory",
+            "too little memory for the KV cache",
             True,
         ),
         (
