@@ -72,3 +72,23 @@ def test_delays_are_bounded_and_five_in_ten_minutes_end_it(
         assert 0 < decision.delay <= policy.cap
         assert len(decision.history.deaths) < policy.limit
         history = decision.history
+
+
+def test_two_starts_that_were_not_ready_in_time_are_enough() -> None:
+    """Each may take a quarter of an hour, or more."""
+    policy = Policy(jitter=0)
+
+    def die(history: History, now: float, *, timed_out: bool) -> Again | GiveUp:
+        return after_death(
+            history, now=now, ready_for=None, dice=0.5, policy=policy, timed_out=timed_out
+        )
+
+    first = die(History(), 900, timed_out=True)
+    assert isinstance(first, Again)
+    other = die(first.history, 910, timed_out=False)
+    assert isinstance(other, Again)
+    third = die(other.history, 1820, timed_out=True)
+    assert isinstance(third, Again)
+    fourth = die(third.history, 2740, timed_out=True)
+    assert isinstance(fourth, GiveUp)
+    assert fourth.why == "it was not ready in time in 2 starts in a row"
