@@ -61,8 +61,8 @@ def after_death(
 ) -> Again | GiveUp:
     """The decision after a death at `now`.
 
-    `ready_for`: how long the engine had been ready, None if it never was. `timed_out`: it was killed
-    because it was not ready in time. `dice` is in [0, 1).
+    `ready_for`: how long the engine had been ready, None if it never was. `timed_out`: it was
+    killed because it was not ready in time. `dice` is in [0, 1).
     """
     recent = tuple(at for at in history.deaths if now - at < policy.window)
     stable = ready_for is not None and ready_for >= policy.stable
