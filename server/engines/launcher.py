@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from server.config.engine import Engine, Runtime
-from server.engines import devices, placement, runtimes, weights
-from server.engines.devices import Devices
+from server.engines import arguments, command, devices, fitting, runtimes, turns, weights
+from server.engines.devices import Devices, Others
 from server.engines.fitting import Fitted
+from server.engines.placement import Device
 from server.engines.runtimes import EnginePython, Launch, Placement
-from server.engines.weights import StoreSettings
+from server.engines.weights import StoreSettings, Weights
 from server.errors import EngineError
 
 #: An engine on a CPU leaves the server, which relays for all, the first say on the cores.
@@ -25,7 +30,7 @@ CPU_NICE = 5
 class Launcher(Protocol):
     """What the supervisor needs: where engines may go, what each needs, and its command line."""
 
-    async def machine(self) -> tuple[placement.Device, ...]:
+    async def machine(self) -> tuple[Device, ...]:
         """The devices, and what of them is not for engines at this moment. Never fails."""
 
     async def fit(
@@ -63,7 +68,10 @@ class Launcher(Protocol):
 
 @dataclass
 class VllmLauncher:
-    """The real one. Finding Python and devices blocks, so that runs in a thread, once each."""
+    """The real one. What blocks runs in threads; a pull, which may take hours, in one of its own.
+
+    `memory` and `store` are the config's `placement.memory` and `weights`.
+    """
 
     home: Path
     base: Path
@@ -71,6 +79,11 @@ class VllmLauncher:
     engines: Mapping[str, Engine] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     store: StoreSettings = field(default_factory=StoreSettings)
+    _others: Others = field(default_factory=Others, repr=False)
+    #: As the planner has it, so that what is said of a need and what is planned agree.
+    _devices: tuple[Device, ...] | None = field(default=None, repr=False)
+    #: Runtime → which vLLM its Python has, once that was asked.
+    _distributions: dict[str, str] = field(default_factory=dict, repr=False)
 
     def configure(
         self,
@@ -83,29 +96,67 @@ class VllmLauncher:
         self.memory = self.memory if memory is None else dict(memory)
         self.store = self.store if store is None else store
 
-    async def machine(self) -> tuple[placement.Device, ...]:
-        found = await asyncio.to_thread(devices.probe)
-        cpu = placement.Device("cpu", "cpu", found.memory, cores=found.cores)
-        cuda = [
-            placement.Device(f"cuda:{i}", "cuda", 2**40, sleeps=True) for i in range(found.gpus)
-        ]
-        return (cpu, *cuda)
+    async def machine(self) -> tuple[Device, ...]:
+        self._devices = await asyncio.to_thread(self._machine)
+        return self._devices
+
+    def _machine(self, found: Devices | None = None) -> tuple[Device, ...]:
+        return self._others.machine(found or devices.probe(), self.memory)
+
+    # --- what it needs ------------------------------------------------------------------------
 
     async def fit(
         self, name: str, engine: Engine, runtime: Runtime | None, *, note: Callable[[str], None]
     ) -> Fitted:
-        return await asyncio.to_thread(self._fit, name, engine, runtime)
+        loop, stop = asyncio.get_running_loop(), threading.Event()
 
-    def _fit(self, name: str, engine: Engine, runtime: Runtime | None) -> Fitted:
-        machine = devices.probe()
-        python, place, found = examine(name, engine, runtime, base=self.base, machine=machine)
-        kv_cache = runtimes.kv_cache_bytes(engine, place)
-        each = found.size + (kv_cache or 0) + devices.RUNTIME_MEMORY
-        count = runtimes.tensor_parallel(engine, place.ids) if place.kind == "cuda" else 1
-        return Fitted(
-            (placement.Option(place.kind, each, count),), kv_cache, found, python,
-            _shortage(engine, place, found, machine.memory),
-        )  # fmt: skip
+        def told(text: str) -> None:
+            loop.call_soon_threadsafe(note, text)
+
+        # Not one of the loop's own threads: those are few, and others wait for them.
+        pool = ThreadPoolExecutor(1, f"fit {name}")
+        job = loop.run_in_executor(pool, self._fit, name, engine, runtime, told, stop)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            stop.set()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await job
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+    def _fit(
+        self,
+        name: str,
+        engine: Engine,
+        runtime: Runtime | None,
+        note: Callable[[str], None],
+        stop: threading.Event,
+        machine: Sequence[Device] | None = None,
+    ) -> Fitted:
+        if engine.command:
+            return fitting.fit_command(engine)
+        examine(engine)
+        python = runtimes.find_python(engine.runtime, runtime, base=self.base)
+        self._distributions[engine.runtime] = python.distribution
+        machine = machine or self._devices or self._machine()
+        numbers = [int(one.id.partition(":")[2]) for one in machine if one.kind == "cuda"]
+        runtimes.place(name, engine, python, numbers)  # before it is pulled for nothing
+        found = weights.ready(engine, base=self.base, store=self.store, note=note, stop=stop)
+        note("counting what it needs")
+        crowd = self._crowd(name, python.distribution)
+        return fitting.fit(name, engine, python=python, found=found, machine=machine, crowd=crowd)
+
+    def _crowd(self, name: str, distribution: str) -> list[fitting.Other]:
+        """All other engines. Of a runtime that was not asked yet the same vLLM is assumed."""
+        return [
+            fitting.other(engine, self._distributions.get(engine.runtime, distribution))
+            for other, engine in self.engines.items()
+            if other != name
+        ]
+
+    # --- its command line ---------------------------------------------------------------------
 
     async def prepare(
         self,
@@ -118,21 +169,84 @@ class VllmLauncher:
         fitted: Fitted | None = None,
         placement: Placement | None = None,
     ) -> Launch:
-        return await asyncio.to_thread(self._prepare, name, engine, runtime, scratch, socket)
+        return await asyncio.to_thread(
+            self._prepare, name, engine, runtime, scratch, socket, fitted, placement
+        )
 
     def _prepare(
-        self, name: str, engine: Engine, runtime: Runtime | None, scratch: str, socket: str
+        self,
+        name: str,
+        engine: Engine,
+        runtime: Runtime | None,
+        scratch: str,
+        socket: str,
+        fitted: Fitted | None,
+        place: Placement | None,
     ) -> Launch:
-        machine = devices.probe()
-        python, placement, found = examine(name, engine, runtime, base=self.base, machine=machine)
-        if lack := _shortage(engine, placement, found, machine.memory):
-            raise EngineError(f"It {lack}", reason="memory", terminal=True)
-        on_cpu = [
-            (other, runtimes.tensor_parallel(config))
-            for other, config in self.engines.items()
-            if not config.device.startswith("cuda")
-        ]
-        binding = runtimes.bindings(on_cpu, machine.cores).get(name)
+        found = devices.probe()
+        if fitted is None:
+            fitted = self._fit(
+                name, engine, runtime, _nobody, threading.Event(), self._at_once(found)
+            )
+        if place is None:
+            if fitted.refusal is not None:
+                raise EngineError(fitted.refusal, reason="memory", terminal=True)
+            place = _first(fitted)
+        self._make_home()
+        environ = dict(self.environ)
+        if place.kind == "cuda":
+            # CUDA's own order is by speed; NVML, by which devices are counted here, has this one.
+            environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            if found.visible is not None:
+                environ["CUDA_VISIBLE_DEVICES"] = found.visible
+        if engine.command:
+            return command.launch(
+                name, engine, runtime, placement=place, environ=environ, base=self.base,
+                home=self.home, scratch=scratch,
+            )  # fmt: skip
+        python, where = fitted.python, fitted.weights
+        if python is None or where is None:
+            raise ValueError(f"{name} was fitted as a command")
+        place = replace(place, utilization=_utilization(fitted, place, found))
+        everybody = [fitting.other(engine, python.distribution)]
+        everybody += self._crowd(name, python.distribution)
+        on_cpu = sum(one.ranks for one in everybody if one.kind == "cpu")
+        return Launch(
+            argv=runtimes.argv(
+                name, engine, python=python, weights=where, placement=place, socket=socket
+            ),
+            env=runtimes.environment(
+                engine,
+                runtime,
+                environ=environ,
+                weights=where,
+                placement=place,
+                home=self.home,
+                scratch=scratch,
+                threads=max(1, len(found.cores) // on_cpu) if on_cpu > 1 else None,
+            ),
+            cwd=str(self.home),
+            remove=(scratch,),
+            nice=CPU_NICE if place.kind == "cpu" else 0,
+            facts={
+                "vllm": python.version,
+                "device": place.kind,
+                "devices": list(place.devices),
+                "hub": where.folder is None,
+                "weights": where.argument,
+            },
+        )
+
+    def _at_once(self, found: Devices) -> tuple[Device, ...]:
+        """The machine for an engine that nobody makes room for: what is free now."""
+        return tuple(
+            replace(one, reserved=max(one.reserved, one.total - found.memory))
+            if one.kind == "cpu" and found.total
+            else one
+            for one in self._machine(found)
+        )
+
+    def _make_home(self) -> None:
         try:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as exc:
@@ -142,57 +256,41 @@ class VllmLauncher:
                 reason="disk",
                 terminal=True,
             ) from exc
-        return Launch(
-            argv=runtimes.argv(
-                name, engine, python=python, weights=found, placement=placement, socket=socket
-            ),
-            env=runtimes.environment(
-                engine,
-                runtime,
-                environ=self.environ,
-                weights=found,
-                placement=placement,
-                home=self.home,
-                scratch=scratch,
-                binding=binding,
-                threads=max(1, len(machine.cores) // max(1, len(on_cpu))),
-            ),
-            cwd=str(self.home),
-            remove=(scratch,),
-            nice=CPU_NICE if placement.kind == "cpu" else 0,
-            facts={
-                "vllm": python.version,
-                "device": placement.kind,
-                "hub": found.folder is None,
-                "weights": found.argument,
-            },
-        )
 
 
-def examine(
-    name: str, engine: Engine, runtime: Runtime | None, *, base: Path, machine: Devices
-) -> tuple[EnginePython, Placement, weights.Weights]:
-    """All that can be known before a start. Blocks. Raises EngineError, terminal."""
+def _nobody(text: str) -> None:
+    """Is told what nobody wants to know."""
+
+
+def _first(fitted: Fitted) -> Placement:
+    option = fitted.options[0]
+    if option.kind == "cpu":
+        return Placement("cpu", kv_cache=fitted.kv_cache)
+    return replace(
+        Placement.on(option.ids[: option.devices], kv_cache=fitted.kv_cache), kind="cuda"
+    )
+
+
+def _utilization(fitted: Fitted, place: Placement, found: Devices) -> float | None:
+    """vLLM's share of its devices, by what was planned for it; None where they do not tell."""
+    option = fitted.option(place.devices)
+    totals = [card.total for card in found.cards if card.number in place.ids]
+    if place.kind != "cuda" or option is None or not totals or not all(totals):
+        return None
+    part = (option.each - fitted.beside) / min(totals)
+    # Rounded down, so that vLLM never wants more than was planned.
+    return None if part > 1 else max(0.01, math.floor(part * 1000 + 1e-6) / 1000)
+
+
+def examine(engine: Engine) -> None:
+    """What can be seen by the config alone. Raises EngineError, terminal."""
     if not sys.platform.startswith("linux"):
         raise EngineError(
             "Engines run on Linux only. Use providers here, or run Roundhouse on Linux.",
             reason="environment",
             terminal=True,
         )
-    dummy = engine.args.get("load-format") == "dummy"
-    found = weights.resolve(engine.local_weights, base=base, dummy=dummy)
-    runtimes.flags(engine.args)
-    python = runtimes.find_python(engine.runtime, runtime, base=base)
-    return python, runtimes.place(name, engine, python, machine), found
-
-
-def _shortage(
-    engine: Engine, placement: Placement, found: weights.Weights, available: int
-) -> str | None:
-    if placement.kind != "cpu":
-        return None  # GPU memory is vLLM's to judge
-    kv_cache = runtimes.kv_cache_bytes(engine, placement) or 0
-    return devices.shortage(weights=found.size, kv_cache=kv_cache, available=available)
+    arguments.flags(engine.args)
 
 
 def check_static(
@@ -203,30 +301,61 @@ def check_static(
     machine: Devices | None = None,
     names: Iterable[str] | None = None,
     memory: bool = True,
-) -> None:
+    caps: Mapping[str, int] | None = None,
+    store: StoreSettings | None = None,
+) -> tuple[str, ...]:
     """Before anything is started: could these engines start at all? Blocks for up to a second.
 
-    Looks at weights, Python, devices, and, unless `memory` is off (a reload, whose engines hold
-    the memory already), at what all engines with `load: startup` take together. Raises EngineError
-    whose message is the paragraph to print.
+    Looks at weights (those of the hub only by their name), Python, devices, and, unless `memory` is
+    off, whether each fits here by itself. `caps` is the config's `placement.memory`, `store` its
+    `weights`. Raises EngineError whose message is the paragraph to print. What comes back is
+    advice, in sentences: who takes turns.
     """
     chosen = engines if names is None else {name: engines[name] for name in names}
     if not chosen:
-        return
-    machine = devices.probe() if machine is None else machine
-    left = machine.memory
+        return ()
+    here = Others().machine(devices.probe() if machine is None else machine, caps or {})
+    allow_pickle = store is not None and store.allow_pickle
+    pythons: dict[str, EnginePython] = {}
+    wheres: dict[str, Weights] = {}
+    fits: dict[str, Fitted] = {}
     for name, engine in chosen.items():
-        try:
-            _, placement, found = examine(
-                name, engine, runtime.get(engine.runtime), base=base, machine=machine
+        with _naming(name):
+            if engine.command:
+                fits[name] = fitting.fit_command(engine)
+                continue
+            dummy = engine.args.get("load-format") == "dummy"
+            wheres[name] = weights.resolve(
+                engine.local_weights, base=base, dummy=dummy, allow_pickle=allow_pickle
             )
-            if memory and engine.load == "startup" and placement.kind == "cpu":
-                if lack := _shortage(engine, placement, found, left):
-                    raise EngineError(f"It {lack}", reason="memory", terminal=True)
-                kv_cache = runtimes.kv_cache_bytes(engine, placement) or 0
-                left -= found.size + kv_cache + devices.RUNTIME_MEMORY
-        except EngineError as exc:
-            raise named(name, exc) from None
+            pythons[engine.runtime] = pythons.get(engine.runtime) or runtimes.find_python(
+                engine.runtime, runtime.get(engine.runtime), base=base
+            )
+            examine(engine)
+    kinds = {name: one.distribution for name, one in pythons.items()}
+    for name, found in wheres.items():
+        engine = chosen[name]
+        crowd = [
+            fitting.other(one, kinds.get(one.runtime, kinds[engine.runtime]))
+            for other, one in engines.items()
+            if other != name
+        ]
+        with _naming(name):
+            fits[name] = fitting.fit(
+                name, engine, python=pythons[engine.runtime], found=found, machine=here,
+                crowd=crowd,
+            )  # fmt: skip
+            if memory and (refusal := fits[name].refusal) is not None:
+                raise EngineError(refusal, reason="memory", terminal=True)
+    return turns.advice(chosen, fits, here)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except EngineError as exc:
+        raise named(name, exc) from None
 
 
 def named(name: str, error: EngineError) -> EngineError:

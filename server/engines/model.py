@@ -26,6 +26,14 @@ _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 #: words, and no head, which is one (`ParallelLMHead`).
 _TABLE: Final = re.compile(r"(embed|wte|wpe|lm_head|word_embeddings|shared\.weight)")
 
+#: Where a length may stand; the smallest counts (`derive_max_model_len_and_key`).
+_CONTEXTS: Final = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
+    "max_target_positions", "max_sequence_length", "max_seq_length", "seq_len",
+)  # fmt: skip
+#: Of these the length stands scaled already.
+_SCALED: Final = frozenset("su longrope llama3 yarn deepseek_yarn deepseek_llama_scaling".split())
+
 #: Methods of checkpoints → bits of a weight, as vLLM 0.32 knows them. None: its config says it.
 _METHODS: Final[Mapping[str, float | None]] = {
     "awq": None, "gptq": None, "auto-round": None, "inc": None, "compressed-tensors": None,
@@ -33,7 +41,7 @@ _METHODS: Final[Mapping[str, float | None]] = {
     "modelopt_mxfp8": 8.0, "mxfp4": 4.0, "quark": 8.0, "torchao": 8.0, "experts_int8": 8.0,
 }  # fmt: skip
 #: These left vLLM's core in 0.28.
-_PLUGINS: Final = {"bitsandbytes": "vllm-bnb-plugin", "gguf": "vllm-gguf-plugin"}
+PLUGINS: Final = {"bitsandbytes": "vllm-bnb-plugin", "gguf": "vllm-gguf-plugin"}
 
 #: `quantization:` for weights that come in 16 bits → bytes that a weight then takes
 #: (`_ONLINE_SHORTHANDS` of vllm/config/quantization.py; scales per block counted).
@@ -41,6 +49,12 @@ ONLINE: Final = {
     "fp8": 1.0, "fp8_per_tensor": 1.0, "fp8_per_channel": 1.0, "fp8_per_block": 1.001,
     "int8_per_channel_weight_only": 1.0, "mxfp8": 1.03125, "nvfp4_per_token": 0.5625,
 }  # fmt: skip
+
+
+def known(quantization: str) -> bool:
+    """Is it a method that can be counted? Kernels for a method are named after it."""
+    bare = quantization.removeprefix("auto_").removeprefix("gpt_oss_").removesuffix("_marlin")
+    return quantization in ONLINE or bare in _METHODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,8 @@ class Quantization:
 class Model:
     """`by_dtype`: bytes in the files, by the format's names. `loaded`: bytes once they are loaded
     at `dtype`, of which `linear` are matrices that can be quantized while loading, and `whole`
-    small tensors that each rank holds. `context`: the longest that it reads, 0 when unknown."""
+    small tensors that each rank holds. `context`: what it reads unless `max-model-len` says so, 0
+    when unknown; `limit`: the most that may say."""
 
     parameters: int
     by_dtype: Mapping[str, int]
@@ -67,6 +82,7 @@ class Model:
     dtype: str
     shape: Shape | None
     context: int = 0
+    limit: int = 0
     heads: int = 0
     hidden: int = 0
     inner: int = 0
@@ -103,6 +119,7 @@ def describe(tensors: Iterable[Tensor], config: Mapping[str, Any], *, dtype: str
         loaded += size
         if len(tensor.shape) < 2:
             single += size
+    context, limit = _context(text)
     return Model(
         parameters=parameters,
         by_dtype=dict(sorted(stored.items())),
@@ -112,7 +129,8 @@ def describe(tensors: Iterable[Tensor], config: Mapping[str, Any], *, dtype: str
         quantization=quantization,
         dtype=served,
         shape=shape_of(config, dtype=served),
-        context=whole(text, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
+        context=context,
+        limit=limit,
         heads=whole(text, "num_attention_heads", "n_head", "n_heads"),
         hidden=whole(text, "hidden_size", "n_embd", "d_model"),
         inner=whole(text, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
@@ -150,6 +168,27 @@ def _served(dtype: str, config: Mapping[str, Any], stored: Mapping[str, int]) ->
     return "bfloat16" if most == "float32" else most
 
 
+def _context(text: Mapping[str, Any]) -> tuple[int, int]:
+    """What it reads by itself, and the most it may be told to (`_get_and_verify_max_len`)."""
+    said = [size for key in _CONTEXTS if (size := whole(text, key))]
+    if not said:
+        return 0, 0
+    longest = whole(text, "model_max_length") or min(said)
+    rope = text.get("rope_parameters") or text.get("rope_scaling")
+    if not isinstance(rope, dict) or str(text.get("model_type")).startswith("gemma3"):
+        return longest, longest
+    kinds = [one for one in rope.values() if isinstance(one, dict)] or [rope]
+    named = {str(one.get("rope_type") or one.get("type") or "default"): one for one in kinds}
+    for kind, one in named.items():
+        factor = one.get("factor")
+        if kind not in _SCALED and isinstance(factor, int | float) and 1 <= factor <= 1024:
+            longest = int(longest * factor)
+    context = longest
+    if "longrope" in named:  # the short one unless it is asked: short texts read better so
+        context = whole(text, "original_max_position_embeddings") or longest
+    return context, longest
+
+
 # --- quantization -------------------------------------------------------------------------------
 
 
@@ -164,8 +203,8 @@ def _quantization(config: Mapping[str, Any]) -> Quantization:
     algo = inner.get("quant_algo") if isinstance(inner, dict) else told.get("quant_algo")
     if not method and algo is not None:
         method = "modelopt_fp4" if str(algo).upper() == "NVFP4" else "modelopt"
-    if method in _PLUGINS:
-        return Quantization(method, 4.0, f"{method} needs {_PLUGINS[method]} beside vLLM.")
+    if method in PLUGINS:
+        return Quantization(method, 4.0, f"{method} needs {PLUGINS[method]} beside vLLM.")
     if method not in _METHODS:
         return Quantization(method or "unknown", 16.0, "vLLM does not know this quantization.")
     bits = _METHODS[method]

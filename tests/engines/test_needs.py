@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from server.engines.devices import GIB
 from server.engines.model import Model, describe
-from server.engines.needs import Need, Room, TooBig, Wish, asleep, batch_of, fit, need
+from server.engines.needs import Need, Wish, asleep, batch_of, need
+from server.engines.rooms import Room, TooBig, fit
 from server.errors import EngineError
 from tests.engines import model_configs as known
 from tests.engines.model_configs import tensor

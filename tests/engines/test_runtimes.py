@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from server.config.engine import MANAGED_FLAGS, Engine, Runtime
-from server.engines import runtimes
-from server.engines.devices import GIB, Devices
+from server.engines import arguments, runtimes
+from server.engines.devices import GIB
 from server.engines.runtimes import EnginePython, Placement
-from server.engines.unit import SOFT
+from server.engines.spec import SOFT
 from server.engines.weights import Weights
 from server.errors import EngineError
 
@@ -110,12 +110,12 @@ def test_a_revision_is_for_the_hub_only() -> None:
     ],
 )
 def test_flags(args: dict[str, Any], line: list[str]) -> None:
-    assert runtimes.flags(args) == line
+    assert arguments.flags(args) == line
 
 
 def test_a_list_cannot_smuggle_flags() -> None:
     with pytest.raises(EngineError, match="starts with a dash"):
-        runtimes.flags({"x": ["a", "--uds"]})
+        arguments.flags({"x": ["a", "--uds"]})
 
 
 def test_managed_flags_are_refused_by_the_config() -> None:
@@ -130,7 +130,7 @@ def test_managed_flags_are_refused_by_the_config() -> None:
 def environment(engine: Engine | None = None, **more: Any) -> dict[str, str]:
     given: dict[str, Any] = {
         "environ": {}, "weights": FOLDER, "placement": Placement("cpu"), "home": Path("/home/rh"),
-        "scratch": "/run/e1", "binding": None, "threads": 1, "runtime": None,
+        "scratch": "/run/e1", "runtime": None,
     }  # fmt: skip
     runtime = more.pop("runtime", None)
     return runtimes.environment(engine or Engine(weights="x"), runtime, **{
@@ -164,9 +164,20 @@ def test_what_is_set() -> None:
     assert env["VLLM_RPC_BASE_PATH"] == "/run/e1"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in env
     assert "HF_HUB_OFFLINE" not in environment(weights=Weights("org/x"))
-    assert environment(binding="2,3")["VLLM_CPU_OMP_THREADS_BIND"] == "2,3"
-    assert environment(binding="nobind", threads=3)["OMP_NUM_THREADS"] == "3"
-    assert "OMP_NUM_THREADS" not in environment(binding="nobind", threads=None)
+    bound = environment(placement=Placement("cpu", cores=(2, 3)), threads=1)
+    assert bound["VLLM_CPU_OMP_THREADS_BIND"] == "2,3"
+    assert "OMP_NUM_THREADS" not in bound
+    free = environment(threads=3)
+    assert (free["VLLM_CPU_OMP_THREADS_BIND"], free["OMP_NUM_THREADS"]) == ("nobind", "3")
+
+
+def test_only_an_engine_that_may_sleep_on_a_gpu_is_in_dev_mode() -> None:
+    sleeps, cuda = Engine(weights="x", sleep=True), Placement("cuda", (0,))
+    assert environment(sleeps, placement=cuda)["VLLM_SERVER_DEV_MODE"] == "1"
+    assert "--enable-sleep-mode" in argv(sleeps, CUDA, placement=cuda)
+    for engine, place in ((sleeps, ON_CPU), (Engine(weights="x"), cuda)):
+        assert "VLLM_SERVER_DEV_MODE" not in environment(engine, placement=place)
+        assert "--enable-sleep-mode" not in argv(engine, placement=place)
 
 
 def test_who_wins() -> None:
@@ -185,20 +196,33 @@ def test_devices_are_named_within_those_of_the_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engines", "cores", "expected"),
+    ("cores", "ranks", "expected"),
+    [((1,), 1, "1"), ((1, 2, 3), 1, "1,2,3"), ((1, 2, 3, 4), 2, "1,2|3,4"), ((5, 7), 2, "5|7")],
+)
+def test_an_engines_own_cores(cores: tuple[int, ...], ranks: int, expected: str) -> None:
+    assert runtimes.binding(cores, ranks) == expected
+
+
+@pytest.mark.parametrize(
+    ("devices", "place"),
     [
-        ([("a", 1)], range(8), {"a": None}),
-        ([("a", 1), ("b", 1)], range(2), {"a": "nobind", "b": "nobind"}),
-        ([("a", 1), ("b", 1)], range(4), {"a": "1", "b": "2"}),
-        ([("a", 1), ("b", 1)], range(8), {"a": "1,2,3", "b": "4,5,6"}),
-        ([("a", 2), ("b", 1)], range(7), {"a": "1,2|3,4", "b": "5,6"}),
-        ([], range(2), {}),
+        (("cpu",), Placement("cpu")),
+        (("cuda:1", "cuda:0"), Placement("cuda", (0, 1))),
+        (("cuda:12",), Placement("cuda", (12,))),
     ],
 )
-def test_engines_on_cpus_never_share_a_core(
-    engines: list[tuple[str, int]], cores: range, expected: dict[str, str | None]
-) -> None:
-    assert runtimes.bindings(engines, list(cores)) == expected
+def test_a_placement_from_the_planners_names(devices: tuple[str, ...], place: Placement) -> None:
+    assert Placement.on(devices) == place
+    assert set(place.devices) == set(devices)
+
+
+def test_what_was_planned_stands_in_the_command_line() -> None:
+    place = Placement("cuda", (1,), kv_cache=2 * GIB, utilization=0.25)
+    made = argv(Engine(weights="x", kv_cache=GIB), CUDA, placement=place)
+    assert f"--kv-cache-memory-bytes {2 * GIB} --gpu-memory-utilization 0.2500" in made
+    engine = Engine(weights="x", args={"gpu-memory-utilization": 0.5})
+    assert argv(engine, CUDA, placement=place).count("--gpu-memory-utilization") == 1
+    assert "--gpu-memory-utilization 0.5 " in argv(engine, CUDA, placement=place)
 
 
 # --- python and place -----------------------------------------------------------------------------
@@ -222,10 +246,10 @@ def test_engines_on_cpus_never_share_a_core(
 def test_places(device: str, python: EnginePython, gpus: int, expected: Placement | str) -> None:
     engine = Engine(weights="x", device=device)
     if isinstance(expected, Placement):
-        assert runtimes.place("x", engine, python, Devices(gpus=gpus)) == expected
+        assert runtimes.place("x", engine, python, range(gpus)) == expected
     else:
         with pytest.raises(EngineError, match=expected) as caught:
-            runtimes.place("x", engine, python, Devices(gpus=gpus))
+            runtimes.place("x", engine, python, range(gpus))
         assert caught.value.reason == "environment"
 
 
@@ -272,7 +296,7 @@ def test_no_python_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_key_of_an_engine_is_known_to_need_a_restart_or_not() -> None:
     hard = {
         "runtime", "weights", "revision", "device", "dtype", "quantization", "kv_cache", "args",
-        "env", "trust_remote_code",
+        "env", "trust_remote_code", "concurrency", "memory", "sleep", "cmd", "health",
     }  # fmt: skip
     assert set(Engine.model_fields) == hard | SOFT
     assert not hard & SOFT
