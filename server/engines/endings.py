@@ -68,7 +68,9 @@ def start_failure(
     tail = evidence(lines, vllm=vllm)
     known = diagnose(lines, vllm=vllm)
     if known is None and ended.signal == signal.SIGKILL:
-        known = _killed(vllm, certain=no_memory)
+        known = _killed("it", vllm, certain=no_memory)
+    if known is None and vllm and failures.silent(lines):
+        known = _killed("one of its processes", vllm, certain=no_memory)
     if known is not None:
         return _told(known, tail)
     words = last_words(lines)
@@ -83,14 +85,13 @@ def start_failure(
     )
 
 
-def _killed(vllm: bool, *, certain: bool) -> Failure:
+def _killed(what: str, vllm: bool, *, certain: bool) -> Failure:
     hint = _NO_MEMORY if vllm else _NO_MEMORY_COMMAND
     if certain:
-        return Failure(
-            "memory", "The kernel killed it while it started, because memory ran out.", hint, False
-        )
-    told = "It was killed while it started, most likely because memory ran out."
-    return Failure("crash", told, hint, False)
+        told = f"The kernel killed {what} while it started, because memory ran out."
+        return Failure("memory", told, hint, False)
+    was = f"{what[0].upper()}{what[1:]} was killed while it started"
+    return Failure("crash", f"{was}, most likely because memory ran out.", hint, False)
 
 
 def _told(known: Failure, tail: tuple[str, ...]) -> EngineError:

@@ -58,7 +58,7 @@ _PREFIX: Final = re.compile(
     r"\[[\w./-]+:\d+\] )?"
 )
 #: Lines that speak of faults without having one.
-_HARMLESS: Final = re.compile(r"\bWARNING\b")
+_HARMLESS: Final = re.compile(r"\bWARNING\b|\w+Warning: |warnings\.warn\(")
 
 
 def diagnose(lines: Iterable[str], *, vllm: bool = True) -> Failure | None:
@@ -96,15 +96,27 @@ def last_words(lines: Iterable[str], *, exceptions: bool = False) -> str:
 
 
 def _words(lines: Sequence[str], *, exceptions: bool = False) -> int | None:
-    last = None
-    raised = None
+    last = raised = echoed = None
     for at, line in enumerate(lines):
         text = _PREFIX.sub("", line).strip()
-        if text:
+        if text and not _HARMLESS.search(text):
             last = at
-        if _EXCEPTION.match(text) and not _SECOND_HAND.search(text):
-            raised = at
-    return raised if raised is not None or exceptions else last
+        if _EXCEPTION.match(text):
+            if _SECOND_HAND.search(text):
+                echoed = at
+            else:
+                raised = at
+    for found in (raised, echoed):
+        if found is not None:
+            return found
+    return None if exceptions else last
+
+
+def silent(lines: Iterable[str]) -> bool:
+    """Does one process of vLLM say that another has ended, and that one has said nothing?"""
+    told = list(lines)
+    at = _words(told, exceptions=True)
+    return at is not None and bool(_SECOND_HAND.search(told[at]))
 
 
 def evidence(lines: Sequence[str], count: int, *, vllm: bool = True) -> tuple[str, ...]:

@@ -49,7 +49,8 @@ SAID = {
 
 
 def test_every_recorded_log_is_looked_at() -> None:
-    assert {path.stem for path in TAILS.iterdir()} == set(SAID)
+    others = {"kill_worker", "kill_core"}
+    assert {path.stem for path in TAILS.iterdir()} == set(SAID) | others
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -93,6 +94,18 @@ def test_killed_by_the_kernel() -> None:
     assert "most likely because memory ran out" in error.message
     error = endings.start_failure(Exit(signal=signal.SIGKILL), [], vllm=False, no_memory=True)
     assert "kv_cache" not in error.message
+
+
+@pytest.mark.parametrize("name", ["kill_worker", "kill_core"])
+def test_a_process_of_it_was_killed(name: str) -> None:
+    """Its worker, or its core: the first process then ends by itself."""
+    error = endings.start_failure(Exit(code=1), recorded(name), no_memory=True)
+    assert error.reason == "memory"
+    assert "The kernel killed one of its processes while it started" in error.message
+    error = endings.start_failure(Exit(code=1), recorded(name))
+    assert error.reason == "crash"
+    assert error.message.startswith("One of its processes was killed while it started, most ")
+    assert any("See " in line for line in error.log_tail)
 
 
 def test_what_the_log_says_beats_the_signal() -> None:

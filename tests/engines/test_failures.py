@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.engines.failures import diagnose, last_words
+from server.engines.failures import diagnose, last_words, silent
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,30 @@ def test_unknown_failures_are_told_by_their_exception() -> None:
     assert last_words(tail) == "KeyError: 'x'"
     assert last_words(["one", " two ", ""]) == "two"
     assert last_words([]) == ""
+
+
+SECOND_HAND = "RuntimeError: Engine core initialization failed. See root cause above. x"
+
+
+def test_what_is_said_of_another_process_is_the_last_resort() -> None:
+    assert last_words([SECOND_HAND, "x.py:9: UserWarning: leaked", "  warnings.warn('leaked"]) == (
+        SECOND_HAND
+    )
+    assert last_words([SECOND_HAND], exceptions=True) == SECOND_HAND
+    assert last_words(["no exception"], exceptions=True) == ""
+    assert silent(["loading", SECOND_HAND, "bye"])
+    assert not silent(["KeyError: 'x'", SECOND_HAND])
+    assert not silent(["loading"])
+    assert not silent([])
+
+
+def test_a_warning_is_no_cause() -> None:
+    line = "(APIServer pid=1) WARNING 11-21 18:06:34 [x.py:2] No space left on device: `OSError`"
+    assert diagnose([line]) is None
+
+
+def test_only_vllm_is_vllm() -> None:
+    assert diagnose(["GatedRepoError: 401"], vllm=False) is None
+    failure = diagnose(["torch.OutOfMemoryError: CUDA out of memory."], vllm=False)
+    assert failure is not None
+    assert "max-model-len" not in failure.hint
