@@ -158,6 +158,8 @@ def state_of(views: Mapping[str, EngineView], model: ResolvedModel) -> str:
 _WORDS = {
     EngineState.READY: "ready",
     EngineState.STARTING: "loading",
+    EngineState.WAITING: "waiting",
+    EngineState.ASLEEP: "asleep",
     EngineState.BACKOFF: "restarting",
     EngineState.DRAINING: "stopping",
     EngineState.STOPPED: "loads on request",

@@ -1,244 +1,236 @@
-"""One engine's life: wanted or not, started, watched, restarted, drained."""
+"""One instance of an engine: its process from the start until it is gone, and what it is told."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+import enum
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from server.config.engine import EXTERNAL_KEYS, Engine, Runtime
-from server.engines import backoff, rundir
-from server.engines.estimates import Estimates, fingerprint
-from server.engines.launcher import Launcher, named
+from server.engines import rundir
+from server.engines.fitting import Fitted
 from server.engines.logs import LogFile
+from server.engines.placement import Phase, Start
 from server.engines.process import EngineProcess
-from server.engines.progress import SPAWNED, Stage, advance
-from server.engines.state import EngineState, EngineView, Instance
-from server.engines.watch import Death, Timing, first, watch
+from server.engines.progress import SPAWNED, advance
+from server.engines.record import Record, waking
+from server.engines.runtimes import Placement
+from server.engines.shop import Owner, Shop
+from server.engines.spec import Spec
+from server.engines.stages import Stages
+from server.engines.state import EngineState
+from server.engines.watch import Death, first, watch
 from server.errors import EngineError
-from server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-#: Config that takes effect without a new process.
-SOFT = {
-    "load", "max_waiting", "start_timeout", "stop_timeout", "health_interval", "health_misses",
-    "timeouts", "wait", "max_in_flight", *EXTERNAL_KEYS,
-}  # fmt: skip
+WAKING: Final = "waking up"
+FALLING_ASLEEP: Final = "falling asleep"
 
 
-#: Reasons that are only given when the cause is known.
-EXPLAINED = {"weights", "memory", "arguments", "environment", "disk"}
+class Order(enum.Enum):
+    DRAIN = "drain"
+    SLEEP = "sleep"
+    WAKE = "wake"
+    STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class Shop:
-    """What all units share."""
+class EngineUnit(Record):
+    """At most one process at a time.
 
-    launcher: Launcher
-    run: Path
-    home: Path
-    metrics: Metrics
-    estimates: Estimates
-    in_flight: Callable[[str, int], int]
-    publish: Callable[[EngineView], None]
-    generation: Callable[[], int]
-    clock: Callable[[], float]
-    rng: random.Random
-    policy: backoff.Policy
-    timing: Timing
+    Orders take effect on `phase` and `state` at once, so that the next plan knows of them; a task,
+    one for each process, carries them out.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    engine: Engine
-    runtime: Runtime | None
-
-    def hard(self) -> tuple[object, ...]:
-        """What a running process cannot take over: a change of it needs a restart."""
-        return self.engine.model_dump(exclude=SOFT), self.runtime
-
-    def fingerprint(self) -> str:
-        return fingerprint(
-            engine=self.engine.model_dump(mode="json", exclude=SOFT),
-            runtime=None if self.runtime is None else self.runtime.model_dump(mode="json"),
-        )
-
-
-class EngineUnit:
-    def __init__(self, name: str, spec: Spec, shop: Shop, *, wanted: bool) -> None:
-        self.name, self.spec, self.shop = name, spec, shop
-        self.wanted = wanted
-        self.barred = False  # an operator unloaded it: requests do not bring it back
-        self.error: EngineError | None = None
-        self.waiting = 0
-        self.ever_ready = False
-        self.view = EngineView(name, EngineState.STOPPED, since=shop.clock())
-        self.bell: asyncio.Event = asyncio.Event()  # replaced at each change of state
-        self._closing = False
-        self._hurry = False
-        self._again = False
-        self._changed = asyncio.Event()
+    def __init__(self, owner: Owner, replica: int, shop: Shop) -> None:
+        super().__init__(owner, replica, shop)
+        self.task: asyncio.Task[None] | None = None
+        self._order: Order | None = None
+        self._deadline = 0.0
+        self._orders = asyncio.Event()
         self._poke = asyncio.Event()
-        self._history = backoff.History()
-        self._process: EngineProcess | None = None
-        self._stage = SPAWNED
-        self._due: float | None = None
-        self._file = LogFile(shop.home / "logs" / f"{name}.log")
+        self._at = SPAWNED
+        suffix = f"@{replica}" if replica else ""
+        self._file = LogFile(shop.home / "logs" / f"{owner.name}{suffix}.log")
 
-    # --- what is wanted -----------------------------------------------------------------------
+    # --- orders -------------------------------------------------------------------------------
 
-    def load(self) -> None:
-        """Want it; a failed one is tried anew, a waiting one at once."""
-        self.wanted, self.barred = True, False
-        self._again = self.view.state is EngineState.BACKOFF
-        if self.view.state is EngineState.FAILED:
-            self._publish(EngineState.STOPPED)
-        self._changed.set()
-
-    def unload(self) -> None:
-        self.wanted, self.barred = False, True
-        self._changed.set()
-
-    def respec(self, spec: Spec) -> None:
-        self.spec = spec
-        if self.view.state is EngineState.FAILED and self.wanted:
-            self.load()
-        self._changed.set()
-
-    def close(self, *, drain: bool) -> None:
-        self.wanted, self._closing, self._hurry = False, True, self._hurry or not drain
-        self._changed.set()
-
-    def poke(self, generation: int) -> None:
-        if self.view.generation == generation and self.view.state is EngineState.READY:
-            self._poke.set()
-
-    def used(self, keep_alive: float | None) -> None:
-        self.view = replace(self.view, last_used=self.shop.clock())
-
-    def eta(self) -> float | None:
-        """Seconds until ready by what was learned, None when nothing was, or it is not coming."""
-        if self.view.state is EngineState.READY:
-            return 0.0
-        if self.view.state is EngineState.FAILED or not self.wanted:
-            return None
-        usual = self.shop.estimates.of(self.spec.fingerprint())
-        if usual is None:
-            return None
-        passed = self.shop.clock() - self.view.since
-        if self.view.state is EngineState.STARTING:
-            return max(usual - passed, usual / 10, 1.0)
-        wait = max(0.0, self._due - self.shop.clock()) if self._due is not None else 0.0
-        return wait + usual
-
-    # --- the loop -----------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        while not self._closing:
-            try:
-                if self.wanted and self.view.state is not EngineState.FAILED:
-                    await self._life(self.spec)
-                    continue
-                # Here it is unwanted, or has failed; an unwanted failure is history.
-                if not self.wanted and self.view.state is not EngineState.STOPPED:
-                    self._publish(EngineState.STOPPED)
-                await self._changed.wait()
-                self._changed.clear()
-            except Exception:  # a fault of ours must not leave an engine unwatched
-                log.exception("engine_unit_failed", engine=self.name)
-                error = EngineError("A fault in Roundhouse; see its log.", reason="crash")
-                self._fail(named(self.name, error))
-        self._publish(EngineState.STOPPED)
-
-    async def _life(self, spec: Spec) -> None:
-        """From start to end of one process."""
-        self._again = False
-        self._due = None
-        try:
-            died = await self._live(spec)
-        finally:
-            process, self._process = self._process, None
-            if process is not None:
-                await asyncio.shield(process.kill())
-        if died is not None:
-            await self._after(died, spec)
-
-    async def _live(self, spec: Spec) -> Death | None:
-        """None: it was asked to stop, and has."""
-        shop, begun = self.shop, self.shop.clock()
-        generation = shop.generation()
-        self._stage = SPAWNED
-        self._publish(EngineState.STARTING, generation=generation, stage="checking", pid=None)
-        starts = shop.metrics.engine_starts
-        try:
-            socket = await self._unless_stopped(self._bring_up(spec, generation), spec)
-        except EngineError as exc:
-            starts.labels(self.name, "failed").inc()
-            return Death("timeout" if exc.reason == "timeout" else "start", exc)
-        if socket is None:
-            starts.labels(self.name, "cancelled").inc()
-            return None
-        ready = shop.clock()
-        starts.labels(self.name, "ready").inc()
-        shop.metrics.engine_start_seconds.labels(self.name).observe(ready - begun)
-        await self._learn(spec, ready - begun)
-        self.ever_ready, self.error = True, None
-        self._poke.clear()
-        self._publish(EngineState.READY, socket=socket, stage="ready")
-        log.info("engine_ready", engine=self.name, seconds=round(ready - begun, 1))
-        assert self._process is not None
-        found = await self._unless_stopped(
-            watch(
-                self._process,
-                lambda: self.spec.engine,
-                poke=self._poke,
-                clock=shop.clock,
-                timing=shop.timing,
-            ),
-            spec,
+    def begin(self, start: Start, spec: Spec, fitted: Fitted) -> None:
+        """Only when nothing of it is left."""
+        assert self.phase is None
+        self._option, self.devices, self._cores = start.option, start.devices, start.cores
+        self._order, self._slept, self.due, self.ready_since = None, False, None, None
+        self.in_flight, self.keep_alive = 0, None
+        self._orders.clear()
+        place = Placement.on(start.devices, cores=start.cores, kv_cache=fitted.kv_cache)
+        self.generation = self.shop.generation()
+        self._stages = Stages(self.shop.clock)
+        self._at = SPAWNED
+        self._move(Phase.STARTING, EngineState.STARTING, self._stages.name)
+        name = f"engine {self.owner.name} {self.replica}"
+        self.task = asyncio.get_running_loop().create_task(
+            self._run(spec, fitted, place), name=name
         )
-        if found is None:
-            await self._drain(self._process)
-            return None
-        # Told at once, before the corpse is cleared away: nobody shall be sent here any more.
-        self._publish(EngineState.BACKOFF, stage="cleaning up")
-        return replace(found, ready_for=shop.clock() - ready)
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T], spec: Spec) -> T | None:
-        """The result of `work`, or None once something else than `spec` is wanted."""
+    def drain(self) -> None:
+        """Take no new request; then it is told to sleep or to stop."""
+        self._tell(Order.DRAIN, Phase.DRAINING, EngineState.DRAINING, "draining")
+
+    def sleep(self) -> None:
+        self._tell(Order.SLEEP, Phase.SLEEPING, EngineState.DRAINING, FALLING_ASLEEP)
+
+    def wake(self) -> None:
+        self._stages = Stages(self.shop.clock, WAKING)
+        self._tell(Order.WAKE, Phase.WAKING, EngineState.STARTING, WAKING)
+
+    def stop(self, drain: float) -> None:
+        """Stop, with `drain` seconds for the requests that are open; said again, the sooner end
+        holds. One that waits to be started again does not."""
+        deadline = self.shop.clock() + drain
+        if self.phase is None:
+            self.failed, self.due, self.error = False, None, None
+            if self.state is not EngineState.STOPPED:
+                self._show(EngineState.STOPPED, "")
+        elif self._order is Order.STOP:
+            self._deadline = min(self._deadline, deadline)
+            self._orders.set()
+        else:
+            self._deadline, self._slept = deadline, self.phase is Phase.ASLEEP
+            open_ = self.phase in (Phase.READY, Phase.DRAINING)
+            stage = "draining" if open_ and drain > 0 else "stopping"
+            self._tell(Order.STOP, Phase.STOPPING, EngineState.DRAINING, stage)
+
+    def _tell(self, order: Order, phase: Phase, state: EngineState, stage: str) -> None:
+        assert self.phase is not None
+        self._order = order
+        self._orders.set()
+        self._move(phase, state, stage)
+
+    # --- the life of one process --------------------------------------------------------------
+
+    async def _run(self, spec: Spec, fitted: Fitted, place: Placement) -> None:
+        died: Death | None = None
+        try:
+            died = await self._live(spec, fitted, place)
+        except Exception:  # a fault of ours must not leave an engine unwatched
+            log.exception("engine_unit_failed", engine=self.owner.name)
+            told = "A fault in Roundhouse; see its log."
+            died = Death("start", EngineError(told, reason="crash", terminal=True))
+        before = self.phase
+        if died is not None and self._order is not Order.STOP:
+            # Told at once, before the corpse is cleared away: nobody shall be sent here any more.
+            self._move(Phase.STOPPING, EngineState.BACKOFF, "cleaning up")
+        if self._process is not None:
+            await asyncio.shield(self._process.kill())
+            self._process = None
+        self._gone(None if self._order is Order.STOP else died, before)
+
+    def _gone(self, died: Death | None, before: Phase | None) -> None:
+        """Nothing of it is left."""
+        self.phase, self._order, self.pid, self.in_flight = None, None, None, 0
+        if died is None:
+            self.error = None
+            self._show(EngineState.STOPPED, "")
+            return
+        owner = self.owner
+        self.shop.metrics.engine_restarts.labels(owner.name, died.reason).inc()
+        due, error = self.troubles.judge(died, ever_ready=owner.ever_ready)
+        self.error = error
+        if due is None:
+            self.failed = True
+            log.error(
+                "engine_failed", engine=owner.name, replica=self.replica, reason=error.reason,
+                error=error.message,
+            )  # fmt: skip
+            self._set(EngineState.FAILED, "failed")
+            owner.gave_up(self.replica, error)
+        else:
+            self.due = due
+            self._set(EngineState.BACKOFF, f"next start in {due - self.shop.clock():.1f} s")
+            wanted = before in (Phase.STARTING, Phase.READY, Phase.WAKING)
+            owner.died(self.replica, error, wanted=wanted)
+        owner.changed()
+
+    async def _live(self, spec: Spec, fitted: Fitted, place: Placement) -> Death | None:
+        """None: it was asked to stop, and has."""
+        name, metrics = self.owner.name, self.shop.metrics
+        try:
+            process = await self._unless_told(self._bring_up(spec, fitted, place))
+        except EngineError as exc:
+            metrics.engine_starts.labels(name, "failed").inc()
+            return Death("timeout" if exc.reason == "timeout" else "start", exc)
+        if process is None:
+            metrics.engine_starts.labels(name, "cancelled").inc()
+            return None
+        took = self._stages.end()
+        seconds = self._stages.total
+        metrics.engine_starts.labels(name, "ready").inc()
+        metrics.engine_start_seconds.labels(name).observe(seconds)
+        for stage, each in took.items():
+            metrics.engine_stage_seconds.labels(name, stage).observe(each)
+        log.info("engine_ready", engine=name, replica=self.replica, seconds=round(seconds, 1))
+        self._ready("start")
+        await self._learn(spec.fingerprint(), seconds, took)
+        return await self._serve(process, spec)
+
+    async def _serve(self, process: EngineProcess, spec: Spec) -> Death | None:
+        """From ready until it dies or has stopped, asleep at times."""
+        while True:
+            died = await self._unless_told(
+                watch(
+                    process,
+                    lambda: self.owner.spec.engine,
+                    poke=self._poke,
+                    clock=self.shop.clock,
+                    timing=self.shop.timing,
+                )
+            )
+            if died is None:
+                order, self._order = self._order, None
+                if order is Order.STOP:
+                    self._order = order
+                    await self._stop(process)
+                    return None
+                if order is Order.SLEEP:
+                    died = await self._fall_asleep(process)
+                elif order is Order.WAKE:
+                    died = await self._wake_up(process, spec)
+            if died is not None:
+                since = self._now() if self.ready_since is None else self.ready_since
+                self._ends_residency()
+                return replace(died, ready_for=self._now() - since)
+
+    async def _unless_told(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of `work`, or None once there is an order."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
-                if self._stop_wanted(spec):
+                if self._order is not None:
                     return None
-                await first(task, self._changed)
-                self._changed.clear()
-            return task.result()
+                await first(task, self._orders)
+                self._orders.clear()
+            result = task.result()
+            return result if self._order is None else None
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
 
-    def _stop_wanted(self, spec: Spec) -> bool:
-        return not self.wanted or self.spec.hard() != spec.hard()
-
-    async def _bring_up(self, spec: Spec, generation: int) -> str:
-        """A ready process; its socket."""
-        shop = self.shop
-        scratch = rundir.scratch(shop.run, generation)
+    async def _bring_up(self, spec: Spec, fitted: Fitted, place: Placement) -> EngineProcess:
+        """A ready process."""
+        shop, name = self.shop, self.owner.name
+        scratch = rundir.scratch(shop.run, self.generation)
         socket = str(scratch / "s")
         try:
             launch = await shop.launcher.prepare(
-                self.name, spec.engine, spec.runtime, scratch=str(scratch), socket=socket
-            )
+                name, spec.engine, spec.runtime, scratch=str(scratch), socket=socket,
+                fitted=fitted, placement=place,
+            )  # fmt: skip
         except BaseException:
             rundir.remove(scratch)
             raise
@@ -246,130 +238,112 @@ class EngineUnit:
             launch, socket=socket, file=self._file, on_line=self._line, clock=shop.clock,
             parent=str(shop.run),
         )  # fmt: skip
-        self._file.append(f"--- roundhouse: start {generation} of {self.name}\n".encode())
-        pid = await process.start()
+        self._file.append(f"--- roundhouse: start {self.generation} of {name}\n".encode())
+        self.pid = await process.start()
         log.info(
-            "engine_starting", engine=self.name, pid=pid, generation=generation, **launch.facts
-        )
-        self._publish(EngineState.STARTING, stage=SPAWNED.text, pid=pid)
+            "engine_starting", engine=name, replica=self.replica, pid=self.pid,
+            generation=self.generation, devices=list(self.devices),
+            **{key: value for key, value in launch.facts.items() if key != "device"},
+        )  # fmt: skip
+        self._stages.enter(SPAWNED.text)
+        self._show(EngineState.STARTING, SPAWNED.text)
         await process.wait_ready(spec.engine.start_timeout)
-        return socket
+        return process
 
     def _line(self, line: str) -> None:
-        if self.view.state is EngineState.READY and "EngineDeadError" in line:
-            self._poke.set()  # seconds before vLLM itself ends
-        stage = advance(self._stage, line)
-        if stage is not self._stage and self.view.state is EngineState.STARTING:
-            if stage.rank != self._stage.rank:
-                log.info("engine_stage", engine=self.name, stage=stage.text)
-            self._show(stage)
+        if self.phase is not Phase.STARTING:
+            if "EngineDeadError" in line:
+                self.poke()  # seconds before vLLM itself ends
+            return
+        stage = advance(self._at, line)
+        if stage is not self._at:
+            if stage.rank != self._at.rank:
+                log.info("engine_stage", engine=self.owner.name, stage=stage.text)
+            self._at = stage
+            self._stages.enter(stage.text)
+            self._show(EngineState.STARTING, stage.text)
 
-    def _show(self, stage: Stage) -> None:
-        self._stage = stage
-        self._publish(EngineState.STARTING, stage=stage.text)
+    def _ready(self, how: str) -> None:
+        self.ready_since = self._now()
+        self.error, self.failed, self.keep_alive = None, False, None
+        self._poke.clear()
+        self._set(EngineState.READY, "ready")
+        self.phase, self.changed_at = Phase.READY, self._now()
+        self.owner.became_ready(how)
+        self.owner.changed()
 
-    async def _learn(self, spec: Spec, seconds: float) -> None:
-        self.shop.estimates.learn(spec.fingerprint(), seconds)
+    async def _learn(self, key: str, seconds: float, stages: dict[str, float]) -> None:
+        self.shop.estimates.learn(key, seconds, stages)
         try:
             await asyncio.to_thread(self.shop.estimates.save)
         except OSError as exc:
             log.warning("estimates_not_saved", error=exc.strerror)
 
-    async def _drain(self, process: EngineProcess) -> None:
-        shop = self.shop
-        self._publish(EngineState.DRAINING, stage="draining")
-        deadline = shop.clock() + self.spec.engine.stop_timeout
-        while (
-            not self._hurry
-            and not process.exited.done()
-            and shop.in_flight(self.name, 0) > 0
-            and shop.clock() < deadline
-        ):
-            await asyncio.wait([process.exited], timeout=shop.timing.drain_poll)
-        ended = await process.stop(shop.timing.term)
-        log.info("engine_stopped", engine=self.name, ended=str(ended))
+    # --- sleep, wake, stop --------------------------------------------------------------------
 
-    # --- after a death ------------------------------------------------------------------------
+    async def _fall_asleep(self, process: EngineProcess) -> Death | None:
+        self._ends_residency()
+        try:
+            slept = await self._unless_told(_done(process.control.sleep()))
+        except (EngineError, OSError) as exc:
+            return Death("sleep", _failed("It did not fall asleep", exc, process))
+        if slept:
+            self._move(Phase.ASLEEP, EngineState.ASLEEP, "asleep")
+            log.info("engine_asleep", engine=self.owner.name, replica=self.replica)
+        return None
 
-    async def _after(self, died: Death, spec: Spec) -> None:
-        shop = self.shop
-        shop.metrics.engine_restarts.labels(self.name, died.reason).inc()
-        error = named(self.name, died.error)
-        now = shop.clock()
-        decision = backoff.after_death(
-            self._history, now=now, ready_for=died.ready_for, dice=shop.rng.random(),
-            policy=shop.policy,
-        )  # fmt: skip
-        log.warning(
-            "engine_died", engine=self.name, reason=died.reason, error=error.message,
-            log_tail=list(error.log_tail[-5:]),
-        )  # fmt: skip
-        # What the log explains is no accident, unless the engine has been well before.
-        if error.terminal or (not self.ever_ready and error.reason in EXPLAINED):
-            self._fail(error)
-            return
-        if isinstance(decision, backoff.GiveUp):
-            self._fail(
-                EngineError(
-                    f"Engine {self.name!r} was given up: {decision.why}. {died.error.message}",
-                    reason=error.reason,
-                    log_tail=error.log_tail,
-                )
-            )
-            return
-        self._history, self.error = decision.history, error
-        self._due = now + decision.delay
-        self._publish(
-            EngineState.BACKOFF, stage=f"next start in {decision.delay:.1f} s",
-            restarts=self.view.restarts + 1, error=error.message, error_reason=error.reason,
-        )  # fmt: skip
-        while (left := self._due - shop.clock()) > 0:
-            if self._stop_wanted(spec) or self._again:
-                return
-            try:
-                async with asyncio.timeout(left):
-                    await self._changed.wait()
-                self._changed.clear()
-            except TimeoutError:
-                continue
+    async def _wake_up(self, process: EngineProcess, spec: Spec) -> Death | None:
+        try:
+            awake = await self._unless_told(_done(self._wake(process)))
+        except (EngineError, OSError) as exc:
+            return Death("wake", _failed("It did not wake up as it should", exc, process))
+        if awake:
+            seconds = self._stages.total
+            log.info("engine_awake", engine=self.owner.name, seconds=round(seconds, 1))
+            self._ready("wake")
+            await self._learn(waking(spec.fingerprint()), seconds, {})
+        return None
 
-    def _fail(self, error: EngineError) -> None:
-        self.error = error
-        self._history = backoff.History()
-        self._publish(
-            EngineState.FAILED, stage="failed", pid=None,
-            error=error.message, error_reason=error.reason,
-        )  # fmt: skip
-        log.error("engine_failed", engine=self.name, reason=error.reason, error=error.message)
+    async def _wake(self, process: EngineProcess) -> None:
+        await process.control.wake()
+        try:
+            await process.control.canary(self.owner.name)
+        except EngineError:
+            # One that pools says no word; whether it does, it knows better than its config.
+            await process.control.canary(self.owner.name, pooling=True)
 
-    # --- the view -----------------------------------------------------------------------------
+    async def _stop(self, process: EngineProcess) -> None:
+        """Its open requests first, for as long as they may take."""
+        timing = self.shop.timing
+        self._ends_residency()
+        while not self._slept and not process.exited.done() and self._now() < self._deadline:
+            self.sample()
+            if not self.in_flight:
+                break
+            await first(process.exited, self._orders, timing.drain_poll)
+            self._orders.clear()
+        if self.stage != "stopping":
+            self._show(EngineState.DRAINING, "stopping")
+        ended = await process.stop(timing.term)
+        log.info("engine_stopped", engine=self.owner.name, replica=self.replica, ended=str(ended))
 
-    def _publish(self, state: EngineState, **changes: Any) -> None:
-        old = self.view
-        if state is not old.state:
-            changes.setdefault("since", self.shop.clock())
-            if state in (EngineState.STOPPED, EngineState.BACKOFF):
-                changes.setdefault("pid", None)
-                changes.setdefault("stage", "")
-            if state in (EngineState.STOPPED, EngineState.READY):
-                changes |= {"error": None, "error_reason": None}
-        if state is not EngineState.READY:
-            changes["socket"] = None
-        self.view = replace(old, state=state, waiting=self.waiting, **changes)
-        one = Instance(
-            0, state, self.view.socket, generation=self.view.generation, pid=self.view.pid,
-            since=self.view.since,
-        )  # fmt: skip
-        instances = (one,) if state is EngineState.READY else ()
-        self.view = replace(self.view, instances=instances)
-        self.view = replace(self.view, eta=self.eta())
-        for each in EngineState:
-            self.shop.metrics.engine_state.labels(self.name, each).set(each is state)
-        self.shop.publish(self.view)
-        bell, self.bell = self.bell, asyncio.Event()
-        bell.set()
+    def _ends_residency(self) -> None:
+        if self.ready_since is not None:
+            stayed = self._now() - self.ready_since
+            self.shop.metrics.engine_residency.labels(self.owner.name).observe(stayed)
+            self.ready_since = None
 
-    def count_waiting(self, step: int) -> None:
-        self.waiting += step
-        self.shop.metrics.engine_waiting.labels(self.name).set(self.waiting)
-        self.view = replace(self.view, waiting=self.waiting, eta=self.eta())
+    def poke(self) -> None:
+        """Look at it now, not at the next tick."""
+        if self.phase in (Phase.READY, Phase.DRAINING):
+            self._poke.set()
+
+
+async def _done(work: Coroutine[Any, Any, None]) -> bool:
+    await work
+    return True
+
+
+def _failed(told: str, exc: Exception, process: EngineProcess) -> EngineError:
+    why = exc.message if isinstance(exc, EngineError) else type(exc).__name__
+    return EngineError(f"{told}: {why}", reason="crash", log_tail=process.tail())
