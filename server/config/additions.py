@@ -98,8 +98,15 @@ class Pending:
         self._path, self._temporary = path, temporary
 
     def commit(self) -> None:
-        """Put it there. Raises OSError."""
-        self._temporary.replace(self._path)
+        """Put it there. Raises ConfigError."""
+        try:
+            self._temporary.replace(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot be written ({error.strerror}): what was changed is in force, and lost "
+                "with the next start.",
+                file=str(self._path),
+            ) from None
 
     def discard(self) -> None:
         """Does nothing after `commit`."""

@@ -42,7 +42,7 @@ class Loaded:
     advice: tuple[str, ...] = ()
     catalog: Catalog = field(default_factory=builtin, repr=False, compare=False)
     by_variable: Mapping[str, str] = field(default_factory=dict, compare=False)
-    additions: Additions = NONE
+    additions: Additions = field(default=NONE, repr=False)
     overruled: tuple[str, ...] = ()
     kept: Additions = field(default=NONE, repr=False)
     _draft: Draft | None = field(default=None, repr=False, compare=False)
@@ -101,7 +101,7 @@ def _loaded(
         folder=draft.folder.absolute(),
         home=draft.home,
         digest=_digest(draft.digest, merged.additions),
-        sources=draft.sources,
+        sources=(*draft.sources, *((str(draft.home / state.FILE),) if merged.additions else ())),
         files=draft.files,
         advice=(
             *links.advice(merged.config, merged.places, draft.catalog),

@@ -8,23 +8,19 @@ the server's environment.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from server.config import paths
 from server.config.additions import FILE, Additions
 from server.config.draft import Draft
-from server.config.engine import COMMAND
 from server.config.places import ConfigErrors, Place, Places, Problem, dotted, refuse
 from server.config.resolve import loose_engines
 from server.config.schema import Config
 from server.config.validation import validate
+from server.config.yamltext import MAX_DEPTH
 from server.errors import ConfigError
-
-_NO_COMMAND: Final = (
-    "is `command`: what starts a program of its own stands in the config only.",
-    "Write it there, and reload it.",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +109,14 @@ def _together(draft: Draft, config: Config, additions: Additions) -> Merged:
     tree = dict(draft.tree)
     more: dict[str, Any] = {}
     for section, entries in (("engines", additions.engines), ("models", additions.models)):
+        deep = (name for name, one in entries.items() if _too_deep(one))
+        refuse(Problem((section, name), "is nested too deeply.") for name in deep)
         if entries:
             more[section] = {name: copy.deepcopy(dict(one)) for name, one in entries.items()}
             tree[section] = {**(tree.get(section) or {}), **more[section]}
     if additions.default is not None:
         tree["default"] = additions.default
     faults = paths.take_out(more, places)
-    faults += [
-        places.error(("engines", name, "runtime"), *_NO_COMMAND)
-        for name, one in additions.engines.items()
-        if one.get("runtime") == COMMAND
-    ]
     try:
         made = validate(tree, places, draft.catalog, draft.folder, faults)
         refuse(_lost(config, made, additions))
@@ -132,6 +125,15 @@ def _together(draft: Draft, config: Config, additions: Additions) -> Merged:
         refuse(ConfigError(one.message, key=one.key, hint=one.hint) for one in several)
         raise
     return Merged(made, places, additions)
+
+
+def _too_deep(value: Any) -> bool:
+    """As a file may not be either. Others go through it level by level."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [one.values() if isinstance(one, Mapping) else one for one in level]
+        level = [one for some in inner for one in some if isinstance(one, Mapping | list | tuple)]
+    return bool(level)
 
 
 def _lost(config: Config, made: Config, additions: Additions) -> list[ConfigError]:

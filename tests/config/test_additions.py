@@ -175,6 +175,15 @@ def test_nothing_is_there_before_it_is_committed(tmp_path: Path) -> None:
     assert read(tmp_path) == Found(NONE)
 
 
+def test_what_cannot_be_put_in_its_place(tmp_path: Path) -> None:
+    pending = prepare_file(tmp_path, SOME)
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(ConfigError, match="what was changed is in force, and lost with"):
+        pending.commit()
+    pending.discard()
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -62,8 +62,10 @@ def test_what_was_given_is_not_changed(good: Good) -> None:
 
 def test_variables_are_not_looked_up(good: Good) -> None:
     loaded = good(OURS, environ={"SECRET": "73577357"})
-    loaded = loaded.with_additions(Additions({"big": {"weights": "${SECRET}"}}))
-    assert loaded.config.engines["big"].weights == "${SECRET}"
+    cmd = "s --port ${PORT} --key ${SECRET}"
+    more = {"big": {"weights": "${SECRET}"}, "own": {"runtime": "command", "cmd": cmd}}
+    engines = loaded.with_additions(Additions(more)).config.engines
+    assert (engines["big"].weights, engines["own"].cmd) == ("${SECRET}", cmd)
 
 
 def test_a_config_without_a_file_takes_them_too(tmp_path: Path) -> None:
@@ -123,10 +125,23 @@ REFUSED = {
     ),
     "default": (Additions(default="nope"), "default: there is no model `nope`."),
     "command": (
-        Additions({"big": {"runtime": "command", "cmd": "x ${PORT}"}}),
-        "engines.big.runtime: is `command`: what starts a program of its own stands in the config",
+        Additions({"big": {"runtime": "command", "cmd": "x"}}),
+        "engines.big.cmd: has no `${PORT}`, so that nobody could tell it where to answer.",
     ),
 }
+
+
+def test_what_is_nested_too_deeply(good: Good, tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(600):
+        deep = [deep]
+    more = Additions({"big": BIG, "deep": {**BIG, "args": {"a": deep}}})
+    (said,) = refused(good(OURS), more)
+    assert said == "engines.deep: is nested too deeply."
+    home = tmp_path / "home"
+    state.write(home, more)
+    loaded = good(OURS, server__home=str(home)).with_state()
+    assert list(loaded.additions.engines) == ["big"]
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -171,27 +186,29 @@ def test_what_was_loaded_is_there_with_the_next_start(good: Good, tmp_path: Path
     loaded = loaded.with_state()
     assert (loaded.additions, loaded.advice) == (more, ())
     assert names(loaded) == ["guide", "Named", "big", "default"]
+    assert str(home / FILE) in loaded.sources
 
 
 def test_the_config_wins_and_tells_so(good: Good, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    model = {"alias": "big"}
-    state.write(home, Additions({"guide": BIG, "big": BIG}, {"m": model, "x": model}, "big"))
+    alias = {"alias": "big"}
+    state.write(home, Additions({"guide": BIG, "big": BIG}, {"m": alias, "x": alias}, "big"))
     text = f"{OURS}{MODELS}default: m\n"
     loaded = good(text, server__home=str(home)).with_state()
-    assert loaded.additions == Additions({"big": BIG}, {"x": model})
+    assert loaded.additions == Additions({"big": BIG}, {"x": alias})
     assert loaded.overruled == ("engines.guide", "models.m", "default")
     engine, model, default = loaded.advice
     ran = "loaded while the server ran, is left out: the config has"
     assert engine == f"Engine `guide`, {ran} an engine `guide`."
     assert model == f"Model `m`, {ran} a model `m`."
     where = f"{tmp_path}/roundhouse.yaml:8"
-    assert default == (f"The default, chosen while the server ran, is left out: {where} says `m`.")
+    assert default == f"The default, chosen while the server ran, is left out: {where} says `m`."
 
 
 def test_what_has_become_invalid_is_left_out(good: Good, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    engines = {"old": {"weights": "w", "gone": 1}, "big": BIG}
+    engines: dict[str, dict[str, Any]] = {"old": {"weights": "w", "gone": 1}, "big": BIG}
+    models: dict[str, dict[str, Any]]
     models = {"a": {"alias": "b"}, "b": {"targets": [{"engine": "big"}]}, "c": {"alias": "old"}}
     state.write(home, Additions(engines, models, "c"))
     loaded = good(OURS, server__home=str(home)).with_state()
