@@ -57,6 +57,14 @@ def launch(
     )
 
 
+def check(
+    name: str, engine: Engine, runtime: Runtime | None, *, environ: Mapping[str, str], base: Path
+) -> None:
+    """Is its program here? Raises EngineError (`environment`), before anything is started."""
+    env = environment(engine, runtime, environ=environ, placement=Placement("cpu"))
+    find(_words(name, engine)[0], path=env.get("PATH", os.defpath), base=base)
+
+
 def _words(name: str, engine: Engine) -> list[str]:
     try:
         words = shlex.split(engine.cmd or "")

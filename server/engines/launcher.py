@@ -322,6 +322,8 @@ def check_static(
     for name, engine in chosen.items():
         with _naming(name):
             if engine.command:
+                own = runtime.get(engine.runtime)
+                command.check(name, engine, own, environ=os.environ, base=base)
                 fits[name] = fitting.fit_command(engine)
                 continue
             dummy = engine.args.get("load-format") == "dummy"

@@ -136,6 +136,9 @@ def test_a_program_that_is_not_there(tmp_path: Path, cmd: str, told: str) -> Non
     assert told in caught.value.message
     assert caught.value.reason == "environment"
     assert caught.value.terminal
+    with pytest.raises(EngineError) as before:
+        command.check("it", engine(cmd), None, environ=ENVIRON, base=tmp_path)
+    assert before.value.message == caught.value.message
 
 
 def test_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
