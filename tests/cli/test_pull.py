@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.weights.common import duration_of, since, size_of
+from server.cli.weights.common import since
 from server.cli.weights.meter import Meter, text_of
 from server.engines.store import holdings
 from server.engines.store.progress import Look, Progress
+from server.engines.store.words import duration_of, size_of
 from tests.cli.conftest import Run
-from tests.cli.test_terminal import Terminal
+from tests.cli.terminal import Terminal
 from tests.fakes.hub import COMMIT, FakeHub, at, cut, model, running
 
 REPO = "org/small"

@@ -1,8 +1,9 @@
-"""What the commands for weights share: where things are, who uses them, how sizes read."""
+"""What the commands for weights share: where things are, who uses them, how they are told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,35 +11,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from server.cli.options import admin_options
+
 if TYPE_CHECKING:
     from server.config.engine import Engine
+    from server.config.weights import Weights
     from server.engines.store.holdings import Holding
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+    from server.engines.weights import StoreSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What the config of this folder, or the one named, says: the server's home and its engines.
-    `folder` is what their weights are relative to."""
+    """What the config of this folder, or the one named, says: the server's home, its engines and
+    its `weights`. `folder` is what their weights are relative to."""
 
     home: Path
     folder: Path = field(default_factory=Path)
     engines: dict[str, Engine] = field(default_factory=dict)
+    weights: Weights | None = None
 
     def users(self, holding: Holding) -> list[str]:
         """The engines that are served from it."""
-        return [name for name, engine in self.engines.items() if self._uses(engine, holding)]
+        from server.engines.store.holdings import users
 
-    def _uses(self, engine: Engine, holding: Holding) -> bool:
-        if engine.weights is None:
-            return False
-        if holding.record is not None and holding.record.path is not None:
-            return (self.folder / Path(engine.weights).expanduser()).resolve() == holding.path
-        if engine.weights != holding.name:
-            return False
-        revision = engine.revision or "main"
-        return revision in holding.refs or holding.commit.startswith(revision)
+        return users(holding, self.engines, self.folder)
+
+    @property
+    def settings(self) -> StoreSettings:
+        from server.engines.weights import StoreSettings
+
+        return (
+            StoreSettings() if self.weights is None else StoreSettings.of(self.weights, self.folder)
+        )
+
+    def store(self, given: str | None, engine: Engine | None = None) -> Path:
+        """The folder given, else that of the config, else the hub's cache; that of `engine` where
+        it has variables of its own."""
+        from server.engines.store.places import store_folder
+
+        if given is None and (folder := self.settings.folder) is not None:
+            return folder
+        return store_folder(given, {**os.environ, **(engine.env if engine else {})})
 
 
 def here(config: str | None, *, strict: bool = False) -> Here:
@@ -61,13 +74,13 @@ def here(config: str | None, *, strict: bool = False) -> Here:
         return Here(load_home())
     if loaded is None:
         return Here(load_quickstart().home)
-    return Here(loaded.home, loaded.folder, dict(loaded.config.engines))
+    return Here(
+        loaded.home, loaded.folder, dict(loaded.config.engines), weights=loaded.config.weights
+    )
 
 
 def load_home() -> Path:
     """The home that the environment names, else the default one."""
-    import os
-
     return Path(os.environ.get("ROUNDHOUSE_HOME") or "~/.roundhouse").expanduser()
 
 
@@ -79,8 +92,27 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--store",
         metavar="FOLDER",
-        help="Where pulled models are. Default: the hub's cache. [HF_HUB_CACHE, HF_HOME]",
+        help="Where pulled models are. Default: `weights.folder` of the config, else the hub's "
+        "cache. [HF_HUB_CACHE, HF_HOME]",
     )(command)
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Whose disk it is about."""
+    return click.option(
+        "--on-server",
+        is_flag=True,
+        help="On the disk of a running server, by its admin API.",
+    )(admin_options(command))
+
+
+def only_here(**given: object) -> None:
+    """Raises UsageError for options that mean nothing on a server's disk."""
+    if found := [name for name, value in given.items() if value]:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in found)
+        raise click.UsageError(
+            f"{names} cannot go with --on-server: there the server's own config says."
+        )
 
 
 @contextmanager
@@ -93,29 +125,10 @@ def told(where: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"{error.filename or where} cannot be used ({error.strerror or type(error).__name__}). "
-            "Is the store somebody else's? --store, HF_HUB_CACHE or HF_HOME name another.",
-            reason="disk",
+            "Is the store somebody else's? --store, `weights.folder`, HF_HUB_CACHE or HF_HOME name "
+            "another.",
+            reason="store",
         ) from None
-
-
-def size_of(count: float) -> str:
-    """`312 B`, `4.7 GiB`"""
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return (
-        f"{count:.0f} {_UNITS[unit]}"
-        if unit == 0 or count >= 100
-        else f"{count:.1f} {_UNITS[unit]}"
-    )
-
-
-def duration_of(seconds: float) -> str:
-    """`42 s`, `7 min`, `2 h 5 min`"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def since(when: str) -> str:
@@ -131,20 +144,3 @@ def since(when: str) -> str:
     except (ValueError, TypeError):
         return when
     return f"{ago(max(seconds, 0))} ago"
-
-
-def as_dict(holding: Holding, users: Sequence[str]) -> dict[str, Any]:
-    """One holding for `--json`."""
-    record = holding.record
-    return {
-        "name": holding.name,
-        "state": holding.state,
-        "commit": holding.commit or None,
-        "refs": list(holding.refs),
-        "size": holding.size,
-        "when": holding.when or None,
-        "path": str(holding.path) if holding.path else None,
-        "licence": record.licence if record else None,
-        "asked_by": record.asked_by if record else None,
-        "used_by": list(users),
-    }

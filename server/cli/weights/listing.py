@@ -1,21 +1,24 @@
-"""`roundhouse ls` and `du`: what is on this disk, and what it takes."""
+"""`roundhouse ls` and `du`: what is on a disk, and what it takes."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
 from server.cli.options import json_option
-from server.cli.weights.common import as_dict, here, place_options, since, size_of, told
+from server.cli.weights.common import here, only_here, place_options, server_options, since, told
+from server.engines.store.words import size_of
 
 
 @click.command(
     epilog="""\b
 Examples:
   roundhouse ls
+  roundhouse ls --on-server
   roundhouse ls --json | jq '.[] | select(.used_by == []) | .name'
 
 \b
@@ -23,69 +26,112 @@ States: verified (pulled or registered by Roundhouse), cached (somebody else's d
 partial (a pull that did not end), damaged, gone (a folder that was there)."""
 )
 @place_options
+@server_options
 @json_option
-def ls(store: str | None, config: str | None, as_json: bool) -> None:
+def ls(
+    store: str | None,
+    config: str | None,
+    on_server: bool,
+    admin_url: str | None,
+    admin_key: str | None,
+    as_json: bool,
+) -> None:
     """List the models on this disk: pulled ones, others of the hub's cache, registered folders."""
     from server.cli.show import show
-    from server.engines.store.holdings import holdings
-    from server.engines.store.places import store_folder
+    from server.engines.store.holdings import facts_of, holdings
 
-    found = here(config)
-    where = store_folder(store)
-    with told(where):
-        rows = [(one, found.users(one)) for one in holdings(where, found.home)]
+    if on_server:
+        from server.cli.weights.remote import listed
+
+        only_here(store=store, config=config)
+        answer = listed(admin_url, admin_key)
+        where, rows = str(answer["store"]), answer["models"]
+    else:
+        found = here(config)
+        folder = found.store(store)
+        where = str(folder)
+        with told(folder):
+            rows = [facts_of(one, found.users(one)) for one in holdings(folder, found.home)]
     if as_json:
-        click.echo(json.dumps([as_dict(one, users) for one, users in rows], indent=2))
+        click.echo(json.dumps(rows, indent=2))
         return
+    pull = "roundhouse pull MODEL" + (" --on-server" if on_server else "")
     show(
         ("MODEL", "COMMIT", "SIZE", "STATE", "SINCE", "USED BY"),
         [
             (
-                one.name,
-                one.commit[:12] or "-",
-                size_of(one.size),
-                one.state,
-                since(one.when),
-                ", ".join(users) or "-",
+                str(one["name"]),
+                (one["commit"] or "-")[:12],
+                size_of(one["size"]),
+                str(one["state"]),
+                since(one["when"] or ""),
+                ", ".join(one["used_by"]) or "-",
             )
-            for one, users in rows
+            for one in rows
         ],
-        empty=f"There are no models in {where}. `roundhouse pull MODEL` brings one.",
+        empty=f"There are no models in {where}. `{pull}` brings one.",
     )
 
 
 @click.command(
     epilog="""\b
-Example:
-  roundhouse du"""
+Examples:
+  roundhouse du
+  roundhouse du --on-server"""
 )
 @place_options
+@server_options
 @json_option
-def du(store: str | None, config: str | None, as_json: bool) -> None:
+def du(
+    store: str | None,
+    config: str | None,
+    on_server: bool,
+    admin_url: str | None,
+    admin_key: str | None,
+    as_json: bool,
+) -> None:
     """Show what the models take on the disk, the largest first, and what is free."""
     from server.cli.show import show
-    from server.engines.store.holdings import usage
-    from server.engines.store.places import store_folder
 
-    where = store_folder(store)
-    with told(where):
-        rows = usage(where)
-        free = shutil.disk_usage(_there(where)).free
-    total = sum(one.size for one in rows)
+    if on_server:
+        from server.cli.weights.remote import listed
+
+        only_here(store=store, config=config)
+        answer = listed(admin_url, admin_key)
+        facts = {name: answer[name] for name in ("store", "size", "free")}
+        facts["models"] = answer["usage"]
+    else:
+        facts = _usage(here(config).store(store))
     if as_json:
-        models = [{"name": one.name, "size": one.size, "partial": one.partial} for one in rows]
-        found = {"store": str(where), "models": models, "size": total, "free": free}
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(facts, indent=2))
         return
     show(
         ("MODEL", "SIZE", "OF IT PARTIAL"),
         [
-            (one.name, size_of(one.size), size_of(one.partial) if one.partial else "-")
-            for one in rows
+            (
+                str(one["name"]),
+                size_of(one["size"]),
+                size_of(one["partial"]) if one["partial"] else "-",
+            )
+            for one in facts["models"]
         ],
         empty="No models are here.",
     )
-    click.echo(f"{size_of(total)} in {where}, {size_of(free)} free")
+    click.echo(f"{size_of(facts['size'])} in {facts['store']}, {size_of(facts['free'])} free")
+
+
+def _usage(where: Path) -> dict[str, Any]:
+    from server.engines.store.holdings import usage
+
+    with told(where):
+        rows = usage(where)
+        free = shutil.disk_usage(_there(where)).free
+    return {
+        "store": str(where),
+        "models": [{"name": one.name, "size": one.size, "partial": one.partial} for one in rows],
+        "size": sum(one.size for one in rows),
+        "free": free,
+    }
 
 
 def _there(folder: Path) -> Path:

@@ -7,15 +7,24 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
 from server.cli.client import printable
-from server.cli.weights.common import duration_of, size_of
+from server.engines.store.words import pace_of, size_of
 
 if TYPE_CHECKING:
-    from server.engines.store.progress import Look, Progress
+    from server.engines.store.progress import Look
+
+
+class Watched(Protocol):
+    """A progress, ours or a server's."""
+
+    def look(self) -> Look: ...
+
+    def said(self) -> list[str]: ...
+
 
 #: Seconds between two lines of a pull that nobody watches.
 EVERY: Final = 5.0
@@ -27,7 +36,7 @@ class Meter:
     def __init__(
         self,
         name: str,
-        progress: Progress,
+        progress: Watched,
         *,
         as_json: bool = False,
         before: str = "reading",
@@ -128,9 +137,6 @@ def text_of(look: Look) -> str:
         f"{100 * look.done // look.size if look.size else 100} %",
         f"{size_of(look.done)} of {size_of(look.size)}",
         f"{look.files_done} of {look.files} files",
+        *pace_of(look),
     ]
-    if look.rate is not None and look.done < look.size:
-        parts.append(f"{size_of(look.rate)}/s")
-        if look.left is not None:
-            parts.append(f"{duration_of(look.left)} left")
     return ", ".join(parts)

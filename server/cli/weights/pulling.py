@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.options import json_option
-from server.cli.weights.common import Here, here, place_options, size_of
+from server.cli.weights.common import Here, here, only_here, place_options, server_options
+from server.engines.store.words import size_of
 
 if TYPE_CHECKING:
     from server.cli.weights.meter import Meter
+    from server.config.engine import Engine
     from server.engines.store.records import Record
 
 
@@ -25,6 +27,7 @@ Examples:
   roundhouse pull Qwen/Qwen3-8B --revision v1.0
   roundhouse pull qwen                     the weights of the config's engine qwen
   roundhouse pull ./my-model               check and register a folder; nothing is copied
+  roundhouse pull Qwen/Qwen3-8B --on-server            a running server does it
   roundhouse pull meta-llama/Llama-3.1-8B-Instruct     gated: with HF_TOKEN in the environment
 
 A pull that was cut, or stopped with Ctrl-C, goes on where it was when you pull again. Only
@@ -44,6 +47,8 @@ safetensors are taken, with configs, tokenizer and chat template; every file is 
     default=True,
     help="Wait while another process pulls the same model (the default), or say so and end.",
 )
+@server_options
+@click.option("--stop", "stops", is_flag=True, help="With --on-server: end its pull of MODEL.")
 @json_option
 def pull(
     model: str,
@@ -53,17 +58,29 @@ def pull(
     allow_pickle: bool,
     allow_code: bool,
     wait: bool,
+    on_server: bool,
+    admin_url: str | None,
+    admin_key: str | None,
+    stops: bool,
     as_json: bool,
 ) -> None:
     """Bring the weights of MODEL here: an id on the hub, the name of an engine of the config, or a
     folder."""
+    if on_server:
+        only_here(store=store, config=config, allow_pickle=allow_pickle, no_wait=not wait)
+        if stops:
+            return _stop(model, admin_url, admin_key)
+        return _there(model, revision, allow_code, admin_url, admin_key, as_json)
+    if stops:
+        raise click.UsageError("--stop goes with --on-server. A pull of yours ends with Ctrl-C.")
     from server.cli.command import INTERRUPTED
     from server.cli.weights.meter import Meter
     from server.engines.store.errors import StoreError
     from server.engines.store.progress import Progress
 
     found = here(config)
-    name, asked, folder = _what(model, revision, found)
+    name, asked, folder, engine = _what(model, revision, found)
+    where = found.store(store, engine)
     progress, stop = Progress(), threading.Event()
     record: Record | None = None
     before = "asking the hub" if folder is None else "reading"
@@ -73,18 +90,26 @@ def pull(
                 record = _registered(folder, found.home, progress, stop, meter.tick)
             else:
                 from server.engines.store.hub import Hub
-                from server.engines.store.places import store_folder
                 from server.engines.store.pulling import Pull, Wanted
 
-                wanted = Wanted(name, asked, who(), allow_pickle, allow_code)
+                settings = found.settings
+                wanted = Wanted(
+                    name,
+                    asked,
+                    who(),
+                    allow_pickle or settings.allow_pickle,
+                    allow_code or (engine is not None and engine.trust_remote_code),
+                )
+                environ = {**os.environ, **(engine.env if engine else {})}
                 record = Pull(
                     wanted,
-                    store_folder(store),
-                    Hub.of(),
+                    where,
+                    Hub.of(environ, stall=settings.stall_timeout),
                     progress=progress,
                     stop=stop,
                     tick=meter.tick,
                     wait=wait,
+                    workers=settings.workers,
                 ).run()
         except StoreError as error:
             meter.event("error", reason=error.reason, message=str(error))
@@ -94,7 +119,52 @@ def pull(
     if record is None:
         click.echo("Stopped. What has come is kept; pull again to go on.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
-    _tell(record, store, meter, as_json)
+    _tell(record, where, meter, as_json)
+
+
+def _there(
+    model: str,
+    revision: str | None,
+    allow_code: bool,
+    admin_url: str | None,
+    admin_key: str | None,
+    as_json: bool,
+) -> None:
+    from server.cli.client import ClientError
+    from server.cli.command import INTERRUPTED
+    from server.cli.weights import remote
+    from server.cli.weights.meter import Meter
+
+    mirror = remote.Mirror()
+    done: dict[str, Any] | None = None
+    with Meter(model, mirror, as_json=as_json, before="asking the server") as meter:
+        try:
+            done = remote.pull(
+                model, revision or "main", allow_code, admin_url, admin_key, mirror, meter
+            )
+        except ClientError as error:
+            meter.event("error", reason=getattr(error, "why", "client"), message=str(error))
+            raise
+        except KeyboardInterrupt:
+            pass
+    if done is None:
+        remote.leave(model)
+        raise click.exceptions.Exit(INTERRUPTED)
+    if as_json:
+        meter.event("done", **done)
+        return
+    click.echo(
+        f"{done['model']} is on the server: commit {str(done['commit'])[:12]}, "
+        f"{done['files']} files, {size_of(done['size'])}, verified."
+    )
+
+
+def _stop(model: str, admin_url: str | None, admin_key: str | None) -> None:
+    from server.cli.weights import remote
+
+    if not (ids := remote.stop(model, admin_url, admin_key)):
+        raise click.ClickException(f"The server pulls no {model}.")
+    click.echo(f"Stopped {', '.join(ids)}. What has come is kept.")
 
 
 def who() -> str:
@@ -109,8 +179,10 @@ def who() -> str:
         return f"user {os.getuid()}"
 
 
-def _what(model: str, revision: str | None, found: Here) -> tuple[str, str, Path | None]:
-    """The name to show, the revision, and the folder if it is one."""
+def _what(
+    model: str, revision: str | None, found: Here
+) -> tuple[str, str, Path | None, Engine | None]:
+    """The name to show, the revision, the folder if it is one, and whose weights they are."""
     base = Path()
     engine = found.engines.get(model)
     if engine is not None and engine.weights is not None:
@@ -124,46 +196,28 @@ def _what(model: str, revision: str | None, found: Here) -> tuple[str, str, Path
             raise click.UsageError("A folder has no revisions.")
         if not path.is_dir():
             raise click.ClickException(f"There is no folder {model!r} (looked for {path}).")
-        return path.resolve().name, "", path
-    return model, revision or "main", None
+        return path.resolve().name, "", path, engine
+    return model, revision or "main", None, engine
 
 
 def _registered(
     folder: Path, home: Path, progress: Any, stop: threading.Event, tick: Callable[[], None]
 ) -> Record:
     """In a thread, so that the bar moves while it reads."""
-    from server.engines.store.errors import Cancelled
+    from server.engines.store.beside import beside
     from server.engines.store.local import register
 
-    result: list[Record] = []
-    errors: list[BaseException] = []
+    def work() -> Record:
+        return register(folder, home, asked_by=who(), progress=progress, stop=stop)
 
-    def work() -> None:
-        try:
-            result.append(register(folder, home, asked_by=who(), progress=progress, stop=stop))
-        except BaseException as error:  # noqa: BLE001 - it is raised in the other thread
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="register", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)
-            tick()
-    finally:
-        stop.set()
-        with contextlib.suppress(KeyboardInterrupt):
-            thread.join(2.0)
-    if errors and not isinstance(errors[0], Cancelled):
-        raise errors[0]
-    return result[0]
+    return beside(work, stop, tick, name="register")
 
 
-def _tell(record: Record, store: str | None, meter: Meter, as_json: bool) -> None:
-    from server.engines.store.places import Place, store_folder
+def _tell(record: Record, where: Path, meter: Meter, as_json: bool) -> None:
+    from server.engines.store.places import Place
 
     path = Path(record.path or "") if record.path else None
-    path = path or Place(store_folder(store), record.name).snapshot(record.commit)
+    path = path or Place(where, record.name).snapshot(record.commit)
     if as_json:
         meter.event(
             "done",

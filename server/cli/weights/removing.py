@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from server.cli.options import json_option
-from server.cli.weights.common import here, place_options, size_of, told
+from server.cli.weights.common import here, only_here, place_options, server_options, told
+from server.engines.store.words import size_of
 
 
 @click.command(
@@ -17,13 +19,16 @@ Examples:
   roundhouse rm Qwen/Qwen3-0.6B --revision v1.0     that one only; shared files stay
   roundhouse rm Qwen/Qwen3-0.6B --dry-run           what would be freed
 
-Of a registered folder only the record is removed; its files are yours."""
+What an engine of the config uses is not removed, nor what an engine of a running server uses. By
+force it is, unless that engine runs. Of a registered folder only the record is removed; its files
+are yours."""
 )
 @click.argument("model")
 @click.option("--revision", metavar="NAME", help="Only this branch, tag or commit.")
-@click.option("--force", is_flag=True, help="Even if an engine of the config uses it.")
+@click.option("--force", is_flag=True, help="Even if an engine uses it that does not run now.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing.")
 @place_options
+@server_options
 @json_option
 def rm(
     model: str,
@@ -32,14 +37,22 @@ def rm(
     dry_run: bool,
     store: str | None,
     config: str | None,
+    on_server: bool,
+    admin_url: str | None,
+    admin_key: str | None,
     as_json: bool,
 ) -> None:
     """Remove a model from this disk."""
+    from server.cli.weights.remote import allowed, removed
     from server.engines.store import holdings
     from server.engines.store.errors import StoreError
-    from server.engines.store.places import store_folder
 
-    found, where = here(config, strict=not force), store_folder(store)
+    if on_server:
+        only_here(store=store, config=config)
+        done = removed(model, revision, admin_url, admin_key, force=force, dry_run=dry_run)
+        return _tell({**done, "folder": False}, as_json)
+    found = here(config, strict=not force)
+    where = found.store(store)
     with told(where):
         chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
     users = sorted({user for one in chosen for user in found.users(one)})
@@ -49,14 +62,20 @@ def rm(
             "Take it out of there first, or remove it all the same with --force.",
             reason="used",
         )
+    if not dry_run and not any(one.record and one.record.path for one in chosen):
+        allowed(chosen[0].name, revision, where, admin_url, admin_key, force=force)
     with told(where):
-        done = holdings.remove(chosen, where, found.home, dry_run=dry_run)
+        freed = holdings.remove(chosen, where, found.home, dry_run=dry_run)
+    facts = {"name": freed.name, "commits": freed.commits, "freed": freed.freed}
+    _tell({**facts, "folder": freed.folder, "removed": not dry_run}, as_json)
+
+
+def _tell(done: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        facts = {"name": done.name, "commits": done.commits, "freed": done.freed}
-        click.echo(json.dumps({**facts, "folder": done.folder, "removed": not dry_run}, indent=2))
-    elif done.folder:
-        verb = "would be" if dry_run else "is"
-        click.echo(f"{done.name} {verb} registered no more. Its files stay.")
+        click.echo(json.dumps(done, indent=2))
+    elif done["folder"]:
+        verb = "is" if done["removed"] else "would be"
+        click.echo(f"{done['name']} {verb} registered no more. Its files stay.")
     else:
-        verb = "Would remove" if dry_run else "Removed"
-        click.echo(f"{verb} {done.name}: {size_of(done.freed)} freed.")
+        verb = "Removed" if done["removed"] else "Would remove"
+        click.echo(f"{verb} {done['name']}: {size_of(done['freed'])} freed.")

@@ -1,16 +1,25 @@
-"""`roundhouse show`: all that is known of a model on this disk."""
+"""`roundhouse show`: all that is known of a model on a disk."""
 
 from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from server.cli.client import printable
 from server.cli.options import json_option
-from server.cli.weights.common import Here, as_dict, here, place_options, since, size_of, told
+from server.cli.weights.common import (
+    Here,
+    here,
+    only_here,
+    place_options,
+    server_options,
+    since,
+    told,
+)
+from server.engines.store.words import size_of
 
 if TYPE_CHECKING:
     from server.engines.store.holdings import Holding
@@ -28,6 +37,7 @@ What the registry knows of a model, prices and abilities, is at `roundhouse mode
 @click.option("--revision", metavar="NAME", help="Only this branch, tag or commit.")
 @click.option("--verify", is_flag=True, help="Read every file, and fail if one has changed.")
 @place_options
+@server_options
 @json_option
 def show(
     model: str,
@@ -35,74 +45,87 @@ def show(
     verify: bool,
     store: str | None,
     config: str | None,
+    on_server: bool,
+    admin_url: str | None,
+    admin_key: str | None,
     as_json: bool,
 ) -> None:
     """Show a model on this disk: its commits and files, since when and by whom, who uses it."""
-    from server.cli.weights.meter import Meter
-    from server.engines.store import holdings
-    from server.engines.store.places import store_folder
-    from server.engines.store.progress import Progress
+    if on_server:
+        from server.cli.weights.remote import shown
 
-    found, where = here(config), store_folder(store)
-    with told(where):
-        chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
-    wrong: dict[str, list[str]] = {}
-    if verify:
-        for one in chosen:
-            if one.state == "partial":
-                continue
-            progress = Progress()
-            with Meter(one.name, progress) as meter:
-                wrong[one.commit] = holdings.verify(
-                    one, progress=progress, stop=threading.Event(), tick=meter.tick
-                )
-    if as_json:
-        click.echo(json.dumps([_full(one, found, wrong) for one in chosen], indent=2))
+        only_here(store=store, config=config, verify=verify)
+        rows = shown(model, revision, admin_url, admin_key)
     else:
-        for number, one in enumerate(chosen):
+        rows = _here(model, revision, verify, store, here(config))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for number, one in enumerate(rows):
             if number:
                 click.echo()
-            _tell(one, found, wrong)
-    if bad := [path for paths in wrong.values() for path in paths]:
+            _tell(one)
+    if bad := [path for one in rows for path in one.get("changed", ())]:
         raise click.ClickException(
             f"{len(bad)} files of {model} are not what they were ({bad[0]}). "
             f"`roundhouse rm {model}` and `roundhouse pull {model}` bring it anew."
         )
 
 
-def _full(one: Holding, found: Here, wrong: dict[str, list[str]]) -> dict[str, object]:
+def _here(
+    model: str, revision: str | None, verify: bool, store: str | None, found: Here
+) -> list[dict[str, Any]]:
     import msgspec
 
-    shown: dict[str, object] = as_dict(one, found.users(one))
-    shown["record"] = msgspec.to_builtins(one.record) if one.record else None
-    if one.commit in wrong:
-        shown["changed"] = wrong[one.commit]
-    return shown
+    from server.engines.store import holdings
+
+    where = found.store(store)
+    with told(where):
+        chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
+    rows = []
+    for one in chosen:
+        facts = holdings.facts_of(one, found.users(one))
+        facts["record"] = msgspec.to_builtins(one.record) if one.record else None
+        if verify and one.state != "partial":
+            facts["changed"] = _verified(one)
+        rows.append(facts)
+    return rows
 
 
-def _tell(one: Holding, found: Here, wrong: dict[str, list[str]]) -> None:
-    record = one.record
+def _verified(one: Holding) -> list[str]:
+    from server.cli.weights.meter import Meter
+    from server.engines.store import holdings
+    from server.engines.store.progress import Progress
+
+    progress = Progress()
+    with Meter(one.name, progress) as meter:
+        return holdings.verify(one, progress=progress, stop=threading.Event(), tick=meter.tick)
+
+
+def _tell(one: dict[str, Any]) -> None:
+    record = one["record"]
+    when = one["when"] or ""
     facts = [
-        ("state", one.state),
-        ("commit", one.commit),
-        ("revisions", ", ".join(one.refs)),
-        ("path", str(one.path or "")),
-        ("size", size_of(one.size)),
-        ("since", f"{one.when} ({since(one.when)})" if one.when else ""),
-        ("used by", ", ".join(found.users(one))),
+        ("state", one["state"]),
+        ("commit", one["commit"] or ""),
+        ("revisions", ", ".join(one["refs"])),
+        ("path", one["path"] or ""),
+        ("size", size_of(one["size"])),
+        ("since", f"{when} ({since(when)})" if when else ""),
+        ("used by", ", ".join(one["used_by"])),
     ]
     if record is not None:
         facts += [
-            ("asked by", record.asked_by),
-            ("hub", record.endpoint),
-            ("licence", record.licence or "the card names none"),
+            ("asked by", record["asked_by"]),
+            ("hub", record.get("endpoint", "")),
+            ("licence", record.get("licence") or "the card names none"),
         ]
-    click.echo(one.name)
+    click.echo(printable(str(one["name"])))
     for name, value in facts:
         if value:
             click.echo(printable(f"  {name:<10}{value}"))
     if record is not None:
         click.echo("  files")
-        for file in record.files:
-            note = "  changed" if file.path in wrong.get(one.commit, ()) else ""
-            click.echo(printable(f"    {size_of(file.size):>10}  {file.path}{note}"))
+        for file in record["files"]:
+            note = "  changed" if file["path"] in one.get("changed", ()) else ""
+            click.echo(printable(f"    {size_of(file['size']):>10}  {file['path']}{note}"))
