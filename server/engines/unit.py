@@ -242,8 +242,7 @@ class EngineUnit(Record):
         self.pid = await process.start()
         log.info(
             "engine_starting", engine=name, replica=self.replica, pid=self.pid,
-            generation=self.generation, devices=list(self.devices),
-            **{key: value for key, value in launch.facts.items() if key != "device"},
+            generation=self.generation, **{**launch.facts, "devices": list(self.devices)},
         )  # fmt: skip
         self._stages.enter(SPAWNED.text)
         self._show(EngineState.STARTING, SPAWNED.text)
