@@ -54,6 +54,20 @@ _FOREIGN: Final = {
     "api_version": "Anthropic's stands under `settings`, as `version`; Azure's v1 API has none.",
     "row": "Write `like`.",
 }
+#: The same, of an engine's entry.
+_FOREIGN_ENGINE: Final = {
+    "ttl": "Write `idle`.",
+    "keep_alive": "Write `idle`.",
+    "keepalive": "Write `idle`.",
+    "checkendpoint": "Write `health`.",
+    "healthchecktimeout": "Write `start_timeout`.",
+    "concurrencylimit": "Write `max_in_flight`.",
+    "usemodelname": "Write `model`.",
+    "command": "Write `cmd`, with `runtime: command`.",
+    "aliases": "Other names stand under `models`: `name: {alias: model}`.",
+    "gpu": 'Write `device`, such as `device: "cuda:0"`.',
+    "gpus": 'Write `device`, such as `device: "cuda:0,1"`.',
+}
 _OUR_WORDS: Final = (
     ("Value error, ", ""),
     ("Input should be a valid dictionary", "should be a mapping (lines of `key: value`)"),
@@ -162,6 +176,9 @@ def _unknown(path: Path) -> str | None:
     for old, successor in REMOVED.items():
         if len(old) == len(path) and all(o in ("*", p) for o, p in zip(old, path, strict=True)):
             return successor
+    folded = key.replace("-", "_").lower()
+    if path[:1] == ("engines",) and len(path) == 3 and folded in _FOREIGN_ENGINE:
+        return _FOREIGN_ENGINE[folded]
     if key.replace("-", "_") in _FOREIGN:
         return _FOREIGN[key.replace("-", "_")]
     fields = fields_at(path[:-1])

@@ -34,6 +34,8 @@ def schema() -> dict[str, Any]:
         for name, one in properties.items():
             if isinstance(one.get("default"), dict):  # an editor would paste all of it
                 one = _without(one, "default")
+            if "patternProperties" in one:
+                one = {**one, "additionalProperties": False}
             forms = definition is made and name == "version"  # of the file: told before it is read
             properties[name] = one if forms else _with_variable(one)
     for name in _MAY_BE_NULL:
@@ -41,8 +43,6 @@ def schema() -> dict[str, Any]:
         if name == "providers":
             rows = section["patternProperties"]
             section["patternProperties"] = {key: _or_null(row) for key, row in rows.items()}
-        if "patternProperties" in section:
-            section["additionalProperties"] = False
         made["properties"][name] = _or_null(section)
     return {"$schema": DIALECT, "title": "Roundhouse config", **_without(made, "title")}
 

@@ -12,7 +12,8 @@ from click.testing import Result
 
 from server.cli.options import SETTINGS
 from server.cli.serve import Greeter, serve
-from server.config import load
+from server.config import additions, load
+from server.config.additions import Additions
 from server.config.cards import SERVED
 from server.config.listeners import new_key
 from server.config.load import Loaded
@@ -74,6 +75,21 @@ def test_nothing_is_the_embedded_model(run: Run, house: House) -> None:
     assert "guide  engine guide  loading" in result.stdout
     assert "curl http://127.0.0.1:8000/v1/chat/completions" in result.stdout
     assert result.stdout.endswith("guide is ready.\n")
+
+
+def test_what_was_loaded_last_time_is_there_again(run: Run, house: House, nowhere: Path) -> None:
+    home = nowhere / "home"
+    more = Additions({"big": {"weights": "Qwen/Qwen3-8B"}}, {}, "big")
+    additions.write(home, more)
+    assert run("serve", "--home", str(home)).exit_code == 0
+    assert house.loaded is not None
+    assert house.loaded.additions == more
+    assert house.loaded.config.default == "big"
+    (home / additions.FILE).write_text("{")
+    result = run("serve", "--home", str(home))
+    assert result.exit_code == 0
+    assert "state.json is no JSON: nothing of it is served. It is kept as" in result.stderr
+    assert not house.loaded.additions
 
 
 def test_a_config_in_the_folder_or_the_environment(

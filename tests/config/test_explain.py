@@ -48,6 +48,12 @@ CASES = {
     "version: 1\nmodels: {m: {targets: [{engine: e, model: x}]}}": "belongs to provider targets",
     "version: 1\nmodels: {m: {targets: [{weight: 1}]}}": "give either `engine` or `provider`.",
     "version: 1\nmodels: {m: {targets: {engine: e}}}": "models.m.targets: should be a list.",
+    "version: 1\nengines: {e: {weights: w, ttl: 600}}": "is not a known key. Write `idle`.",
+    "version: 1\nengines: {e: {weights: w, keep_alive: 5m}}": "is not a known key. Write `idle`.",
+    "version: 1\nengines: {e: {weights: w, checkEndpoint: /}}": "Write `health`.",
+    "version: 1\nengines: {e: {weights: w, command: s}}": "Write `cmd`, with `runtime: command`.",
+    "version: 1\nengines: {e: {weights: w, gpus: 2}}": 'such as `device: "cuda:0,1"`.',
+    "version: 1\nkeep_alive: 5m": "`keep_alive` stands under `server.timeouts`.",
     "version: two": "version: must be 1",
 }
 

@@ -8,18 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from server.config import additions as state
 from server.config.additions import FILE, NONE, Additions
+from server.config.draft import around, assemble
+from server.config.engine import Engine
 from server.config.load import Loaded, from_models, load, load_quickstart
+from server.config.loaded import finish
+from server.config.model import Model
 from server.config.places import ConfigErrors
 from server.config.resolve import resolve_models
+from server.config.yamltext import parse
 from server.errors import ConfigError
 
 Good = Callable[..., Loaded]
 
 OURS = "version: 1\nengines:\n  guide: {weights: w}\n  Named: {weights: w}\n"
 MODELS = "models:\n  m: {targets: [{engine: Named}]}\n  guide-2: {alias: m}\n"
+ALONE = assemble(
+    *parse((OURS + MODELS).encode(), "roundhouse.yaml"),
+    b"",
+    Path("/nowhere"),
+    around({}, {"server.home": "/nowhere/home"}, Path("/nowhere")),
+)
 BIG = {"weights": "Qwen/Qwen3-8B", "load": "request"}
 
 
@@ -244,6 +257,39 @@ def test_advice_of_another_hand_stays(good: Good, tmp_path: Path) -> None:
     loaded = dataclasses.replace(alone, advice=(nothing, "Mind the gap.")).with_state()
     # That nothing is configured is true no more.
     assert loaded.advice == ("Mind the gap.",)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = st.sampled_from([*Engine.model_fields, *Model.model_fields, "x"])
+ENTRIES = st.dictionaries(
+    st.sampled_from(["guide", "GUIDE", "big", "m", "a b", ""]) | st.text(max_size=3),
+    st.dictionaries(KEYS, JSON, max_size=3),
+    max_size=3,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(engines=ENTRIES, models=ENTRIES, default=st.none() | st.text(max_size=5))
+def test_whatever_the_file_holds_the_config_is_served(
+    engines: Any, models: Any, default: str | None
+) -> None:
+    kept = Additions({**engines, "good": BIG}, models, default)
+    loaded = finish(ALONE, None, kept)
+    assert {"guide", "Named", "good"} <= loaded.config.engines.keys()
+    assert loaded.config.engines["guide"].weights == "w"
+    assert "m" in loaded.config.models
+    in_force = set(loaded.additions.paths())
+    assert in_force <= set(kept.paths())
+    # Of each that is not in force it is told why.
+    told = [sentence for sentence in loaded.advice if " is left out: " in sentence]
+    assert len(told) == len(kept.paths()) - len(in_force)
+    assert resolve_models(loaded.config, loaded.catalog)
 
 
 # --- reading again
