@@ -32,7 +32,7 @@ class Troubles:
         error = named(self._name, died.error)
         decision = backoff.after_death(
             self._history, now=now, ready_for=died.ready_for, dice=shop.rng.random(),
-            policy=shop.policy,
+            policy=shop.policy, timed_out=died.reason == "timeout",
         )  # fmt: skip
         log.warning(
             "engine_died", engine=self._name, reason=died.reason, error=error.message,
