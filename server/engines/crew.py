@@ -45,7 +45,7 @@ class Crew:
         self.fits = Fits(name, shop, self.changed, self._fail)
         self._asked: float | None = None
         self._waiting: list[float] = []
-        self._stage, self._note = CHECKING, ""
+        self._stage, self._note = "", ""
         self._until: float | None = None
         self.view = EngineView(name, EngineState.STOPPED, since=shop.clock())
         self.changed()
@@ -200,7 +200,7 @@ class Crew:
         if unit is None:
             unit = self.units[start.replica] = EngineUnit(self, start.replica, self.shop)
             self.units = dict(sorted(self.units.items()))
-        self._note = ""
+        self._note = self._stage = ""
         unit.begin(start, self.spec, self.fits.found)
 
     def waits(self, why: str, until: float | None) -> None:

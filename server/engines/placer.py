@@ -35,11 +35,8 @@ from server.engines.watch import Timing
 
 log = structlog.get_logger(__name__)
 
-#: Seconds. Engines that load at the start wait so long for each other's needs, so that those that
-#: stand first in the config come first.
-GATHER: Final = 2.0
-#: Between two looks at requests in flight, while nobody waits for their end.
-LOOK: Final = 1.0
+#: Seconds until the next try, when a plan could not be made.
+AFTER_FAULT: Final = 1.0
 
 
 class Placer:
@@ -64,7 +61,7 @@ class Placer:
         self._news = asyncio.Event()
         self._devices: tuple[Device, ...] | None = None
         self._policy = Policy()
-        self._gather = clock() + GATHER
+        self._gather = clock() + timing.gather
         self._task: asyncio.Task[None] | None = None
 
     # --- life ---------------------------------------------------------------------------------
@@ -83,15 +80,20 @@ class Placer:
         self._news.set()
 
     def apply(self, config: Placement) -> None:
-        """The config has changed: look at the machine again, too."""
-        self._config, self._devices = config, None
-        self._gather = self._clock() + GATHER
+        """The config has changed."""
+        self._config = config
+        self._gather = self._clock() + self._timing.gather
+        self.look_again()
+
+    def look_again(self) -> None:
+        """What other programs use of the machine may have changed."""
+        self._devices = None
         self.news()
 
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            again: float | None = self._clock() + LOOK
+            again: float | None = self._clock() + AFTER_FAULT
             try:
                 if self._devices is None:
                     self._devices = await self._launcher.machine()
@@ -99,7 +101,7 @@ class Placer:
                 again = self._round()
             except Exception:  # a fault of ours must not leave all engines to themselves
                 log.exception("placer_failed")
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(AFTER_FAULT)
             await self._until(again)
 
     async def _until(self, again: float | None) -> None:
@@ -125,12 +127,13 @@ class Placer:
         if not busy:
             return None
         hurry = any(
-            unit.phase is Phase.DRAINING or (unit.keep_alive is not None and unit.keep_alive < LOOK)
+            unit.phase is Phase.DRAINING
+            or (unit.keep_alive is not None and unit.keep_alive < self._timing.look)
             for unit in busy
         )
         if hurry or any(crew.wish is not None for crew in self._crews()):
             return self._timing.drain_poll
-        return LOOK
+        return self._timing.look
 
     def _sample(self) -> bool:
         """Have the requests of an instance ended?"""

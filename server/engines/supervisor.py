@@ -351,6 +351,7 @@ class Supervisor:
     async def load(self, name: str) -> EngineView:
         """Want the engine, whatever was before; does not wait. Raises KeyError."""
         crew = self._crews[name]
+        self._placer.look_again()
         crew.load()
         return crew.view
 

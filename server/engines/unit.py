@@ -240,9 +240,10 @@ class EngineUnit(Record):
         )  # fmt: skip
         self._file.append(f"--- roundhouse: start {self.generation} of {name}\n".encode())
         self.pid = await process.start()
+        facts = {**launch.facts, "devices": list(self.devices)}
         log.info(
             "engine_starting", engine=name, replica=self.replica, pid=self.pid,
-            generation=self.generation, **{**launch.facts, "devices": list(self.devices)},
+            generation=self.generation, **facts,
         )  # fmt: skip
         self._stages.enter(SPAWNED.text)
         self._show(EngineState.STARTING, SPAWNED.text)

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-import psutil
 import structlog
 
-from server.engines import guard, world
+from server.engines import devices, world
 from server.engines.crew import Crew
 from server.engines.placement import Cause, Device, Running
 from server.telemetry.metrics import Metrics
@@ -33,15 +32,15 @@ class Usage:
 
     # --- planned ------------------------------------------------------------------------------
 
-    def plan(self, devices: Sequence[Device], running: Iterable[Running], host: str | None) -> None:
+    def plan(self, machine: Sequence[Device], running: Iterable[Running], host: str | None) -> None:
         """What is set aside at this moment."""
         planned: Counter[tuple[str, str]] = Counter()
         for instance in running:
             for device, size in world.planned(instance, host).items():
                 planned[instance.engine, device] += size
-        self._devices = tuple(one.id for one in devices)
+        self._devices = tuple(one.id for one in machine)
         gauge = self._metrics.device_memory
-        for one in devices:
+        for one in machine:
             gauge.labels(one.id, "total").set(max(0, one.total - one.reserved))
         self._show("planned", self._planned, planned)
         self._planned = dict(planned)
@@ -86,37 +85,24 @@ class Usage:
 
     async def look(self) -> None:
         """See what is used now."""
-        groups = {
-            (crew.name, unit.pid): unit.devices
-            for crew in self._crews()
-            for unit in crew.units.values()
-            if unit.pid is not None
-        }
-        found = await asyncio.to_thread(_used, groups)
+        leaders: dict[str, set[int]] = {}
+        for crew in self._crews():
+            pids = {unit.pid for unit in crew.units.values() if unit.pid is not None}
+            leaders[crew.name] = leaders.get(crew.name, set()) | pids
+        found = await asyncio.to_thread(_used, {name: ids for name, ids in leaders.items() if ids})
         self._show("used", self._used, found)
         self._used = found
         for crew in self._crews():
-            sizes = [size for (engine, _), size in found.items() if engine == crew.name]
+            own = {device for unit in crew.units.values() for device in unit.devices}
+            sizes = [size for (name, device), size in found.items()
+                     if name == crew.name and device in own]  # fmt: skip
             crew.used = sum(sizes) if sizes else None
             crew.publish()
 
 
-def _used(groups: Mapping[tuple[str, int], tuple[str, ...]]) -> dict[tuple[str, str], int]:
-    """Bytes by engine and device. In a thread: it reads /proc."""
-    found: Counter[tuple[str, str]] = Counter()
-    for (engine, pid), devices in groups.items():
-        host = next((device for device in devices if not device.startswith("cuda")), "cpu")
-        found[engine, host] += sum(_resident(member) for member in guard.members(pid))
-    return dict(found)
-
-
-def _resident(pid: int) -> int:
-    """What a process has in memory, its share of what it shares."""
-    try:
-        process = psutil.Process(pid)
-        try:
-            return int(process.memory_full_info().pss)
-        except (psutil.AccessDenied, AttributeError):
-            return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
+def _used(leaders: Mapping[str, set[int]]) -> dict[tuple[str, str], int]:
+    """Bytes by engine and device. In a thread: it reads /proc, and asks the GPUs."""
+    groups = devices.groups(pid for pids in leaders.values() for pid in pids)
+    who = {name: set().union(*(groups[pid] for pid in pids)) for name, pids in leaders.items()}
+    found = devices.used_by(who, devices.probe())
+    return {(name, device): size for name, sizes in found.items() for device, size in sizes.items()}

@@ -22,7 +22,9 @@ log = structlog.get_logger(__name__)
 class Timing:
     """Constants in seconds. `hang_*`: requests run but no step is made for so long (on a CPU one
     step of a large model can take minutes). `motion`: between two looks at that. `term`: what
-    SIGTERM gets before SIGKILL.
+    SIGTERM gets before SIGKILL. `drain_poll`: between two looks at requests in flight while
+    somebody waits for their end, `look` while nobody does. `gather`: so long engines that load at
+    the start wait for each other's needs, so that those that stand first in the config come first.
     """
 
     hang_gpu: float = 120.0
@@ -30,6 +32,8 @@ class Timing:
     motion: float = 10.0
     term: float = 3.0
     drain_poll: float = 0.05
+    look: float = 1.0
+    gather: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from server.config.engine import Engine, Runtime
+from server.config.placement import Placement as Settings
 from server.engines.backoff import Policy
 from server.engines.control import Control
 from server.engines.fitting import Fitted
@@ -28,7 +29,9 @@ from tests.engines.replica_house import Fleets
 
 FAKE = Path(__file__).parents[1] / "fakes" / "engine.py"
 QUICK = Policy(first=0.01, cap=0.05, jitter=0.0)
-SOON = Timing(hang_cpu=0.2, motion=0.05, term=0.3, drain_poll=0.01)
+SOON = Timing(hang_cpu=0.2, motion=0.05, term=0.3, drain_poll=0.01, look=0.05, gather=1.0)
+#: Room for two engines that take 1 each.
+TWO_FIT = (Device("cuda:0", "cuda", 2, sleeps=True), Device("cpu", "cpu", 100, cores=(0, 1)))
 
 
 def failed(reason: str = "weights", *, terminal: bool = True) -> EngineError:
@@ -46,24 +49,48 @@ def fake_launch(scratch: str | Path, socket: str, **script: Any) -> Launch:
     )
 
 
+def needs(each: int = 1, **changes: Any) -> Fitted:
+    """What an engine takes of `TWO_FIT`'s GPU; an Option's fields may be given."""
+    return Fitted((Option(**{"kind": "cuda", **changes}, each=each),))
+
+
 class FakeLauncher:
-    """`scripts[name]`: what the engine of that name does next time; an error is raised."""
+    """`scripts[name]`: what the engine of that name does next time; an error is raised. `fits`:
+    what it needs, or an error; `holds`: until then it is looked for."""
 
     def __init__(self) -> None:
         self.scripts: dict[str, dict[str, Any] | EngineError] = {}
         self.launches: list[str] = []
         self.engines: Mapping[str, Engine] = {}
+        self.devices: tuple[Device, ...] = (Device("cpu", "cpu", 2**40, cores=(0, 1)),)
+        self.fits: dict[str, Fitted | EngineError] = {}
+        self.holds: dict[str, asyncio.Event] = {}
+        self.fitted: list[str] = []
+        self.cancelled: list[str] = []
+        self.places: list[tuple[str, Placement | None]] = []
 
     def configure(self, engines: Mapping[str, Engine], **_: Any) -> None:
         self.engines = engines
 
     async def machine(self) -> tuple[Device, ...]:
-        return (Device("cpu", "cpu", 2**40, cores=(0, 1)),)
+        return self.devices
 
     async def fit(
         self, name: str, engine: Engine, runtime: Runtime | None, *, note: Callable[[str], None]
     ) -> Fitted:
-        return Fitted((Option("cpu", 2**20),))
+        self.fitted.append(name)
+        if (hold := self.holds.get(name)) is not None:
+            note("pulling weights (10%)")
+            try:
+                await hold.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                raise
+        default = Fitted((Option(self.devices[0].kind, 1),))
+        found = self.fits.get(name, default)
+        if isinstance(found, EngineError):
+            raise found
+        return found
 
     async def prepare(
         self,
@@ -77,6 +104,7 @@ class FakeLauncher:
         placement: Placement | None = None,
     ) -> Launch:
         self.launches.append(name)
+        self.places.append((name, placement))
         script = self.scripts.get(name, {})
         if isinstance(script, EngineError):
             raise script
@@ -86,6 +114,7 @@ class FakeLauncher:
 def engine(**changes: Any) -> Engine:
     values: dict[str, Any] = {
         "weights": "fake", "health_interval": 0.1, "start_timeout": 20, "stop_timeout": 5,
+        "residency": 0,
     }  # fmt: skip
     return Engine(**{**values, **changes})
 
@@ -97,7 +126,9 @@ class House:
         self.home = home
         self.launcher = FakeLauncher()
         self.metrics = Metrics()
+        #: Requests in flight, by engine or, for instances beyond the first, by `engine@1`.
         self.busy: dict[str, int] = {}
+        self.placement = Settings(starvation=60, drain=5)
         self.made: list[Supervisor] = []
         self.clock: Callable[[], float] | None = None
         self.policy, self.timing = QUICK, SOON
@@ -109,7 +140,8 @@ class House:
             {},
             home=self.home,
             metrics=self.metrics,
-            in_flight=lambda name, replica: self.busy.get(name, 0),
+            in_flight=self.in_flight,
+            placement=self.placement,
             rng=random.Random(7),
             launcher=self.launcher,
             policy=self.policy,
@@ -119,6 +151,9 @@ class House:
         self.made.append(supervisor)
         await supervisor.start()
         return supervisor
+
+    def in_flight(self, name: str, replica: int) -> int:
+        return self.busy.get(f"{name}@{replica}" if replica else name, 0)
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
