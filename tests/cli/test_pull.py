@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from server.cli.weights.common import since
-from server.cli.weights.meter import Meter, text_of
 from server.engines.store import holdings
-from server.engines.store.progress import Look, Progress
-from server.engines.store.words import duration_of, size_of
 from tests.cli.conftest import Run
-from tests.cli.terminal import Terminal
-from tests.fakes.hub import COMMIT, FakeHub, at, cut, model, running
+from tests.fakes.hub import COMMIT, FakeHub, model, running
 
 REPO = "org/small"
 FILE = "model.safetensors"
@@ -35,19 +29,6 @@ def hub(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with running() as found:
         monkeypatch.setenv("HF_ENDPOINT", found.url)
         yield found
-
-
-@pytest.fixture
-def start(nowhere: Path, repo_root: Path) -> Iterator[Callable[..., Terminal]]:
-    found: list[Terminal] = []
-
-    def start_it(*arguments: str) -> Terminal:
-        found.append(Terminal(nowhere, repo_root, *arguments))
-        return found[-1]
-
-    yield start_it
-    for terminal in found:
-        terminal.close()
 
 
 def config(folder: Path, **engines: str) -> None:
@@ -207,90 +188,3 @@ def test_a_store_that_cannot_be_read(
     done = run(*command)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: /the/store cannot be used (Permission denied).")
-
-
-# --- on a terminal
-
-
-def test_a_bar_on_a_terminal(start: Callable[..., Terminal], hub: FakeHub) -> None:
-    hub.add(REPO)
-    halfway, go_on = threading.Event(), threading.Event()
-    hub.fault(FILE, at(halfway, 300, go_on))
-    terminal = start("pull", REPO)
-    terminal.until("3 of 4 files")
-    go_on.set()
-    terminal.until("4 of 4 files")
-    terminal.until("verified.")
-    assert terminal.ended() == 0
-    # The library asked for nothing but this model.
-    assert all(REPO in one.path or one.path == f"/cdn/{FILE}" for one in hub.seen)
-
-
-def test_ctrl_c_and_again(start: Callable[..., Terminal], hub: FakeHub, nowhere: Path) -> None:
-    hub.add(REPO)
-    hub.fault(FILE, at(threading.Event(), 300, hub.gone))
-    terminal = start("pull", REPO)
-    terminal.until("3 of 4 files")
-    terminal.type("\x03")
-    terminal.until("Stopped. What has come is kept")
-    assert terminal.ended() == 130
-    assert "Traceback" not in terminal.shown
-    assert not list(nowhere.glob("hf/hub/.locks/**/*.lock"))
-    again = start("pull", REPO)
-    again.until("verified.")
-    assert again.ended() == 0
-    assert hub.bytes_asked(FILE) == [None, "bytes=300-"]
-
-
-def test_a_kill_and_again(start: Callable[..., Terminal], hub: FakeHub) -> None:
-    hub.add(REPO)
-    hub.fault(FILE, at(threading.Event(), 300, hub.gone))
-    terminal = start("pull", REPO)
-    terminal.until("3 of 4 files")
-    terminal.process.kill()
-    terminal.process.wait()
-    again = start("pull", REPO)
-    again.until("verified.")
-    assert again.ended() == 0
-    assert hub.bytes_asked(FILE) == [None, "bytes=300-"]
-
-
-def test_a_cut_is_told_above_the_bar(start: Callable[..., Terminal], hub: FakeHub) -> None:
-    hub.add(REPO)
-    hub.fault(FILE, cut(300))
-    terminal = start("pull", REPO)
-    terminal.until(f"{FILE}: ")
-    terminal.until("trying again")
-    terminal.until("verified.")
-    assert terminal.ended() == 0
-
-
-# --- how it reads
-
-
-def test_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    now = [0.0]
-    progress = Progress(lambda: now[0])
-    progress.plan(2, 4 << 30)
-    with Meter("a", progress, clock=lambda: now[0]) as meter:
-        for _ in range(8):
-            progress.came(256 << 20)
-            now[0] += 1
-            meter.tick()
-            progress.say("again and again")
-    assert capsys.readouterr().err.splitlines() == [
-        "a: 6 %, 256 MiB of 4.0 GiB, 0 of 2 files, 256 MiB/s, 15 s left",
-        "again and again",
-        "a: 37 %, 1.5 GiB of 4.0 GiB, 0 of 2 files, 256 MiB/s, 10 s left",
-    ]
-
-
-def test_words() -> None:
-    assert [size_of(n) for n in (0, 1023, 1536, 150 << 20, 5 << 40, 5 << 60)] == [
-        "0 B", "1023 B", "1.5 KiB", "150 MiB", "5.0 TiB", "5242880 TiB",
-    ]  # fmt: skip
-    assert [duration_of(n) for n in (5, 300, 7500)] == ["5 s", "5 min", "2 h 5 min"]
-    assert since("") == "-"
-    assert since("not a time") == "not a time"
-    assert since("2020-01-01T00:00:00+00:00").endswith("d ago")
-    assert text_of(Look(2, 2, 10, 10, 5.0, 0.0)) == "100 %, 10 B of 10 B, 2 of 2 files"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -48,9 +49,10 @@ class Meter:
         self._said: set[str] = set()
         self._bar: Any = None
         self._task: Any = None
+        self._width = 0
 
     def __enter__(self) -> Meter:
-        if not self._json and sys.stderr.isatty():
+        if not self._json and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._open()
         return self
 
@@ -116,9 +118,10 @@ class Meter:
         console = Console(stderr=True)
         # A line of its own: beside a long name 80 columns have no room for the time left.
         console.print(Text(printable(self._name)))
+        text = TextColumn("{task.fields[told]}", markup=False)
+        self._width = 24 if console.width >= 100 else 10 if console.width >= 60 else 0
         self._bar = Progress(
-            BarColumn(bar_width=24 if console.width >= 100 else 10),
-            TextColumn("{task.fields[told]}"),
+            *([BarColumn(bar_width=self._width), text] if self._width else [text]),
             console=console,
             refresh_per_second=5,
         )
@@ -128,15 +131,24 @@ class Meter:
     def _draw(self) -> None:
         look = self._progress.look()
         if look.size:
-            self._bar.update(self._task, total=look.size, completed=look.done, told=text_of(look))
+            room = self._bar.console.width - (self._width + 1 if self._width else 0)
+            told = text_of(look, room)
+            self._bar.update(self._task, total=look.size, completed=look.done, told=told)
 
 
-def text_of(look: Look) -> str:
-    """`34 %, 1.2 GiB of 3.4 GiB, 2 of 4 files, 80 MiB/s, 27 s left`"""
-    parts = [
-        f"{100 * look.done // look.size if look.size else 100} %",
-        f"{size_of(look.done)} of {size_of(look.size)}",
-        f"{look.files_done} of {look.files} files",
-        *pace_of(look),
-    ]
-    return ", ".join(parts)
+def text_of(look: Look, room: int | None = None) -> str:
+    """`34 %, 1.2 GiB of 3.4 GiB, 2 of 4 files, 80 MiB/s, 27 s left`; where so many columns have no
+    room for it, what is left out first is what one can do without."""
+    share = f"{100 * look.done // look.size if look.size else 100} %"
+    sizes = f"{size_of(look.done)} of {size_of(look.size)}"
+    files = f"{look.files_done} of {look.files} files"
+    pace = pace_of(look)
+    fewer = (
+        [share, sizes, files, *pace],
+        [share, sizes, *pace],
+        [share, *pace],
+        [share, *pace[1:]],
+        [share],
+    )
+    texts = [", ".join(parts) for parts in fewer]
+    return next((text for text in texts if room is None or len(text) <= room), texts[-1])
