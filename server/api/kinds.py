@@ -95,8 +95,9 @@ def _kind(config: Config, model: ResolvedModel) -> ModelType | None:
         return entry.type
     named = (target.engine for target in model.targets if target.engine is not None)
     engines = [config.engines[name] for name in named]
-    # How the replicas of others are run is for them to know.
-    if any(engine.external or not _TURNED.isdisjoint(engine.args) for engine in engines):
+    # How the replicas of others are run is for them to know, and what a command does for it.
+    others = any(engine.external or engine.command for engine in engines)
+    if others or not all(_TURNED.isdisjoint(engine.args) for engine in engines):
         return None
     return _of_card(model.about.card)
 

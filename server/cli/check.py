@@ -67,15 +67,22 @@ def summary(loaded: Loaded) -> None:
 
 
 def look_for_engines(loaded: Loaded) -> None:
-    """Weights on this disk and the engines' Python. Raises EngineError."""
+    """Weights on this disk, the engines' Python, the commands' programs. Raises EngineError."""
+    import os
+
+    from server.config.command_checks import words
     from server.config.resolve import local_engines
-    from server.engines import runtimes, weights
+    from server.engines import command, runtimes, weights
 
     config, engines = loaded.config, local_engines(loaded.config)
-    for name in dict.fromkeys(engine.runtime for engine in engines.values()):
+    for name in dict.fromkeys(one.runtime for one in engines.values() if not one.command):
         python = runtimes.find_python(name, config.runtimes.get(name), base=loaded.folder)
         click.echo(f"Runtime {name}: {python.path}")
     for name, engine in engines.items():
+        if engine.command:
+            command.check(name, engine, None, environ=os.environ, base=loaded.folder)
+            click.echo(f"Engine {name}: {words(engine.cmd or '')[0]}")
+            continue
         dummy = engine.args.get("load-format") == "dummy"
         found = weights.resolve(engine.local_weights, base=loaded.folder, dummy=dummy)
         click.echo(f"Engine {name}: {found.argument}")

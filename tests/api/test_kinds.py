@@ -121,12 +121,13 @@ def test_engines_that_make_something_else_of_their_weights_may_be_anything() -> 
         "plain": {"weights": weights},
         "turned": {"weights": weights, "args": {"runner": "pooling"}},
         "theirs": {"runtime": "external", "urls": ["http://127.0.0.1:1"], "model": weights},
+        "own": {"runtime": "command", "cmd": "s --embeddings ${PORT}", "weights": weights},
     }
     models: dict[str, Any] = {name: {"targets": [{"engine": name}]} for name in engines}
     models["said"] = {"targets": [{"engine": "turned"}], "type": "embedding"}
     kinds = kinds_of(engines=engines, models=models)
     embeds = {name: kinds.refusal(name, Surface.EMBEDDINGS, list) is None for name in models}
-    assert embeds == {"plain": False, "turned": True, "theirs": True, "said": True}
+    assert embeds == {"plain": False, "turned": True, "theirs": True, "own": True, "said": True}
     assert kinds.refusal("said", Surface.CHAT, list) is not None
     for surface in (Surface.TOKENIZE, Surface.DETOKENIZE):
         assert all(kinds.refusal(name, surface, list) is None for name in models)

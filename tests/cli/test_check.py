@@ -109,3 +109,18 @@ def test_engines_are_looked_for(run: Run, nowhere: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(runtimes, "find_python", no_python)
     result = run("check", "--engines")
     assert (result.exit_code, result.stderr) == (4, "Error: No Python with vLLM.\n")
+
+
+def test_the_program_of_a_command_is_looked_for(run: Run, nowhere: Path) -> None:
+    file = nowhere / "roundhouse.yaml"
+    file.write_text(
+        "version: 1\nengines: {own: {runtime: command, cmd: './serve --port ${PORT}'}}\n"
+    )
+    result = run("check", "--engines")
+    assert result.exit_code == 4
+    assert "There is no program './serve'" in result.stderr
+    (nowhere / "serve").write_text("#!/bin/sh\n")
+    (nowhere / "serve").chmod(0o755)
+    result = run("check", "--engines")
+    assert result.exit_code == 0
+    assert "\nEngine own: ./serve\nThe config is good.\n" in result.stdout
