@@ -97,10 +97,14 @@ def test_states() -> None:
     assert {greeting.describe(view("a", s)) for s in EngineState} == {
         "ready",
         "loading",
+        "waiting",
+        "asleep",
         "restarting",
         "stopping",
         "loads on request",
         "failed",
+        "waiting",
+        "asleep",
     }
 
 
