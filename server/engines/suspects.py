@@ -10,7 +10,8 @@ Where a death had many suspects, one by one would take too long: an eighth of th
 and who dies among them goes with an eighth of those.
 
 A body is known by its digest, the same for all engines: what has killed one is not tried on all the
-others in turn. `model`, which says whose turn it is, and ids of requests are no part of it.
+others in turn. What says nothing of the work is no part of it: `model`, which says whose turn it
+is, ids of requests, and how the answer is sent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ DEATHS: Final = 2
 SHARE: Final = 8
 #: Bodies that are remembered; the oldest are forgotten first.
 MOST: Final = 1024
-_NO_PART: Final = frozenset({"model", "request_id"})
+_NO_PART: Final = frozenset({"model", "request_id", "stream", "stream_options"})
 
 #: An engine and the number of the start whose process died.
 Death = tuple[str, int]

@@ -23,9 +23,11 @@ log = structlog.get_logger("roundhouse.routing")
 #: connection breaks.
 DEADLY: Final = frozenset({"reset", "protocol", "truncated", "aborted", "http_5xx", "error"})
 _ANSWERED: Final = frozenset({"ok", "http_4xx", "too_large"})
-#: Seconds from a failure to each look at the engine: the supervisor is at it, too. Who is well at
-#: the last one has not died.
-_LOOKS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+#: Seconds to each look at the engine after a failure: the supervisor is at it, too. Who is well at
+#: the last one has not died. One that still speaks is more likely to live than one that hung up.
+_LOOKS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+_LONG_LOOKS: Final = (*_LOOKS, 1.6, 3.2)
+_HUNG_UP: Final = frozenset({"reset", "protocol", "truncated"})
 #: Requests that the log names.
 _NAMED: Final = 16
 
@@ -76,7 +78,8 @@ class Watch:
         first = self.suspects.accuse(engine, mark, self.suspects.digest_of(request))
         self._ids.setdefault((engine, mark), []).append(request.id)
         if first:
-            self._look_later(engine, target, mark, _LOOKS)
+            looks = _LONG_LOOKS if outcome in _HUNG_UP else _LOOKS
+            self._look_later(engine, target, mark, looks)
 
     def ended(self, request: Request, target: Target, outcome: str) -> None:
         """An attempt is over. Who was answered, if only with a refusal, was no harm."""

@@ -161,7 +161,9 @@ def members(**more: object) -> dict[str, envelope.Raw]:
 def test_a_digest_is_of_what_an_engine_works_on() -> None:
     suspects = Suspects(salt=b"1")
     digest = suspects.digest("chat", members(a=1, b=2))
-    assert digest == suspects.digest("chat", members(b=2, a=1, model="x", request_id="y"))
+    assert digest == suspects.digest(
+        "chat", members(b=2, a=1, model="x", request_id="y", stream=True)
+    )
     others = [("completions", members(a=1, b=2)), ("chat", members(a=12)), ("chat", members(a=1))]
     assert len({digest, *(suspects.digest(*one) for one in others)}) == 4
     assert digest != Suspects(salt=b"2").digest("chat", members(a=1, b=2))

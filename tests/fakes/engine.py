@@ -12,14 +12,16 @@ instead of a path is a port of loopback. Keys:
 - ``sleep``: ``refuses`` (500), ``ignores`` (200, and stays awake) or ``breaks`` (once awake again,
   what it says is given up by its core).
 
-Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays') and ``/do/<what>``:
+Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays'; the last body that
+was sent, and more) and ``/do/<what>``:
 ``exit0``, ``sick`` (health says 503), ``mute`` (health never answers), ``busy`` (requests run),
 ``step`` (one more iteration), ``say?line``, ``finish`` (held answers go on).
 
 ``/sleep``, ``/wake_up``, ``/is_sleeping`` and ``/v1/completions`` (one token) are as vLLM's.
 
 Any other POST is a chat: a whole answer at once, a stream up to its first event. What holds the
-word ``hold``, and every stream, waits there for ``finish``; meanwhile it counts as running.
+word ``hold``, and every stream, waits there for ``finish``; meanwhile it counts as running. Of the
+word ``poison`` it dies: at once, or of ``slow poison`` when it should go on.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Fake:
         self.health = 200
         self.running = self.steps = self.slept = 0
         self.asleep = False
+        self.last = "{}"
         self.finish = asyncio.Event()
         self.children = [self.child(stray=False) for _ in range(script.get("children", 0))]
         self.strays = [self.child(stray=True) for _ in range(script.get("strays", 0))]
@@ -94,6 +97,7 @@ class Fake:
                 "children": [child.pid for child in self.children],
                 "strays": [child.pid for child in self.strays],
                 "environ": dict(os.environ),
+                "last": self.last,
                 "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
                 "fds": INHERITED,
                 "shared": getattr(self.script.get("mapped"), "name", None),
@@ -122,6 +126,7 @@ class Fake:
             if head.startswith(b"POST "):
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 sent = await reader.readexactly(length)
+                self.last = sent.decode()
                 answer = self.told(head.split()[1].decode())
                 if answer is None:
                     await self.chat(sent, reader, writer)
@@ -154,6 +159,8 @@ class Fake:
         self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         stream = json.loads(body).get("stream")
+        if b"poison" in body and b"slow poison" not in body:
+            os.kill(os.getpid(), signal.SIGKILL)
         if stream:
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -162,6 +169,8 @@ class Fake:
             writer.write(event({"content": "from the engine"}))
         if stream or b"hold" in body:
             await self.held(reader)
+        if b"slow poison" in body:
+            os.kill(os.getpid(), signal.SIGKILL)
         if stream:
             data = b"data: [DONE]\n\n"
             writer.write(event({}, "stop") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
