@@ -23,6 +23,11 @@ MAX_BYTES: Final = 2**20
 MODE: Final = 0o600
 
 
+class KeepError(ConfigError):
+    """What the server was told cannot be kept: its disk's fault, or its file's, and not that of who
+    asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Additions:
     """Entries for the config's `engines` and `models`, by name and in its own words, and for its
@@ -98,11 +103,11 @@ class Pending:
         self._path, self._temporary = path, temporary
 
     def commit(self) -> None:
-        """Put it there. Raises ConfigError."""
+        """Put it there. Raises KeepError."""
         try:
             self._temporary.replace(self._path)
         except OSError as error:
-            raise ConfigError(
+            raise KeepError(
                 f"Cannot be written ({error.strerror}): what was changed is in force, and lost "
                 "with the next start.",
                 file=str(self._path),
@@ -115,14 +120,14 @@ class Pending:
 
 def prepare(home: Path, additions: Additions) -> Pending:
     """Write all but the last step, so that what cannot be kept is known before it is applied.
-    Raises ConfigError, in words for who asked; nothing has changed then."""
+    Raises KeepError, in words for who asked; nothing has changed then."""
     path = home / FILE
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         _keep_what_is_there(path)
         return Pending(path, prepare_whole(path, _text(additions), mode=MODE))
     except OSError as error:
-        raise ConfigError(
+        raise KeepError(
             f"Cannot be written ({error.strerror}), so that nothing was changed.",
             file=str(path),
             hint="Make the folder writable, or set `server.home` to one that is.",
@@ -130,7 +135,7 @@ def prepare(home: Path, additions: Additions) -> Pending:
 
 
 def write(home: Path, additions: Additions) -> None:
-    """The file whole, or not at all. Raises ConfigError."""
+    """The file whole, or not at all. Raises KeepError."""
     pending = prepare(home, additions)
     try:
         pending.commit()
@@ -200,7 +205,7 @@ def _set_aside(path: Path, why: str) -> str:
 
 
 def _keep_what_is_there(path: Path) -> None:
-    """Nothing is written over what could not be read. Raises ConfigError, OSError."""
+    """Nothing is written over what could not be read. Raises KeepError, OSError."""
     try:
         _read(path)
     except FileNotFoundError:
@@ -208,7 +213,7 @@ def _keep_what_is_there(path: Path) -> None:
     except _DamagedError as error:
         _set_aside(path, str(error))
     except _NewerError as error:
-        raise ConfigError(
+        raise KeepError(
             f"The file {error}, so that nothing was changed.",
             file=str(path),
             hint="Run that version, or move the file away.",

@@ -47,9 +47,10 @@ def add(draft: Draft, config: Config, additions: Additions) -> Merged:
 def merge(draft: Draft, config: Config, wanted: Additions) -> Merged:
     """Those that can be. Never raises."""
     overruled = _overruled(draft, config, wanted)
-    left_out = [f"{_name(path)} is left out: {why}." for path, why in overruled.items()]
     names = tuple(dotted(path) for path in overruled)
-    waiting = [path for path in wanted.paths() if path not in overruled]
+    out = {**_of_others(wanted, overruled), **overruled}
+    left_out = [f"{_name(path)} is left out: {why}." for path, why in out.items()]
+    waiting = [path for path in wanted.paths() if path not in out]
     found, wrong = _grow(draft, config, wanted, waiting)
     file = draft.home / FILE
     left_out += [f"{_name(path)} is left out: {text} ({file})" for path, text in wrong.items()]
@@ -98,6 +99,20 @@ def _overruled(draft: Draft, config: Config, wanted: Additions) -> dict[tuple[st
             found["models", name] = f"the config has an engine `{name}`, which is a model"
     if wanted.default is not None and config.default is not None:
         found["default",] = f"{draft.places.of(('default',))} says `{config.default}`"
+    return found
+
+
+def _of_others(
+    wanted: Additions, overruled: Mapping[tuple[str, ...], str]
+) -> dict[tuple[str, ...], str]:
+    """Models of engines that are the config's now, with whatever weights those have."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, model in wanted.models.items():
+        targets = model.get("targets")
+        for target in targets if isinstance(targets, list | tuple) else ():
+            engine = target.get("engine") if isinstance(target, Mapping) else None
+            if isinstance(engine, str) and ("engines", engine) in overruled:
+                found["models", name] = f"its engine `{engine}` is the config's now"
     return found
 
 

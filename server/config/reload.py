@@ -118,7 +118,7 @@ class Watcher:
         comes, so that of two who add something neither is lost.
 
         Raises StartError, in words for who asked: what is wrong with them, that they cannot be kept
-        or cannot be applied; nothing has changed then (or it says so)."""
+        (KeepError) or cannot be applied; nothing has changed then, or it says so."""
         async with self._one_at_a_time:
             if callable(additions):
                 additions = additions(self._loaded.additions)

@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from server.config.additions import DAMAGED, FILE, MAX_BYTES, NONE, Additions, Found, read, write
+from server.config.additions import (
+    DAMAGED,
+    FILE,
+    MAX_BYTES,
+    NONE,
+    Additions,
+    Found,
+    KeepError,
+    read,
+    write,
+)
 from server.config.additions import prepare as prepare_file
-from server.errors import ConfigError
 
 SOME = Additions(
     {"big": {"weights": "Qwen/Qwen3-8B", "kv_cache": "8GiB", "args": {"max-model-len": 4096}}},
@@ -98,7 +107,7 @@ def test_a_newer_versions_file_stays_as_it_is(tmp_path: Path) -> None:
             f"{path} is of version 2, from a newer Roundhouse: what was loaded then is not served.",
         )
     )
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(KeepError) as caught:
         write(tmp_path, SOME)
     assert str(caught.value) == (
         f"{path}: The file is of version 2, from a newer Roundhouse, so that nothing was changed. "
@@ -113,7 +122,7 @@ def test_what_is_no_file_is_told_and_stays(tmp_path: Path) -> None:
     assert read(tmp_path).notes == (
         f"{tmp_path / FILE} cannot be read (it is no file): nothing of it is served.",
     )
-    with pytest.raises(ConfigError, match=r"Cannot be written \(it is no file\), so that nothing"):
+    with pytest.raises(KeepError, match=r"Cannot be written \(it is no file\), so that nothing"):
         write(tmp_path, SOME)
     os.rmdir(tmp_path / FILE)
     os.mkfifo(tmp_path / FILE)  # opening it would wait for a writer
@@ -122,7 +131,7 @@ def test_what_is_no_file_is_told_and_stays(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(KeepError) as caught:
         write(tmp_path / "home", SOME)
     assert str(caught.value) == (
         f"{tmp_path / 'home' / FILE}: Cannot be written (File exists), so that nothing was "
@@ -147,7 +156,7 @@ def test_a_home_that_may_only_be_read(tmp_path: Path) -> None:
     write(tmp_path, SOME)
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(ConfigError, match=r"Cannot be written \(Permission denied\)"):
+        with pytest.raises(KeepError, match=r"Cannot be written \(Permission denied\)"):
             write(tmp_path, NONE)
         assert read(tmp_path) == Found(SOME)
         tmp_path.chmod(0o700)
@@ -157,7 +166,7 @@ def test_a_home_that_may_only_be_read(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
         (tmp_path / FILE).chmod(0)
         assert "cannot be read (Permission denied)" in read(tmp_path).notes[0]
-        with pytest.raises(ConfigError, match="Permission denied"):
+        with pytest.raises(KeepError, match="Permission denied"):
             write(tmp_path, SOME)
     finally:
         tmp_path.chmod(0o700)
@@ -178,7 +187,7 @@ def test_nothing_is_there_before_it_is_committed(tmp_path: Path) -> None:
 def test_what_cannot_be_put_in_its_place(tmp_path: Path) -> None:
     pending = prepare_file(tmp_path, SOME)
     (tmp_path / FILE).mkdir()
-    with pytest.raises(ConfigError, match="what was changed is in force, and lost with"):
+    with pytest.raises(KeepError, match="what was changed is in force, and lost with"):
         pending.commit()
     pending.discard()
     assert [path.name for path in tmp_path.iterdir()] == [FILE]

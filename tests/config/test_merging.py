@@ -218,6 +218,22 @@ def test_the_config_wins_and_tells_so(good: Good, tmp_path: Path) -> None:
     assert default == f"The default, chosen while the server ran, is left out: {where} says `m`."
 
 
+def test_a_model_does_not_get_the_configs_engine_instead_of_its_own(
+    good: Good, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    model = {"targets": [{"engine": "Named"}]}
+    state.write(home, Additions({"Named": BIG}, {"Qwen/Qwen3-8B": model}))
+    loaded = good(OURS + MODELS, server__home=str(home)).with_state()
+    assert loaded.additions == NONE
+    assert loaded.overruled == ("engines.Named",)
+    assert (
+        "Model `Qwen/Qwen3-8B`, loaded while the server ran, is left out: its engine"
+        in (loaded.advice[0])
+    )
+    assert len(loaded.advice) == 2
+
+
 def test_what_has_become_invalid_is_left_out(good: Good, tmp_path: Path) -> None:
     home = tmp_path / "home"
     engines: dict[str, dict[str, Any]] = {"old": {"weights": "w", "gone": 1}, "big": BIG}
