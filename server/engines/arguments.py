@@ -11,6 +11,13 @@ from server.errors import EngineError
 
 Arguments = Mapping[str, Scalar | list[Scalar] | None]
 
+#: Of all lists, this one's values come one by one, each after the flag.
+_ONE_BY_ONE: Final = frozenset({"middleware"})
+#: Flags that have no `--no-` twin; off is how they are.
+_WITHOUT_TWIN: Final = frozenset(
+    "headless grpc disable-log-stats aggregate-engine-logging "
+    "data-parallel-multi-port-external-lb".split()
+)
 _NUMBER: Final = re.compile(r"(\d+)(\.\d+)?([kKmMgGtT]?)")
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -22,7 +29,7 @@ def flags(args: Arguments) -> list[str]:
     """
     argv: list[str] = []
     for name, value in args.items():
-        if value is None:
+        if value is None or (value is False and name in _WITHOUT_TWIN):
             continue
         if value is True:
             argv.append(f"--{name}")
@@ -36,7 +43,10 @@ def flags(args: Arguments) -> list[str]:
                     reason="arguments",
                     terminal=True,
                 )
-            argv += [f"--{name}", *items] if items else []
+            if name in _ONE_BY_ONE:
+                argv += [word for item in items for word in (f"--{name}", item)]
+            elif items:
+                argv += [f"--{name}", *items]
         elif (text := _text(value)).startswith("-"):
             argv.append(f"--{name}={text}")
         else:
