@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 
 from server.config.engine import Engine
-from server.config.weights import Weights as Settings
 from server.engines import weights
 from server.engines.store import bringing, records
 from server.engines.store.errors import Cancelled
 from server.engines.store.fetching import Patience
 from server.engines.store.locks import held
 from server.engines.store.places import Place
-from server.engines.store.progress import Progress
 from server.engines.weights import StoreSettings, Weights
 from server.errors import EngineError
 from tests.engines.store.pulls import FILE, REPO, left_over
@@ -368,37 +366,3 @@ def test_two_at_once_fetch_it_once(hub: FakeHub, ready: Ready) -> None:
         thread.join(20)
     assert found[0] == found[1]
     assert hub.bytes_asked(FILE) == [None]
-
-
-# --- how it reads
-
-
-def test_notes_of_a_pull() -> None:
-    now = [0.0]
-    progress, said = Progress(lambda: now[0]), list[str]()
-    notes = bringing.Notes("org/m", progress, said.append, clock=lambda: now[0])
-    notes.tick()
-    progress.plan(2, 4 << 30)
-    for _ in range(4):
-        progress.came(512 << 20)
-        now[0] += 1.5
-        notes.tick()
-        notes.tick()
-    progress.came(2 << 30)
-    now[0] += 1.5
-    notes.tick()
-    assert said == [
-        "pulling weights",
-        "pulling weights: 12% of 4.0 GiB, 341 MiB/s, 10 s left",
-        "pulling weights: 25% of 4.0 GiB, 341 MiB/s, 9 s left",
-        "pulling weights: 37% of 4.0 GiB, 341 MiB/s, 8 s left",
-        "pulling weights: 50% of 4.0 GiB, 341 MiB/s, 6 s left",
-        "pulling weights: 100% of 4.0 GiB",
-    ]
-
-
-def test_settings_of_a_config(tmp_path: Path) -> None:
-    found = StoreSettings.of(Settings(folder="models", workers=2, pull=False), tmp_path)
-    assert (found.folder, found.workers, found.pull) == (tmp_path / "models", 2, False)
-    assert StoreSettings.of(Settings(folder="/models"), tmp_path).folder == Path("/models")
-    assert StoreSettings.of(Settings(), tmp_path).folder is None
