@@ -151,6 +151,18 @@ VLLM: Final = (
         "Download or copy the weights again.",
     ),
     Cause(
+        r"(Loading lora .+ failed: .+)",
+        "arguments",
+        "vLLM refused its settings: {}.",
+        "Correct `lora-modules` under the engine's `args`.",
+    ),
+    Cause(
+        r"No such file or directory: '(.+\.(?:safetensors|json|model))'",
+        "weights",
+        "A file of the weights is not there: {}.",
+        "Finish the download, or copy it again; a link must lead somewhere.",
+    ),
+    Cause(
         r"GatedRepoError|Access to model .* is restricted|403 Client Error.*huggingface",
         "weights",
         "The hub does not let you read these weights.",
@@ -229,6 +241,14 @@ SHARED: Final = (
         "It wants to write where nobody may.",
         "Point `server.home`, HF_HOME and TMPDIR at folders that can be written.",
         "Point its caches and TMPDIR, in `env`, at folders that can be written.",
+    ),
+    Shared(
+        r"Permission denied: '(.+?)'",
+        "environment",
+        "It may not read or write {}.",
+        "Give the server's user the right to; caches are in `server.home` and HF_HOME.",
+        "Give the server's user the right to, or point it elsewhere in `cmd` or `env`.",
+        terminal=True,
     ),
     Shared(
         # Nothing is wrong with its config, so this is no `environment`, which is not tried again.

@@ -35,6 +35,8 @@ SAID = {
     "tokenizer_missing": ("weights", "have no tokenizer", "instantiate the backend tokenizer"),
     "tokenizer_garbage": ("weights", "most likely the tokenizer's", "JSONDecodeError"),
     "custom_code": ("weights", "Python code of their own", "custom code"),
+    "unreadable": ("weights", "not there: /models/unreadable/model.safetensors", "Errno 2"),
+    "lora_missing": ("arguments", "Loading lora x failed: No adapter found", "No adapter found"),
     "too_long": ("arguments", "max-model-len 1000000 is more than", "max_model_len"),
     "bad_flag": ("arguments", "--no-such-flag", "--no-such-flag"),
     "bad_parser": ("arguments", "invalid tool call parser: nope", "invalid tool call parser"),

@@ -177,3 +177,12 @@ def test_only_vllm_is_vllm() -> None:
     failure = diagnose(["torch.OutOfMemoryError: CUDA out of memory."], vllm=False)
     assert failure is not None
     assert "max-model-len" not in failure.hint
+
+
+@pytest.mark.parametrize("vllm", [True, False])
+def test_what_it_may_not_touch(vllm: bool) -> None:
+    line = "PermissionError: [Errno 13] Permission denied: '/var/cache/x'"
+    failure = diagnose([line], vllm=vllm)
+    assert failure is not None
+    assert (failure.reason, failure.terminal) == ("environment", True)
+    assert "/var/cache/x" in failure.message
