@@ -15,9 +15,12 @@ Schema = dict[str, Any]
 
 #: Codes that single places give instead of their class's own.
 MORE_CODES: Final = (
+    "admin_key_needed",
+    "ambiguous_name",
     "content_policy_violation",
     "context_length_exceeded",
     "cross_origin",
+    "disk_full",
     "engine_failed",
     "engine_loading",
     "engine_not_found",
@@ -35,11 +38,21 @@ MORE_CODES: Final = (
     "no_target_left",
     "out_of_descriptors",
     "over_limit",
+    "pull_failed",
+    "pull_not_found",
+    "pull_stopped",
+    "request_crashed_engine",
     "request_too_large",
+    "set_in_config",
+    "store_unusable",
+    "unsafe_weights",
     "unsupported_ability",
     "unsupported_endpoint",
     "unsupported_parameter",
     "upstream_rate_limited",
+    "weights_gated",
+    "weights_in_use",
+    "weights_not_found",
 )
 
 
@@ -129,6 +142,18 @@ TOOL_CALL: Final = thing(
     }
 )
 
+#: For this server, which passes it on to nobody.
+_OURS: Final = {
+    "keep_alive": either(
+        number(),
+        text(examples=["5m", "-1"]),
+        NULL,
+        description="How long the model's engine stays loaded after this request: seconds or a "
+        "duration, -1 for ever. The header `x-roundhouse-keep-alive` says the same, and comes "
+        "first.",
+    )
+}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Message": thing(
         {
@@ -182,6 +207,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "logprobs": flag(),
             "top_logprobs": whole(minimum=0, maximum=20),
             "reasoning_effort": text(examples=["low", "medium", "high"]),
+            **_OURS,
         },
         "messages",
     ),
@@ -252,6 +278,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "suffix": either(text(), NULL),
             "echo": flag(),
             "logprobs": either(whole(minimum=0), NULL),
+            **_OURS,
         },
         "prompt",
     ),
@@ -283,6 +310,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "dimensions": whole(minimum=1),
             "encoding_format": text(enum=["float", "base64"], default="float"),
             "user": text(),
+            **_OURS,
         },
         "input",
     ),
