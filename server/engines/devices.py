@@ -206,19 +206,3 @@ def _anonymous(pid: int) -> int:
 
 def gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
-
-
-def shortage(*, weights: int, kv_cache: int, available: int) -> str | None:
-    """Why an engine does not fit this machine's memory, as a paragraph; None when it fits."""
-    need = weights + kv_cache + RUNTIME_MEMORY
-    if need <= available:
-        return None
-    room = available - weights - RUNTIME_MEMORY
-    text = (
-        f"needs about {gib(need)} of memory (weights {gib(weights)}, KV cache {gib(kv_cache)}, "
-        f"vLLM itself {gib(RUNTIME_MEMORY)}), and {gib(available)} are available: "
-        f"{gib(need - available)} too little. "
-    )
-    if room >= 2**28:
-        return text + f"`kv_cache: {room // 2**20}MiB` would fit."
-    return text + "Use smaller weights, or free memory."
