@@ -90,19 +90,21 @@ class Crew:
     def wait_begins(self) -> float:
         """A request waits for it; hand the answer to `wait_ends`."""
         since = self.shop.clock()
+        before = self.wish
         self._waiting.append(since)
-        self._count()
+        self._count(before)
         return since
 
     def wait_ends(self, since: float) -> None:
+        before = self.wish
         self._waiting.remove(since)
-        self._count()
+        self._count(before)
 
-    def _count(self) -> None:
-        count = len(self._waiting)
-        self.shop.metrics.engine_waiting.labels(self.name).set(count)
-        self.view = replace(self.view, waiting=count)
-        self.changed()
+    def _count(self, before: float | None) -> None:
+        self.shop.metrics.engine_waiting.labels(self.name).set(self.waiting)
+        self.view = replace(self.view, waiting=self.waiting, eta=self.eta())
+        if self.wish != before:  # one more in a line is no news
+            self.changed()
 
     @property
     def waiting(self) -> int:

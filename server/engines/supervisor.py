@@ -359,6 +359,8 @@ class Supervisor:
         """Drain and stop the engine, until `load`. Returns when it has stopped. Raises KeyError."""
         crew = self._crews[name]
         crew.unload()
+        if ending := crew.fits.tasks():
+            await asyncio.wait(ending)
         while crew.barred and crew.view.state is not EngineState.STOPPED:
             if self._closed or self._crews.get(name) is not crew:
                 break
