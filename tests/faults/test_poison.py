@@ -4,6 +4,7 @@ anything. The real supervisor over fake engines, all on real sockets."""
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -132,6 +133,19 @@ async def test_streams_that_broke_count(start: Start, launcher: FakeLauncher) ->
         assert (await client.read_head()).status == 400
         assert b"request_crashed_engine" in await client.read_body()
     assert await restarts(house) == 2
+
+
+async def test_how_long_it_stays_is_told_when_a_request_is_sent(
+    start: Start, launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start()
+    view = await is_ready(house)
+    told: list[tuple[str, int, float | None]] = []
+    monkeypatch.setattr(house.server.supervisor, "used", lambda *args: told.append(args))
+    for stays in ("5m", -1, None):
+        answered_by(await house.ask(**ALONE, keep_alive=stays), ENGINE)
+    assert told == [("local", 0, 300.0), ("local", 0, math.inf), ("local", 0, None)]
+    assert view.generation == (await is_ready(house)).generation
 
 
 async def test_what_an_operator_kills_a_request_with_is_no_death(
