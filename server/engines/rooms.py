@@ -115,8 +115,8 @@ def starved(model: Model, wish: Wish) -> str | None:
     if not context or takes(context) <= given:
         return None
     text = (
-        f"One request of {context:,} tokens needs {gib(takes(context))} of KV cache, and "
-        f"{gib(given)} is what it has. Set `kv_cache: {-(-takes(context) // MIB)}MiB`"
+        f"One request of {context:,} tokens needs {-(-takes(context) // MIB):,} MiB of KV cache, "
+        f"and {given // MIB:,} MiB is what it has. Set `kv_cache: {-(-takes(context) // MIB)}MiB`"
     )
     longest = _largest(context, lambda tokens: takes(tokens) <= given)
     return f"{text}, or `max-model-len: {longest}` under `args`." if longest else f"{text}."
