@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from server.api.services import State, build_state
 from server.config.load import load
 from server.engines.fleet import Fleet, settings_of
-from server.engines.state import EngineView, Instance
+from server.engines.state import EngineState, EngineView, Instance
 from server.errors import EngineNotReady
 from server.registry import Catalog
 from server.routing.chain import Chain, Loading
 from server.routing.policies import Policy
 from server.routing.standing import Standings
-from server.targets import ProviderTarget
+from server.targets import Engines, EngineTarget, ProviderTarget
 from server.telemetry.metrics import Metrics
 
 HEAD = 'version: 1\nproviders: {lab: {dialect: openai, base_url: "http://x/v1"}}\n'
@@ -158,3 +159,80 @@ def test_standings_outlive_a_reload_and_a_new_key_begins_anew(tmp_path: Path) ->
     less = state_of(tmp_path, "models: {}\n", standings, head=head)
     standings.retain(less.builder.keys(less.chains.values()))
     assert list(standings) == []
+
+
+# --- engines that run several times
+
+
+class Instances(NoEngines):
+    """A supervisor whose engine `e` runs as often as the test says."""
+
+    ready: tuple[Instance, ...] = ()
+
+    def instances(self, name: str) -> tuple[Instance, ...]:
+        assert name == "e"
+        return self.ready
+
+
+def several(tmp_path: Path, engines: Engines, replicas: int, **engine: object) -> State:
+    file = tmp_path / "roundhouse.yaml"
+    config = {
+        "version": 1,
+        "engines": {"e": {"weights": "./w", "replicas": replicas, **engine}},
+        "models": {
+            "a": {"targets": [{"engine": "e"}], "balance": "least_busy"},
+            "b": {"targets": [{"engine": "e"}]},
+        },
+    }
+    file.write_text(yaml.safe_dump(config))
+    loaded = load(file, environ={}, catalog=Catalog([]))
+    return build_state(loaded, engines, Fleet({}, metrics=Metrics()), Standings())
+
+
+def test_one_instance_is_the_engine_itself(tmp_path: Path) -> None:
+    chain = several(tmp_path, Instances(), 1).chains["a"]
+    assert chain.first is not None
+    assert isinstance(chain.first.target, EngineTarget)
+    assert chain.first.standing.key == "engine/e"
+
+
+def test_each_instance_that_is_ready_is_a_target(tmp_path: Path) -> None:
+    engines = Instances()
+    state = several(tmp_path, engines, 3, max_in_flight=2)
+    chain, same = state.chains["a"], state.chains["b"]
+    assert chain.first is None
+    (waited_for,) = chain.own.routes()
+    assert isinstance(waited_for.target, EngineTarget)
+    assert waited_for.standing.key == "engine/e"
+
+    def instance(replica: int, generation: int) -> Instance:
+        return Instance(replica, EngineState.READY, socket=f"/s{generation}", generation=generation)
+
+    engines.ready = (instance(0, 1), instance(2, 2))
+    routes = chain.own.routes()
+    assert [route.standing.key for route in routes] == ["engine/e@0", "engine/e@2"]
+    assert [(route.target.label, route.slots) for route in routes] == [("engine/e", 2)] * 2
+    assert [route.target.mark() for route in routes] == [1, 2]
+    assert chain.own.routes() == routes
+    assert chain.own.by_part() == [(routes[0],), (routes[1],)]  # the policy chooses among them
+    assert len(same.own.by_part()) == 1  # or they have the engine's place
+    engines.ready = (instance(0, 1), instance(2, 2))  # as good as the same
+    assert chain.own.routes()[0] is routes[0]
+    engines.ready = (instance(0, 3), instance(2, 2))
+    again = chain.own.routes()
+    assert [route.target.mark() for route in again] == [3, 2]
+    assert again[0].standing is routes[0].standing is same.own.routes()[0].standing
+    engines.ready = ()
+    assert chain.own.routes() == (waited_for,)
+
+
+def test_a_command_may_call_its_model_as_it_likes(tmp_path: Path) -> None:
+    head = (
+        "version: 1\nengines:\n"
+        "  c: {runtime: command, cmd: 'serve --port ${PORT}', model: theirs}\n"
+        "  d: {runtime: command, cmd: 'serve --port ${PORT}'}\n"
+    )
+    state = state_of(tmp_path, "", head=head)
+    found = {name: state.chains[name].own.routes()[0].target for name in ("c", "d")}
+    models = {n: t.model for n, t in found.items() if isinstance(t, EngineTarget)}
+    assert models == {"c": "theirs", "d": "d"}
