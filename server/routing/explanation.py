@@ -57,7 +57,8 @@ class Entry:
     #: Why its model's policy puts it where it stands among the others of its model.
     policy: str
     target: str
-    #: Its address, if it is a replica of an external engine; `key 2` and on of an account's keys.
+    #: The address of an external engine's replica, the number of one of ours; `key 2` and on of an
+    #: account's keys.
     replica: str | None
     model: str
     group: Part
