@@ -6,9 +6,12 @@ The route tables below hold every URL. An endpoint is guarded by a key unless it
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -21,6 +24,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.access.keys import KeyInfo
 from server.api import render
 from server.api.admin import AdminEndpoints
+from server.api.admin_default import DefaultEndpoints
+from server.api.admin_engines import EngineEndpoints
+from server.api.admin_views import Views
 from server.api.docs import docs_endpoints
 from server.api.exchange import SurfaceEndpoint, new_id
 from server.api.models import ModelEndpoints
@@ -28,7 +34,8 @@ from server.api.openapi import build_admin, build_public
 from server.api.ops import OpsEndpoints
 from server.api.plans import PlanEndpoints
 from server.api.services import Services
-from server.config.reload import ReloadReport
+from server.api.weights import WeightsEndpoints
+from server.config.reload import Watcher
 from server.errors import MethodNotAllowed, NotAllowed, RoundhouseError, RouteNotFound
 from server.protocol.envelope import Surface
 
@@ -57,15 +64,34 @@ PUBLIC: Final[tuple[tuple[str, str, tuple[str, str], bool], ...]] = (
 ADMIN: Final[tuple[tuple[str, str, tuple[str, str], bool], ...]] = (
     ("GET", "/metrics", ("admin", "metrics"), False),
     ("GET", "/metrics/engines", ("admin", "engine_metrics"), False),
-    ("GET", "/engines", ("admin", "engines"), False),
+    ("GET", "/engines", ("engines", "index"), False),
+    ("POST", "/engines", ("engines", "add"), False),
+    # A name may be a model's or a hub id, with slashes.
+    ("POST", "/engines/{name:path}/load", ("engines", "load"), False),
+    ("POST", "/engines/{name:path}/unload", ("engines", "unload"), False),
+    ("GET", "/engines/{name:path}/logs", ("engines", "logs"), False),
+    ("GET", "/engines/{name:path}", ("engines", "one"), False),
+    ("DELETE", "/engines/{name:path}", ("engines", "forget"), False),
     ("GET", "/events", ("admin", "events"), False),
-    ("POST", "/engines/{name}/load", ("admin", "load"), False),
-    ("POST", "/engines/{name}/unload", ("admin", "unload"), False),
+    ("GET", "/default", ("default", "show"), False),
+    ("PUT", "/default", ("default", "set"), False),
+    ("DELETE", "/default", ("default", "clear"), False),
+    ("GET", "/weights", ("weights", "index"), False),
+    ("POST", "/weights", ("weights", "pull"), False),
+    ("GET", "/weights/{id:path}", ("weights", "one"), False),
+    ("DELETE", "/weights/{id:path}", ("weights", "remove"), False),
+    ("GET", "/pulls", ("weights", "pulls"), False),
+    ("DELETE", "/pulls/{id}", ("weights", "stop"), False),
     ("GET", "/plans", ("plans", "index"), False),
     ("POST", "/plans/{model:path}", ("plans", "one"), False),
     ("POST", "/reload", ("admin", "reload"), False),
     ("GET", "/health", ("ops", "health"), True),
     ("GET", "/ready", ("ops", "ready"), True),
+)
+#: What these paths begin with, for who asks the wrong listener.
+ADMIN_PATHS: Final = (
+    *("/metrics", "/engines", "/events", "/default"),
+    *("/plans", "/pulls", "/reload", "/weights"),
 )
 #: Paths of other servers' APIs, and where their users find the same thing here.
 ELSEWHERE: Final = {
@@ -138,19 +164,20 @@ def public_app(services: Services, created: int) -> ASGIApp:
     return app
 
 
-def admin_app(
-    services: Services,
-    reload: Callable[[], Awaitable[ReloadReport]],
-) -> ASGIApp:
+def admin_app(services: Services, watcher: Watcher) -> ASGIApp:
     """The app of the admin listener: metrics, engines, plans, reload."""
+    views, one_at_a_time = Views(services, watcher), asyncio.Lock()
     groups = {
-        "admin": AdminEndpoints(services, reload),
+        "admin": AdminEndpoints(services, watcher, views),
+        "engines": EngineEndpoints(services, watcher, views, one_at_a_time),
+        "default": DefaultEndpoints(services, watcher, one_at_a_time),
         "ops": OpsEndpoints(services),
         "plans": PlanEndpoints(services),
+        "weights": WeightsEndpoints(services),
     }
 
     def check(request: HttpRequest) -> None:
-        _not_from_elsewhere(request)
+        _not_from_elsewhere(request, services.state.config.server.admin_key is not None)
         services.state.keyring.authenticate_admin(request.scope["headers"])
 
     routes = _routes(ADMIN, groups, check)
@@ -159,13 +186,27 @@ def admin_app(
     return _app(Starlette, routes + docs, _admin_hint)
 
 
-def _not_from_elsewhere(request: HttpRequest) -> None:
-    """A page of another site must not act through the browser of a person on this machine."""
+def _not_from_elsewhere(request: HttpRequest, admin_key: bool) -> None:
+    """A page of another site must not act through the browser of a person on this machine. A name
+    of that site may lead here, too: without a key to ask for, only what no DNS has a say in is
+    our own."""
     origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+    if origin is None:
+        return
+    own = origin.partition("://")[2]
+    if own != request.headers.get("host") or not (admin_key or _literal(own)):
         raise NotAllowed(
             "The admin API takes no requests from other sites' pages.", code="cross_origin"
         )
+
+
+def _literal(netloc: str) -> bool:
+    """Is it an address, or localhost?"""
+    host = urlsplit(f"//{netloc}").hostname or ""
+    try:
+        return host == "localhost" or bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _with_and_without_v1(path: str) -> tuple[str, ...]:
@@ -231,7 +272,7 @@ def _public_hint(path: str) -> str:
         return f"This server speaks OpenAI's API: use {there}."
     if path.removeprefix("/v1").startswith("/v1"):
         return "The base URL ends with one /v1, not two."
-    if path.startswith(("/metrics", "/engines", "/events", "/plans", "/reload")):
+    if path.startswith(ADMIN_PATHS):
         return "The admin API has a listener of its own: server.admin in the config."
     return "The API is under /v1; /docs lists it."
 

@@ -13,7 +13,8 @@
     │   ├── NotAllowed          403
     │   ├── ModelNotFound       404  names near matches
     │   ├── RouteNotFound       404
-    │   └── MethodNotAllowed    405
+    │   ├── MethodNotAllowed    405
+    │   └── Conflict            409  admin API: what is there does not go with what is asked for
     ├── RateLimited             429  a limit of the client's key: carries x-ratelimit-*
     ├── UnavailableError        503  ours, and temporary: carries Retry-After
     │   ├── EngineNotReady      503  loading, restarting, stopped or failed
@@ -158,6 +159,11 @@ class MethodNotAllowed(RequestError):
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), "allow": ", ".join(self.allow)}
+
+
+class Conflict(RequestError):
+    status = 409
+    code = "name_taken"
 
 
 class RateLimited(RoundhouseError):

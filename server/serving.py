@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import signal
 import socket
 import time
@@ -20,18 +19,21 @@ import structlog
 import uvloop
 
 from server.access.admission import Admission
+from server.api import pools
+from server.api.bounds import bounds_of
 from server.api.intake import BodyBudget
-from server.api.listener import Bounds, Listener, bind, listener
+from server.api.listener import Listener, bind, listener
 from server.api.services import Services, State, build_state
 from server.app import admin_app, public_app
 from server.config.load import Loaded
 from server.config.reload import ReloadReport, Watcher
 from server.config.resolve import local_engines
-from server.config.schema import Server as ServerConfig
 from server.engines.fleet import Fleet, settings_of
 from server.engines.launcher import check_static
 from server.engines.state import EngineState
+from server.engines.store.service import StoreService, counting
 from server.engines.supervisor import Supervisor
+from server.engines.weights import StoreSettings
 from server.errors import EngineError
 from server.routing.chain import Route
 from server.routing.dispatch import Dispatcher
@@ -68,7 +70,7 @@ class Roundhouse:
         self.metrics = metrics = Metrics()
         metrics.build_info.labels(version()).set(1)
         local = local_engines(config)
-        await asyncio.to_thread(check_static, local, config.runtimes, base=self._loaded.folder)
+        await self._check(self._loaded)
         server = config.server
         sockets = [bind(server.host, server.port)]
         try:
@@ -81,6 +83,8 @@ class Roundhouse:
                 home=self._loaded.home,
                 base=self._loaded.folder,
                 metrics=metrics,
+                placement=config.placement,
+                store=StoreSettings.of(config.weights, self._loaded.folder, counting(metrics)),
                 in_flight=self._in_flight,
             )
             self.fleet = Fleet(
@@ -88,6 +92,7 @@ class Roundhouse:
                 metrics=metrics,
                 in_flight=lambda key: self.services.dispatcher.in_flight(key),
             )
+            self.store = StoreService(self._loaded, metrics)
             transport = Transport()
             admission = Admission(metrics)
             dispatcher = Dispatcher(
@@ -105,6 +110,7 @@ class Roundhouse:
                 dispatcher=dispatcher,
                 budget=BodyBudget(server.limits.all_bodies, metrics),
                 version=version(),
+                store=self.store,
             )
             metrics.set_models(state.models)
             self.watcher = Watcher(self._loaded, self._apply, metrics)
@@ -124,11 +130,26 @@ class Roundhouse:
             raise
         self._background = [
             asyncio.create_task(self.watcher.run()),
-            asyncio.create_task(self._forget_dead_sockets()),
+            asyncio.create_task(pools.forget_dead(self.services)),
             asyncio.create_task(pulse.watch(metrics.loop_lag)),
         ]
         metrics.config_loaded.set(time.time())
         return self
+
+    async def _check(self, loaded: Loaded, *, memory: bool = True) -> None:
+        """Raises EngineError when an engine could never start; who takes turns is told."""
+        config = loaded.config
+        advice = await asyncio.to_thread(
+            check_static,
+            local_engines(config),
+            config.runtimes,
+            base=loaded.folder,
+            memory=memory,
+            caps=config.placement.memory,
+            store=StoreSettings.of(config.weights, loaded.folder),
+        )
+        for text in advice:
+            log.warning("placement_advice", advice=text)
 
     def _in_flight(self, engine: str, replica: int) -> int:
         """Requests that an instance of an engine of ours is answering."""
@@ -144,9 +165,9 @@ class Roundhouse:
     def _listen(self, sockets: list[socket.socket]) -> list[Listener]:
         apps = [
             public_app(self.services, created=int(time.time())),
-            admin_app(self.services, self.reload),
+            admin_app(self.services, self.watcher),
         ]
-        bounds = _bounds(self._loaded.config.server)
+        bounds = bounds_of(self._loaded.config.server)
         return [
             listener(sock, app, metrics=self.metrics, bounds=bounds, backstop=_LAST_WORDS)
             for sock, app in zip(sockets, apps, strict=False)
@@ -172,13 +193,17 @@ class Roundhouse:
         """Swap in a config that passed every check. Requests in flight keep what they have."""
         config = loaded.config
         local = local_engines(config)
-        await asyncio.to_thread(
-            check_static, local, config.runtimes, base=loaded.folder, memory=False
-        )
+        await self._check(loaded, memory=False)
         services = self.services
         before, state = services.state, self._state(loaded, services.dispatcher)
-        await self.supervisor.apply(local, config.runtimes)
+        await self.supervisor.apply(
+            local,
+            config.runtimes,
+            placement=config.placement,
+            store=StoreSettings.of(config.weights, loaded.folder, counting(self.metrics)),
+        )
         await self.fleet.apply(settings_of(config.engines))
+        self.store.apply(loaded)
         services.state = state
         services.dispatcher.configure(Settings.of(config))
         services.dispatcher.retain(
@@ -202,7 +227,7 @@ class Roundhouse:
         )
         services.budget.limit = config.server.limits.all_bodies
         for one in self._listeners:
-            one.limit(_bounds(config.server))
+            one.limit(bounds_of(config.server))
         logs.configure(config.log.level, config.log.format, access=config.log.access)
         self.metrics.set_models(state.models)
         self.metrics.forget("model", set(before.models) - set(state.models))
@@ -240,18 +265,6 @@ class Roundhouse:
             self._hurry.set()
         self._stop.set()
 
-    async def _forget_dead_sockets(self) -> None:
-        """Close the pools of engines that are gone. A draining one still answers over its own."""
-        sockets: dict[str, str] = {}
-        with self.supervisor.subscribe() as changes:
-            async for view in changes:
-                if view.socket is not None:
-                    if sockets.get(view.name) != view.socket:
-                        self.services.dispatcher.standings.renew(f"engine/{view.name}")
-                    sockets[view.name] = view.socket
-                elif view.state is not EngineState.DRAINING and view.name in sockets:
-                    await self.services.transport.forget(sockets.pop(view.name))
-
     async def _greet_when_settled(self, greet: Callable[[Roundhouse], None]) -> None:
         """Greet now, and again when every engine that loads at startup is ready or has failed."""
         greet(self)
@@ -264,10 +277,10 @@ class Roundhouse:
                     return
 
     def _starting(self) -> bool:
-        waiting = (EngineState.STARTING, EngineState.BACKOFF)
-        own = any(view.state in waiting for view in self.supervisor.views())
         # Replicas elsewhere are somebody else's: they are waited for until the first look.
-        return own or any(view.state is EngineState.STARTING for view in self.fleet.views())
+        return self.supervisor.starting() or any(
+            view.state is EngineState.STARTING for view in self.fleet.views()
+        )
 
     async def _hopeless(self) -> EngineError | None:
         """Waits, during the start, for the moment from which no model can ever be answered.
@@ -308,6 +321,7 @@ class Roundhouse:
                 group.create_task(one.stopped())
             group.create_task(self._close_engines())
             group.create_task(self.fleet.close())
+            group.create_task(self.store.close())
         await self.services.transport.close()
         await asyncio.gather(*self._background, return_exceptions=True)
 
@@ -327,28 +341,6 @@ class Roundhouse:
             await self.supervisor.close(drain=False)
         hurried.cancel()
         await closing
-
-
-def _bounds(server: ServerConfig) -> Bounds:
-    # Each exchange may hold one descriptor up and one down; the rest is for engines and files.
-    descriptors = max(16, (_raise_descriptor_limit() - 128) // 2)
-    return Bounds(
-        header_timeout=server.timeouts.header,
-        header_limit=server.limits.headers,
-        connection_limit=min(server.limits.connections, descriptors),
-        keep_alive=server.timeouts.keep_alive,
-        write_timeout=server.timeouts.write,
-    )
-
-
-def _raise_descriptor_limit() -> int:
-    """As many open files as the system lets us have; their number."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft if soft != resource.RLIM_INFINITY else 2**20
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

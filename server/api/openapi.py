@@ -15,6 +15,7 @@ from server.api.openapi_paths import ADMIN, PUBLIC
 from server.api.openapi_plans import PLAN_SCHEMAS
 from server.api.openapi_rerank import RERANK_SCHEMAS
 from server.api.openapi_schemas import SCHEMAS, Schema, text
+from server.api.openapi_weights import WEIGHTS_SCHEMAS
 
 OPENAPI: Final = "3.1.0"
 
@@ -102,9 +103,10 @@ def build_admin(version: str) -> dict[str, Any]:
         "Engines, config and metrics, on a listener of their own.",
         version,
         ADMIN,
-        {**ADMIN_SCHEMAS, **PLAN_SCHEMAS},
+        {**ADMIN_SCHEMAS, **PLAN_SCHEMAS, **WEIGHTS_SCHEMAS},
         {
-            "engines": "Their states; load and unload.",
+            "engines": "Their states; load, add, unload, forget; logs; the default model.",
+            "weights": "Models on the disk; pulls.",
             "routing": "Where requests go, and why.",
             "config": "Reload.",
             "metrics": "For Prometheus.",

@@ -45,6 +45,11 @@ ERRORS: Final[dict[str, tuple[str, str, errors.RoundhouseError]]] = {
         "The body came too slowly.",
         errors.RequestTimedOut("The body was not in after 30 s."),
     ),
+    "409": (
+        "Conflict",
+        "What is there does not go with what is asked for.",
+        errors.Conflict("The engine `qwen` is served from Qwen/Qwen3-8B.", code="weights_in_use"),
+    ),
     "413": (
         "TooLarge",
         "The body is over a cap.",
@@ -83,7 +88,7 @@ ERRORS: Final[dict[str, tuple[str, str, errors.RoundhouseError]]] = {
         errors.UpstreamTimeout("The target sent nothing for 60 s.", outcome="stall"),
     ),
 }
-INFERENCE: Final = tuple(ERRORS)
+INFERENCE: Final = tuple(code for code in ERRORS if code != "409")
 
 
 def json_of(schema: str, examples: dict[str, Any] | None = None) -> dict[str, Any]:

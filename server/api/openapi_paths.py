@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from server.api.openapi_engines import ENGINES
 from server.api.openapi_parts import (
     HEALTH,
     SELF,
@@ -18,6 +19,7 @@ from server.api.openapi_parts import (
 )
 from server.api.openapi_plans import PLANS
 from server.api.openapi_rerank import RERANK
+from server.api.openapi_weights import WEIGHTS
 
 _CHAT: Final = {
     "model": "qwen3-8b",
@@ -187,68 +189,11 @@ PUBLIC: Final[Paths] = {
     **SELF,
 }
 
-_ENGINE: Final = {
-    "name": "qwen",
-    "state": "ready",
-    "stage": "",
-    "eta_s": None,
-    "restarts": 0,
-    "pid": 4711,
-    "waiting": 0,
-    "in_flight": 3,
-    "since_s": 84.2,
-    "error": None,
-    "error_reason": None,
-    "models": ["qwen3-8b"],
-}
-_NAME: Final = path("name", "The engine's name in the config.", "qwen")
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 ADMIN: Final[Paths] = {
-    "/engines": {
-        "get": operation(
-            "engines",
-            "listEngines",
-            "Every engine and its state",
-            ok("All engines.", json_of("Engines", one({"engines": [_ENGINE]}))),
-            fails=("401", "403"),
-        )
-    },
-    "/engines/{name}/load": {
-        "post": operation(
-            "engines",
-            "loadEngine",
-            "Start an engine; answers before it is ready",
-            ok(
-                "It is starting, or runs.", json_of("Engine", one({**_ENGINE, "state": "starting"}))
-            ),
-            status="202",
-            fails=("401", "403", "404", "503"),
-            parameters=(_NAME,),
-        )
-    },
-    "/engines/{name}/unload": {
-        "post": operation(
-            "engines",
-            "unloadEngine",
-            "Drain and stop an engine; it stays stopped until it is loaded",
-            ok("It is stopping.", json_of("Engine", one({**_ENGINE, "state": "draining"}))),
-            fails=("401", "403", "404"),
-            parameters=(_NAME,),
-        )
-    },
-    "/events": {
-        "get": operation(
-            "engines",
-            "watchEngines",
-            "Server-sent events: each engine now, then each change",
-            ok(
-                "Until you leave.",
-                plain("text/event-stream", 'event: engine\ndata: {"name":"qwen",…}\n\n'),
-            ),
-            fails=("401", "403"),
-        )
-    },
+    **ENGINES,
+    **WEIGHTS,
     **PLANS,
     "/reload": {
         "post": operation(

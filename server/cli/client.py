@@ -32,6 +32,14 @@ class NotRunning(ClientError):
     """Nothing answers at the address."""
 
 
+class Refused(ClientError):
+    """The server said no, with `status` and the error's code, `why`."""
+
+    def __init__(self, message: str, *, status: int, why: str) -> None:
+        super().__init__(message)
+        self.status, self.why = status, why
+
+
 @dataclass(frozen=True, slots=True)
 class Here:
     """What the config of this folder says of the server that would run from it."""
@@ -41,6 +49,7 @@ class Here:
     key: str | None = None
     admin_key: str | None = None
     models: dict[str, ResolvedModel] | None = None
+    home: Path | None = None
 
 
 def here() -> Here:
@@ -63,6 +72,7 @@ def here() -> Here:
         usable[0] if usable else None,
         server.admin_key.get_secret_value() if server.admin_key else None,
         resolve_models(loaded.config, loaded.catalog) if found is not None else None,
+        loaded.home,
     )
 
 
@@ -120,15 +130,37 @@ class Client:
         """The answer's JSON. Raises ClientError."""
         return self._json("GET", path)
 
-    def post(self, path: str, body: bytes = b"") -> Any:
+    def post(self, path: str, body: bytes = b"", *, patient: bool = False) -> Any:
         """The answer's JSON; `body` is JSON, too. Raises ClientError."""
-        return self._json("POST", path, body)
+        return self._json("POST", path, body, patient=patient)
 
-    def _json(self, method: str, path: str, body: bytes = b"") -> Any:
+    def put(self, path: str, body: bytes) -> Any:
+        """Like `post`."""
+        return self._json("PUT", path, body)
+
+    def delete(self, path: str, *, patient: bool = False) -> Any:
+        """The answer's JSON. `patient`: it takes as long as it takes. Raises ClientError."""
+        return self._json("DELETE", path, patient=patient)
+
+    def _json(self, method: str, path: str, body: bytes = b"", *, patient: bool = False) -> Any:
         headers = {"content-type": "application/json"} if body else None
+        timeout = httpx.Timeout(None, connect=_CONNECT) if patient else self._http.timeout
         with self._faults():
-            response = self._http.request(method, path, content=body or None, headers=headers)
+            response = self._http.request(
+                method, path, content=body or None, headers=headers, timeout=timeout
+            )
         return self._checked(response)
+
+    @contextmanager
+    def lines(self, path: str) -> Iterator[Iterator[bytes]]:
+        """GET, and the bytes of the answer as they come, for as long as they come. Raises
+        ClientError."""
+        timeout = httpx.Timeout(None, connect=_CONNECT)
+        with self._faults(), self._http.stream("GET", path, timeout=timeout) as response:
+            if response.status_code != 200:
+                response.read()
+                self._checked(response)
+            yield response.iter_bytes()
 
     @contextmanager
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[bytes]]:
@@ -168,7 +200,12 @@ class Client:
         said = error_text(answer) or f"The server answered HTTP {response.status_code}."
         if response.status_code == 401:
             said += f" {self._key_hint}"
-        raise ClientError(said)
+        raise Refused(said, status=response.status_code, why=_code(answer))
+
+
+def _code(answer: Any) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("code")) if isinstance(error, dict) else ""
 
 
 def error_text(answer: Any) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from server.errors import EngineError, StartError
+from server.errors import StartError
 
 OK: Final = 0
 FAILED: Final = 1
@@ -33,8 +33,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "du": ("weights.listing", "Show what the models take on the disk."),
     "ps": ("ps", "Show the engines of a running server."),
     "explain": ("explain", "Show where a request would go, target by target, and why."),
-    "load": ("engines", "Load an engine now."),
+    "load": ("loading", "Load an engine, or other weights, into a running server."),
     "unload": ("engines", "Drain and stop an engine."),
+    "stop": ("engines", "The same as unload."),
+    "default": ("engines", "Show or set the model of requests that name none."),
+    "logs": ("logs", "Show an engine's log; -f goes on with what comes."),
     "reload": ("engines", "Have the server read its config again."),
     "version": ("version", "Show the versions of Roundhouse, Python and vLLM."),
 }
@@ -45,6 +48,7 @@ Examples:
   roundhouse serve Qwen/Qwen3-0.6B         a model of the hub
   roundhouse serve roundhouse.yaml         a config file
   roundhouse pull Qwen/Qwen3-0.6B          bring its weights here first
+  roundhouse load Qwen/Qwen3-0.6B          into a server that runs
   roundhouse run embedded:guide            serve and chat
   echo "What is a fallback?" | roundhouse chat guide
 
@@ -158,7 +162,7 @@ def _tell(error: BaseException, text: str) -> None:
     if _debug():
         traceback.print_exception(error)
     lines = text.splitlines() or [""]
-    if len(lines) == 1 or isinstance(error, EngineError):
+    if len(lines) == 1 or hasattr(error, "log_tail"):
         click.echo(f"Error: {text}", err=True)
     else:
         click.echo(f"Error: {len(lines)} things to mend:", err=True)

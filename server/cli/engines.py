@@ -1,51 +1,160 @@
-"""`roundhouse load`, `unload` and `reload`: thin calls of the admin API."""
+"""`roundhouse unload`, `stop`, `default` and `reload`: calls of the admin API."""
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import click
 
-from server.cli.options import admin_options
+from server.cli.options import admin_options, all_options, json_option
+
+if TYPE_CHECKING:
+    from server.cli.client import Client
+
+_UNLOAD: Final = (
+    click.argument("engine", required=False),
+    click.option("--all", "every", is_flag=True, help="Every engine of the server."),
+    click.option("--keep", is_flag=True, help="Do not forget what `roundhouse load` has added."),
+    admin_options,
+    json_option,
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  roundhouse unload qwen
+  roundhouse unload Qwen/Qwen3-8B        by its model or its weights
+  roundhouse unload --all
+
+\b
+An engine of the config stays stopped until `roundhouse load`, or until the server's next start. One
+that `roundhouse load` added is forgotten with its models; --keep leaves it for the next `load`."""
+)
+@all_options(_UNLOAD)
+def unload(**given: Any) -> None:
+    """Drain and stop an engine: open requests finish first."""
+    _unload(**given)
 
 
 @click.command(
     epilog="""\b
 Example:
-  roundhouse load qwen"""
+  roundhouse stop qwen        the same as `roundhouse unload qwen`"""
 )
-@click.argument("engine")
-@admin_options
-def load(engine: str, admin_url: str | None, admin_key: str | None) -> None:
-    """Load an engine now: one that is stopped, has failed, or waits for its first request.
+@all_options(_UNLOAD)
+def stop(**given: Any) -> None:
+    """Drain and stop an engine; another name for `unload`."""
+    _unload(**given)
 
-    Returns at once; `roundhouse ps` shows how far it is.
-    """
-    _engine(engine, "load", admin_url, admin_key)
+
+def _unload(
+    engine: str | None,
+    every: bool,
+    keep: bool,
+    admin_url: str | None,
+    admin_key: str | None,
+    as_json: bool,
+) -> None:
+    from server.cli import client
+    from server.cli.ps import engines_of
+
+    if every is (engine is not None):
+        raise click.UsageError("Name one engine, or say --all.")
+    with client.admin(admin_url, admin_key) as server:
+        if engine is not None:
+            found = [_dict(server, server.get(f"/engines/{quote(engine, safe='')}"))]
+        else:
+            ours = [one for one in engines_of(server) if "replicas" not in one]
+            forget = not keep
+            found = [o for o in ours if o.get("state") != "stopped" or (forget and _added(o))]
+        answers = [_one(server, told, keep, as_json) for told in found]
+    if as_json:
+        click.echo(json.dumps(answers if every else answers[0], indent=2))
+    elif not answers:
+        click.echo("Nothing is loaded.")
+
+
+def _one(server: Client, told: dict[str, Any], keep: bool, quiet: bool) -> dict[str, Any]:
+    """Unload it, forget it if it was added, and say which."""
+    name, forget = str(told.get("name")), _added(told) and not keep
+    path = f"/engines/{quote(name, safe='')}"
+    try:
+        # It takes as long as the open requests do, up to the engine's stop_timeout.
+        asked = (
+            server.delete(path, patient=True)
+            if forget
+            else server.post(f"{path}/unload", patient=True)
+        )
+    except KeyboardInterrupt:
+        click.echo(f"Stopped waiting. {name} goes on stopping.", err=True)
+        raise
+    answer = _dict(server, asked)
+    if not quiet:
+        click.echo(_said(name, answer, told, forgotten=forget))
+    return answer
+
+
+def _said(name: str, answer: dict[str, Any], told: dict[str, Any], *, forgotten: bool) -> str:
+    if not forgotten:
+        kept = " It is kept for the next `roundhouse load`." if _added(told) else ""
+        return f"{name} is {answer.get('state', 'unknown')}.{kept}"
+    models = ", ".join(map(str, answer.get("models") or ()))
+    text = f"{name} is stopped and forgotten" + (
+        f", and with it the model {models}." if models else "."
+    )
+    return text + (" There is no default model any more." if answer.get("default_cleared") else "")
+
+
+def _added(told: dict[str, Any]) -> bool:
+    return told.get("origin") == "loaded"
+
+
+def _dict(server: Client, answer: Any) -> dict[str, Any]:
+    from server.cli.client import ClientError
+
+    if not isinstance(answer, dict):
+        raise ClientError(f"What answers at {server.url} is not the admin API.")
+    return answer
 
 
 @click.command(
     epilog="""\b
-Example:
-  roundhouse unload qwen"""
+Examples:
+  roundhouse default                 which one it is
+  roundhouse default Qwen/Qwen3-8B
+  roundhouse default --clear"""
 )
-@click.argument("engine")
+@click.argument("model", required=False)
+@click.option("--clear", is_flag=True, help="Have none: then every request names its model.")
 @admin_options
-def unload(engine: str, admin_url: str | None, admin_key: str | None) -> None:
-    """Drain and stop an engine. It stays stopped until `load`."""
-    _engine(engine, "unload", admin_url, admin_key)
-
-
-def _engine(name: str, action: str, admin_url: str | None, admin_key: str | None) -> None:
+@json_option
+def default(
+    model: str | None, clear: bool, admin_url: str | None, admin_key: str | None, as_json: bool
+) -> None:
+    """Show or set the model of requests that name none. It is kept for the server's next start."""
     from server.cli import client
 
+    if clear and model is not None:
+        raise click.UsageError("Name a model, or say --clear; not both.")
     with client.admin(admin_url, admin_key) as server:
-        answer = server.post(f"/engines/{quote(name, safe='')}/{action}")
-    state = answer.get("state", "unknown") if isinstance(answer, dict) else "unknown"
-    if action == "load" and state in ("stopped", "failed"):  # it has not begun yet
-        click.echo(f"{name} is about to load. `roundhouse ps` shows how far it is.")
+        if clear:
+            asked = server.delete("/default")
+        elif model is not None:
+            asked = server.put("/default", json.dumps({"model": model}).encode())
+        else:
+            asked = server.get("/default")
+        answer = _dict(server, asked)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    name, origin = answer.get("model"), answer.get("origin")
+    if name is None:
+        click.echo("There is no default model: every request names its own.")
     else:
-        click.echo(f"{name} is {state}.")
+        click.echo(f"{name} ({'in the config' if origin == 'config' else 'set at run time'})")
 
 
 @click.command(

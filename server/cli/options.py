@@ -116,6 +116,11 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def all_options(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """Several decorators as one."""
+    return lambda command: _all(options, command)
+
+
 def _all(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
     for option in reversed(options):
         command = option(command)

@@ -97,7 +97,10 @@ def test_operations_are_complete(document: dict[str, Any]) -> None:
         assert in_path == set(re.findall(r"{(\w+)}", path))
         needs_key = operation.get("security") != []
         assert needs_key == ("401" in operation["responses"])
-        takes = method == "post" and path.startswith(("/v1/", "/v2/", "/plans/", "/weights"))
+        takes = method == "put" or (
+            method == "post"
+            and (path.startswith(("/v1/", "/v2/", "/plans/", "/weights")) or path == "/engines")
+        )
         assert ("requestBody" in operation) == takes
 
 

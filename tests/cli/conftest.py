@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,8 +38,12 @@ class FakeServer:
     def json(self, method: str, path: str, body: Any, status: int = 200) -> None:
         self.answers[method, path] = (status, body)
 
-    def error(self, method: str, path: str, status: int, message: str) -> None:
-        error = {"message": message, "type": "t", "param": None, "code": "c"}
+    def steps(self, method: str, path: str, *bodies: Any) -> None:
+        """One after the other, the last again and again."""
+        self.answers[method, path] = (200, deque(bodies))
+
+    def error(self, method: str, path: str, status: int, message: str, code: str = "c") -> None:
+        error = {"message": message, "type": "t", "param": None, "code": code}
         self.json(method, path, {"error": error}, status)
 
     def stream(self, *events: Any, path: str = "/v1/chat/completions") -> None:
@@ -71,7 +76,9 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             fake.seen.append(Seen(self.command, self.path, headers, body))
             status, answer = fake.answers.get((self.command, self.path), (404, b"nothing here"))
             chunks: Iterable[bytes]
-            if isinstance(answer, list):
+            if isinstance(answer, deque):
+                answer = answer.popleft() if len(answer) > 1 else answer[0]
+            if isinstance(answer, list | Iterator):
                 chunks = answer
             else:
                 chunks = [answer if isinstance(answer, bytes) else json.dumps(answer).encode()]
@@ -83,6 +90,12 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                     self.wfile.write(chunk)
 
         def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
             self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:

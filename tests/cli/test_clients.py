@@ -1,4 +1,4 @@
-"""The commands that ask a running server: models, ps, load, unload, reload."""
+"""The commands that ask a running server: models, reload, and how all of them find it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from click.testing import Result
 
 from server.cli import client
 from server.cli.client import ClientError, normal, printable
-from server.cli.ps import ago
 from tests.cli.conftest import FakeServer
 
 Run = Callable[..., Result]
@@ -146,7 +145,7 @@ def test_what_a_terminal_may_get() -> None:
 
 
 def test_the_config_here(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client.here() == client.Here()
+    assert client.here() == client.Here(home=Path.home() / ".roundhouse")
     (nowhere / "roundhouse.yaml").write_text(
         'version: 1\nserver: {host: "::", port: 81, admin: "[::1]:82", '
         "admin_key: adminadminadminadmin, keys: [{name: d, key: 'sha256:"
@@ -183,112 +182,7 @@ def test_a_key_of_the_config_here_goes_to_no_other_server(
     assert [seen.headers.get("authorization") for seen in fake.seen] == ["Bearer kkk", None]
 
 
-# --- ps, load, unload, reload
-
-ENGINE = {
-    "name": "qwen",
-    "state": "starting",
-    "stage": "loading weights",
-    "eta_s": 12.3,
-    "restarts": 1,
-    "pid": 42,
-    "waiting": 3,
-    "in_flight": 0,
-    "since_s": 75.2,
-    "error": None,
-    "models": ["qwen3-8b", "fast"],
-}
-
-
-def test_ps(run: Run, fake: FakeServer) -> None:
-    failed = {"name": "b", "state": "failed", "error": "No\nmemory.", "pid": None, "eta_s": 4.0}
-    fake.json("GET", "/engines", {"engines": [ENGINE, failed]})
-    result = run("ps", "--admin-url", fake.url, "--admin-key", "adm")
-    assert result.exit_code == 0
-    head, first, second = (line.split("  ") for line in result.stdout.splitlines())
-    assert [cell.strip() for cell in head if cell] == [
-        "ENGINE",
-        "STATE",
-        "SINCE",
-        "PID",
-        "IN FLIGHT",
-        "WAITING",
-        "RESTARTS",
-        "MODELS",
-        "NOTE",
-    ]
-    assert [cell.strip() for cell in first if cell] == [
-        "qwen",
-        "starting",
-        "1m",
-        "42",
-        "0",
-        "3",
-        "1",
-        "qwen3-8b, fast",
-        "loading weights, about 12 s",
-    ]
-    assert [cell.strip() for cell in second if cell] == [
-        "b",
-        "failed",
-        "-",
-        "-",
-        "0",
-        "0",
-        "0",
-        "-",
-        "No memory.",
-    ]
-    assert fake.seen[0].headers["authorization"] == "Bearer adm"
-    assert json.loads(run("ps", "--admin-url", fake.url, "--json").stdout) == [ENGINE, failed]
-
-
-def test_ps_names_an_ill_replica(run: Run, fake: FakeServer) -> None:
-    replicas = [
-        {"address": "10.0.0.3:8000", "well": True, "error": None},
-        {"address": "10.0.0.4:8000", "well": False, "error": "Its /health says 503."},
-    ]
-    engine = {"name": "qwen", "state": "ready", "stage": "1 of 2 replicas well"}
-    fake.json("GET", "/engines", {"engines": [{**engine, "replicas": replicas}]})
-    note = "1 of 2 replicas well; 10.0.0.4:8000: Its /health says 503."
-    assert run("ps", "--admin-url", fake.url).stdout.endswith(f"  {note}\n")
-    fake.json("GET", "/engines", {"engines": [{**engine, "replicas": replicas, "error": "None."}]})
-    assert run("ps", "--admin-url", fake.url).stdout.endswith("  None.\n")
-
-
-def test_ps_of_nothing_and_of_the_wrong_listener(run: Run, fake: FakeServer) -> None:
-    fake.json("GET", "/engines", {"engines": []})
-    assert run("ps", "--admin-url", fake.url).stdout == "The server has no engines.\n"
-    fake.json("GET", "/engines", {"object": "list"})
-    assert "is not the admin API" in run("ps", "--admin-url", fake.url).stderr
-
-
-def test_an_eta_without_a_stage(run: Run, fake: FakeServer) -> None:
-    fake.json("GET", "/engines", {"engines": [{**ENGINE, "stage": ""}]})
-    assert run("ps", "--admin-url", fake.url).stdout.endswith("  about 12 s\n")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "-"), (0.4, "0s"), (59, "59s"), (61, "1m"), (7300, "2h"), (2e5, "2d")],
-)
-def test_ago(seconds: float | None, text: str) -> None:
-    assert ago(seconds) == text
-
-
-@pytest.mark.parametrize("action", ["load", "unload"])
-def test_load_and_unload(action: str, run: Run, fake: FakeServer) -> None:
-    fake.json("POST", f"/engines/qwen/{action}", {**ENGINE, "state": "draining"}, 202)
-    result = run(action, "qwen", "--admin-url", fake.url)
-    assert (result.exit_code, result.stdout) == (0, "qwen is draining.\n")
-    fake.error("POST", f"/engines/a%2Fb/{action}", 404, "There is no engine `a/b`.")
-    result = run(action, "a/b", "--admin-url", fake.url)
-    assert (result.exit_code, result.stderr) == (1, "Error: There is no engine `a/b`.\n")
-
-
-def test_a_load_that_has_not_begun_yet(run: Run, fake: FakeServer) -> None:
-    fake.json("POST", "/engines/qwen/load", {**ENGINE, "state": "stopped"}, 202)
-    assert "qwen is about to load." in run("load", "qwen", "--admin-url", fake.url).stdout
+# --- reload
 
 
 def test_reload(run: Run, fake: FakeServer) -> None:

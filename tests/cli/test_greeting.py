@@ -103,8 +103,6 @@ def test_states() -> None:
         "stopping",
         "loads on request",
         "failed",
-        "waiting",
-        "asleep",
     }
 
 

@@ -3,95 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import select
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import DONE, FakeServer
+from tests.cli.terminal import Start, open_terminals, start
 
-PATIENCE = 30.0
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Terminal:
-    """A process whose standard streams are a terminal, and what it has shown."""
-
-    def __init__(self, folder: Path, repo_root: Path, *arguments: str) -> None:
-        self.master, slave = os.openpty()
-        environ = {**os.environ, "PYTHONPATH": str(repo_root), "TERM": "xterm", "COLUMNS": "120"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.stand_in", str(folder), *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=folder,
-            env=environ,
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.shown = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def until(self, text: str) -> str:
-        """Reads until `text` is shown; what was shown since the last call."""
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.shown:
-            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
-            assert ready, f"{text!r} was not shown, but: {self.shown!r}"
-            try:
-                data = os.read(self.master, 65536)
-            except OSError:  # Linux: the other side is closed
-                data = b""
-            assert data, f"it ended without {text!r}: {self.shown!r}"
-            self.shown += ESCAPES.sub("", data.decode(errors="replace"))
-        before, _, self.shown = self.shown.partition(text)
-        return before + text
-
-    def ended(self) -> int:
-        """The exit code; what is still shown is in `shown`."""
-        while True:
-            try:
-                data = os.read(self.master, 65536)
-            except OSError:
-                data = b""
-            if not data:
-                return self.process.wait(PATIENCE)
-            self.shown += ESCAPES.sub("", data.decode(errors="replace"))
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self.master)
-
-
-Start = Callable[..., Terminal]
-
-
-@pytest.fixture
-def open_terminals() -> Iterator[list[Terminal]]:
-    found: list[Terminal] = []
-    yield found
-    for terminal in found:
-        terminal.close()
-
-
-@pytest.fixture
-def start(nowhere: Path, repo_root: Path, open_terminals: list[Terminal]) -> Start:
-    def start_it(*arguments: str) -> Terminal:
-        terminal = Terminal(nowhere, repo_root, *arguments)
-        open_terminals.append(terminal)
-        return terminal
-
-    return start_it
+__all__ = ["open_terminals", "start"]
 
 
 def test_chat_on_a_terminal(start: Start, fake: FakeServer) -> None:

@@ -1,0 +1,258 @@
+"""The admin API's engines: how they are, load, unload, add, forget, and what they have said.
+
+Who reaches the admin listener is the operator: he names folders and settings as in the config. Only
+what could run programs takes an admin key (`admin_additions.guard`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from server.api import admin_additions as asking
+from server.api.admin_additions import Asked
+from server.api.admin_views import CONFIG, LOADED, Views
+from server.api.plans import body_of
+from server.api.services import Services
+from server.config.additions import Additions
+from server.config.reload import Watcher
+from server.engines.logtail import MOST, LogTail
+from server.errors import Conflict, InvalidRequest, RouteNotFound, StartError
+
+#: Bytes of a body that asks for an engine.
+_BODY: Final = 2**20
+#: Seconds between two looks at a log.
+_LOOK: Final = 0.25
+_LINES: Final = 200
+_YES: Final = {"true": True, "1": True, "": True, "false": False, "0": False}
+
+
+class EngineEndpoints:
+    """`one_at_a_time`: additions are read, changed and written back under it."""
+
+    def __init__(
+        self, services: Services, watcher: Watcher, views: Views, one_at_a_time: asyncio.Lock
+    ) -> None:
+        self._services, self._watcher, self._views = services, watcher, views
+        self._one_at_a_time = one_at_a_time
+
+    async def index(self, request: HttpRequest) -> Response:
+        """Every engine."""
+        return JSONResponse({"engines": [self._views.told(one) for one in self._views.all()]})
+
+    async def one(self, request: HttpRequest) -> Response:
+        """One engine, by its name, its model's or its weights."""
+        return self._told(self._views.find(_name(request)))
+
+    async def load(self, request: HttpRequest) -> Response:
+        """Start an engine that is stopped, failed or waiting; answers before it is ready."""
+        return await self._load(self._views.own(_name(request)))
+
+    async def unload(self, request: HttpRequest) -> Response:
+        """Drain and stop an engine; it stays stopped until `load`."""
+        name = self._views.own(_name(request))
+        await self._services.supervisor.unload(name)
+        return self._told(name)
+
+    async def add(self, request: HttpRequest) -> Response:
+        """Load what is there already, or add an engine and a model to what the config says."""
+        patience = self._services.state.timeouts.body
+        asked = asking.read(await body_of(request, _BODY, patience))
+        asking.guard(asked, admin_key=self._services.state.config.server.admin_key is not None)
+        if asked.folder:
+            asked = msgspec.structs.replace(asked, model=await _folder(asked.model))
+        async with self._one_at_a_time:
+            before = self._watcher.loaded.additions
+            name = await self._there(asked, before)
+            if asked.default:
+                refuse_default(self._watcher)
+            if name is None:
+                name = await self._added(asked, before)
+            elif asked.default:
+                model = asked.as_ or self._models(name)[0]
+                await keep(self._watcher, asking.with_default(before, model))
+        return await self._load(name)
+
+    async def forget(self, request: HttpRequest) -> Response:
+        """Drain and stop an engine that was added at run time, and forget it."""
+        async with self._one_at_a_time:
+            name = self._views.own(_name(request))
+            if self._views.origin(name) == CONFIG:
+                raise Conflict(
+                    f"Engine `{name}` is in {self._file()}: take it out there, and it is gone. "
+                    f"To stop it: POST /engines/{name}/unload (`roundhouse unload {name}`).",
+                    code="set_in_config",
+                )
+            before = self._watcher.loaded.additions
+            after, models = asking.without_engine(before, name)
+            await self._services.supervisor.unload(name)
+            await keep(self._watcher, after)
+        return JSONResponse(
+            {
+                "name": name,
+                "forgotten": True,
+                "models": models,
+                "default_cleared": before.default is not None and after.default is None,
+            }
+        )
+
+    async def logs(self, request: HttpRequest) -> Response:
+        """The last lines of an engine's log, and with `follow` what comes."""
+        name, query = self._views.own(_name(request)), request.query_params
+        lines = _count(query.get("lines", str(_LINES)))
+        follow = _YES.get(query.get("follow", "false").lower())
+        if follow is None:
+            raise InvalidRequest("`follow` is true or false.", param="follow")
+        file = self._services.supervisor.log_file(name)
+        tail = await asyncio.to_thread(LogTail, file, lines)
+        pieces = _pieces(tail, lambda: follow and self._services.accepting)
+        headers = {"x-accel-buffering": "no", "x-content-type-options": "nosniff"}
+        return StreamingResponse(pieces, media_type="text/plain; charset=utf-8", headers=headers)
+
+    # --- what is asked for ----------------------------------------------------------------------
+
+    async def _load(self, name: str) -> Response:
+        await self._services.supervisor.load(name)
+        return self._told(name, 202)
+
+    def _told(self, name: str, status: int = 200) -> Response:
+        return JSONResponse(self._views.told(self._views.view(name)), status)
+
+    def _models(self, name: str) -> list[str]:
+        """What clients call it; its own name where that is a model's."""
+        models = self._services.state.models
+        return [
+            listed
+            for listed, model in models.items()
+            if model.name == listed and any(target.engine == name for target in model.targets)
+        ] or [name]
+
+    def _file(self) -> str:
+        return str(self._watcher.loaded.path or "the config that the server was started with")
+
+    async def _there(self, asked: Asked, before: Additions) -> str | None:
+        """The engine that is asked for, if it is there with these very settings; None: it is to be
+        added. Raises Conflict, RouteNotFound, InvalidRequest."""
+        engines = self._services.state.config.engines
+        if asked.name is not None and asked.name in engines:
+            self._same(asked, asked.name, before)
+            return self._views.own(asked.name)
+        found = self._views.candidates(asked.model)
+        if not asked.weights or (found and asked.name is None and asked.as_ is None):
+            name = self._views.own(asked.model)  # raises where there is none, or are several
+            self._same(asked, name, before)
+            return name
+        return None
+
+    def _same(self, asked: Asked, name: str, before: Additions) -> None:
+        """Raises Conflict where the engine is not what is asked for."""
+        entry = before.engines.get(name)
+        if asked.as_ in (None, *self._models(name)):
+            if not asked.settings and name in self._views.candidates(asked.model):
+                return
+            if entry is not None and dict(entry) == asked.engine:
+                return
+        if entry is None:
+            raise Conflict(
+                f"Engine `{name}` is in {self._file()}, with settings of its own: change them "
+                'there, or load it under another name ("name" and "as", or --name and --as).',
+                code="set_in_config",
+            )
+        raise Conflict(
+            f"Engine `{name}` was loaded with other settings. Unload it first (roundhouse unload "
+            f'{name}), or load this one under another name ("name" and "as", or --name and --as).',
+            code="name_taken",
+        )
+
+    async def _added(self, asked: Asked, before: Additions) -> str:
+        """Its engine's name, once the server has taken it over. Raises InvalidRequest, Conflict,
+        RouteNotFound."""
+        model = asked.as_ or asking.model_name(asked.model)
+        there = self._services.state.models.get(model)
+        if there is not None and not there.offered:
+            raise Conflict(
+                f'There is a model `{model}` already. Give this one another name: "as", or --as.',
+                code="name_taken",
+            )
+        taken = self._services.state.config.engines
+        name = asked.name or asking.engine_name(model, taken)
+        after = asking.with_engine(before, name, model, asked.engine, default=asked.default)
+        await keep(self._watcher, after)
+        return name
+
+
+async def keep(watcher: Watcher, additions: Additions) -> None:
+    """Have the server take them over. Raises InvalidRequest with the config's own words."""
+    try:
+        await watcher.add(additions)
+    except StartError as error:
+        raise InvalidRequest(str(error), code="invalid_config") from None
+
+
+def refuse_default(watcher: Watcher) -> None:
+    """Raises Conflict where the config says which model is the default."""
+    loaded = watcher.loaded
+    if loaded.config.default is not None and loaded.additions.default is None:
+        file = loaded.path or "the config that the server was started with"
+        raise Conflict(
+            f"The default is `{loaded.config.default}` by `default` in {file}: change it there.",
+            code="set_in_config",
+        )
+
+
+async def _folder(said: str) -> str:
+    """A folder on the server's machine, by its whole path. Raises InvalidRequest, RouteNotFound."""
+
+    def look() -> str | None:
+        path = Path(said).expanduser()
+        return os.path.normpath(path) if path.is_dir() else None
+
+    if not said.startswith(("/", "~")):
+        raise InvalidRequest(
+            f"`{said[:200]}` is relative, and nobody knows to what. Give the folder's whole path.",
+            param="model",
+        )
+    try:
+        found = await asyncio.to_thread(look)
+    except (RuntimeError, ValueError, OSError):  # nobody's home, or no name of a file
+        found = None
+    if found is None:
+        raise RouteNotFound(
+            f"There is no folder `{said[:200]}` on the server's machine that it may read.",
+            code="weights_not_found",
+        )
+    return found
+
+
+def _name(request: HttpRequest) -> str:
+    return str(request.path_params["name"])
+
+
+def _count(said: str) -> int:
+    if not said.isascii() or not said.isdigit() or int(said[:9]) > MOST:
+        raise InvalidRequest(f"`lines` is a number up to {MOST}.", param="lines")
+    return int(said[:9])
+
+
+async def _pieces(tail: LogTail, more: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Ends with the log, or later while there may be `more`; the client's going cancels it."""
+    with closing(tail):
+        while True:
+            data = await asyncio.to_thread(tail.read)
+            if data:
+                yield data
+            elif more():
+                await asyncio.sleep(_LOOK)
+            else:
+                return
+
+
+__all__ = ["CONFIG", "LOADED", "EngineEndpoints", "keep", "refuse_default"]

@@ -1,0 +1,437 @@
+"""Engines that are loaded, added, unloaded and forgotten over the admin API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from server.config.load import load
+from server.engines.logs import numbered
+from server.serving import Roundhouse
+from tests.api.conftest import Serve, config_of
+from tests.api.engine_house import QUICKLY, admin_of, error_of, launcher, told
+from tests.engines.conftest import FakeLauncher, failed, nothing_left
+from tests.fakes.client import RawClient
+from tests.fakes.upstream import ScriptedUpstream
+
+__all__ = ["launcher", "nothing_left"]
+
+ADMIN_KEY = "sk-admin-0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+async def config(upstream: ScriptedUpstream) -> dict[str, Any]:
+    """Engines `big` and `small`, which load on request; models `big` and `both`."""
+    made = config_of(upstream)
+    made["engines"] = {
+        "big": {"weights": "org/Big", "load": "request", "idle": "15m", **QUICKLY},
+        "small": {"weights": "org/Small", "load": "request", **QUICKLY},
+    }
+    made["models"] |= {
+        "large": {"targets": [{"engine": "big"}]},
+        "either": {"targets": [{"engine": "big"}, {"engine": "small"}]},
+    }
+    return made
+
+
+@pytest.fixture
+async def server(serve: Serve, config: dict[str, Any], launcher: FakeLauncher) -> Roundhouse:
+    return await serve(config)
+
+
+def new(**more: Any) -> dict[str, Any]:
+    """A body for weights that nobody has, with settings that make it quick."""
+    settings = {"health_interval": "100ms", "stop_timeout": "1s", **more.pop("settings", {})}
+    return {"model": "org/New-1B", "settings": settings, **more}
+
+
+# --- what is told
+
+
+async def test_an_engine_is_told(server: Roundhouse, admin: httpx.AsyncClient) -> None:
+    (big, small) = (await admin.get("/engines")).json()["engines"]
+    assert (big["name"], small["name"]) == ("big", "small")
+    one = (await admin.get("/engines/big")).json()
+    assert one.pop("since_s") >= big.pop("since_s") >= 0
+    assert one == big
+    assert big == {
+        "name": "big", "state": "stopped", "origin": "config", "weights": "org/Big",
+        "models": ["large", "either"], "stage": "", "eta_s": None, "restarts": 0, "pid": None,
+        "waiting": 0, "in_flight": 0, "devices": [], "memory": {"planned": None, "used": None},
+        "pinned": False, "idle_s": None, "idle_limit_s": 900.0, "unload_in_s": None,
+        "error": None, "error_reason": None, "log": [], "instances": [],
+    }  # fmt: skip
+
+
+async def test_a_loaded_one_is_idle_since_it_is_ready(admin: httpx.AsyncClient) -> None:
+    assert (await admin.post("/engines/big/load")).status_code == 202
+    engine = await told(admin, "big", "ready")
+    assert engine["idle_s"] >= 0
+    assert engine["pid"] > 0
+
+
+async def test_it_is_not_idle_while_it_answers(
+    server: Roundhouse, admin: httpx.AsyncClient
+) -> None:
+    await admin.post("/engines/big/load")
+    await told(admin, "big", "ready")
+    port = int(server.url.rpartition(":")[2])
+    async with RawClient(port=port) as client:
+        held = {"model": "large", "messages": [{"role": "user", "content": "hold"}]}
+        await client.post("/v1/chat/completions", {**held, "stream": True})
+        assert (await client.read_head()).status == 200
+        engine = (await admin.get("/engines/large")).json()
+        assert (engine["name"], engine["in_flight"], engine["idle_s"]) == ("big", 1, 0.0)
+
+
+async def test_a_failed_one_has_the_last_lines_of_its_log(
+    admin: httpx.AsyncClient, launcher: FakeLauncher
+) -> None:
+    lines = [f"line {n}" for n in range(30)]
+    launcher.scripts["big"] = {
+        "say": [*lines, "error: unrecognized arguments: --nope"], "exit": 2
+    }  # fmt: skip
+    await admin.post("/engines/big/load")
+    engine = await told(admin, "big", "failed")
+    assert "--nope" in engine["error"]
+    assert engine["error_reason"] == "arguments"
+    assert len(engine["log"]) == 20
+    assert engine["log"][-1] == "error: unrecognized arguments: --nope"
+
+
+# --- which one is meant
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), [("big", "big"), ("large", "big"), ("org/Big", "big"), ("small", "small")]
+)
+async def test_engines_by_any_name(admin: httpx.AsyncClient, name: str, engine: str) -> None:
+    assert (await admin.get(f"/engines/{name}")).json()["name"] == engine
+    quoted = name.replace("/", "%2F")
+    answer = await admin.post(f"/engines/{quoted}/unload")
+    assert (answer.status_code, answer.json()["name"]) == (200, engine)
+
+
+async def test_names_that_mean_none_or_several(admin: httpx.AsyncClient) -> None:
+    message = error_of(await admin.get("/engines/either"), 409, "ambiguous_name")
+    assert "any of these engines: `big`, `small`" in message
+    message = error_of(await admin.post("/engines/bigg/load"), 404, "engine_not_found")
+    assert message == "There is no engine `bigg`. Did you mean `big`?"
+    message = error_of(await admin.post("/engines/xyz/load"), 404, "engine_not_found")
+    assert message == "There is no engine `xyz`. Engines: big, small."
+    message = error_of(await admin.delete("/engines/m"), 404, "engine_not_found")
+    assert "has no engine here: providers answer for it" in message
+
+
+# --- adding
+
+
+async def test_weights_are_added_and_served(
+    server: Roundhouse, admin: httpx.AsyncClient, launcher: FakeLauncher
+) -> None:
+    body = new(settings={"context": 4096, "concurrency": 2, "args": {"max-num-seqs": 8}})
+    answer = await admin.post("/engines", json=body)
+    assert answer.status_code == 202
+    assert (answer.json()["name"], answer.json()["origin"]) == ("new-1b", "loaded")
+    engine = await told(admin, "new-1b", "ready")
+    assert engine["models"] == ["org/New-1B"]
+    assert launcher.engines["new-1b"].args == {"max-num-seqs": 8, "max-model-len": 4096}
+    assert launcher.engines["new-1b"].concurrency == 2
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+        asked = {"model": "org/New-1B", "messages": [{"role": "user", "content": "hi"}]}
+        said = await http.post("/v1/chat/completions", json=asked)
+    assert said.json()["choices"][0]["message"]["content"] == "from the engine"
+    assert [one["name"] for one in (await admin.get("/engines")).json()["engines"]] == [
+        "big", "small", "new-1b"
+    ]  # fmt: skip
+
+
+async def test_what_was_added_is_there_after_a_restart(
+    server: Roundhouse, admin: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    await admin.post("/engines", json=new(name="n", **{"as": "mine", "default": True}))
+    await told(admin, "n", "ready")
+    again = load(tmp_path / "roundhouse.yaml", environ={}).with_state()
+    assert set(again.config.engines) == {"big", "small", "n"}
+    assert again.config.default == "mine"
+    async with Roundhouse(again) as second, admin_of(second) as other:
+        engine = await told(other, "mine", "ready")
+        assert (engine["name"], engine["origin"]) == ("n", "loaded")
+        assert (await other.get("/default")).json() == {"model": "mine", "origin": "loaded"}
+
+
+async def test_a_reload_keeps_what_was_added(
+    server: Roundhouse, admin: httpx.AsyncClient, config: dict[str, Any], tmp_path: Path
+) -> None:
+    await admin.post("/engines", json=new())
+    before = await told(admin, "new-1b", "ready")
+    del config["engines"]["small"], config["models"]["either"]
+    (tmp_path / "roundhouse.yaml").write_text(yaml.safe_dump(config))
+    assert (await admin.post("/reload")).json()["result"] == "ok"
+    assert (await admin.get("/engines/new-1b")).json()["pid"] == before["pid"]
+
+
+async def test_the_same_again_only_loads_it(admin: httpx.AsyncClient) -> None:
+    await admin.post("/engines", json=new())
+    before = await told(admin, "new-1b", "ready")
+    for same in (new(), {"model": "org/New-1B"}, {"model": "new-1b"}, new(name="new-1b")):
+        answer = await admin.post("/engines", json=same)
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["pid"] == before["pid"]
+    message = error_of(
+        await admin.post("/engines", json=new(settings={"context": 9})), 409, "name_taken"
+    )
+    assert "was loaded with other settings. Unload it first (roundhouse unload new-1b)" in message
+
+
+async def test_what_the_config_has_is_loaded_and_not_changed(
+    admin: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    for name in ("big", "large", "org/Big"):
+        answer = await admin.post("/engines", json={"model": name})
+        assert (answer.status_code, answer.json()["name"]) == (202, "big")
+    for body in (
+        {"model": "org/Big", "settings": {"context": 9}},
+        {"model": "big", "settings": {"context": 9}},
+        {"model": "org/Other", "name": "big"},
+    ):
+        message = error_of(await admin.post("/engines", json=body), 409, "set_in_config")
+        assert f"`big` is in {tmp_path / 'roundhouse.yaml'}" in message
+    assert not (tmp_path / "home" / "state.json").exists()
+
+
+async def test_the_same_weights_under_another_name(admin: httpx.AsyncClient) -> None:
+    body = {**new(settings={"context": 9}), "model": "org/Big", "as": "big-short"}
+    answer = await admin.post("/engines", json=body)
+    assert (answer.status_code, answer.json()["models"]) == (202, ["big-short"])
+    message = error_of(await admin.get("/engines/org/Big"), 409, "ambiguous_name")
+    assert "`big`, `big-short`" in message
+    message = error_of(await admin.post("/engines", json={**body, "name": "x"}), 409, "name_taken")
+    assert "There is a model `big-short` already" in message
+
+
+async def test_a_folder_of_the_server_s_machine(
+    admin: httpx.AsyncClient, tmp_path: Path, launcher: FakeLauncher
+) -> None:
+    folder = tmp_path / "My Model"
+    folder.mkdir()
+    body = {**new(), "model": f"{folder}/"}
+    answer = await admin.post("/engines", json=body)
+    assert (answer.json()["name"], answer.json()["models"]) == ("my-model", ["My-Model"])
+    assert launcher.engines["my-model"].weights == str(folder)
+    assert (await admin.post("/engines", json=body)).json()["name"] == "my-model"
+    for said in (f"{folder}x", "~nobody-of-this-name/x", "/\0"):
+        answer = await admin.post("/engines", json={"model": said})
+        assert "no folder" in error_of(answer, 404, "weights_not_found")
+    answer = await admin.post("/engines", json={"model": "./x"})
+    assert "Give the folder's whole path" in error_of(answer, 400, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "said"),
+    [
+        (b"", 400, "invalid_json", "The body is no JSON"),
+        (b"{", 400, "invalid_json", 'such as {"model": "Qwen/Qwen3-8B"}'),
+        (b"[]", 400, "invalid_value", "Expected `object`"),
+        (b"{}", 400, "invalid_value", "missing required field `model`"),
+        (b'{"model": " "}', 400, "invalid_value", "`model` is empty"),
+        (b'{"model": "a/b", "nmae": "x"}', 400, "invalid_value", "unknown field `nmae`"),
+        (b'{"model": "nobody"}', 404, "engine_not_found", "There is no engine `nobody`"),
+        (b'{"model": "bigg"}', 404, "engine_not_found", "Did you mean `big`?"),
+        (b'{"model": "a/b", "settings": {"weights": "c"}}', 400, "invalid_value", "leave"),
+        (b'{"model": "a/b", "settings": {"context": "8k"}}', 400, "invalid_value", "16384"),
+        (b'{"model": "a/b", "settings": {"context": 8, "args": {"max-model-len": 9}}}', 400,
+         "invalid_value", "say the same"),
+        (b'{"model": "a/b", "settings": {"devise": "cpu"}}', 400, "invalid_config",
+         "Did you mean `device`?"),
+        (b'{"model": "a/b", "settings": {"device": "gpu"}}', 400, "invalid_config", "device"),
+        (b'{"model": "a/b", "settings": {"args": 7}}', 400, "invalid_config", "args"),
+        (b'{"model": "a/b", "settings": {"args": {"port": 1}}}', 400, "invalid_config", "socket"),
+        (b'{"model": "a/b", "name": "no name"}', 400, "invalid_config", "no name"),
+        (b'{"model": "a/b", "as": "m"}', 409, "name_taken", "There is a model `m` already"),
+        (b'{"model": "a/b", "settings": {"env": {"A": "b"}}}', 403, "admin_key_needed", "`env`"),
+        (b'{"model": "a/b", "settings": {"trust_remote_code": true}}', 403, "admin_key_needed",
+         "set server.admin_key"),
+        (b'{"model": "a/b", "settings": {"args": {"middleware": "a.b"}}}', 403,
+         "admin_key_needed", "`args.middleware`"),
+    ],
+)  # fmt: skip
+async def test_what_is_refused(
+    admin: httpx.AsyncClient, tmp_path: Path, body: bytes, status: int, code: str, said: str
+) -> None:
+    message = error_of(await admin.post("/engines", content=body), status, code)
+    assert said in message
+    assert "state.json" not in message
+    assert not (tmp_path / "home" / "state.json").exists()
+    assert len((await admin.get("/engines")).json()["engines"]) == 2
+
+
+async def test_with_an_admin_key_all_settings_may_be_given(
+    serve: Serve, config: dict[str, Any], launcher: FakeLauncher
+) -> None:
+    config["server"]["admin_key"] = ADMIN_KEY
+    server = await serve(config)
+    settings = {"env": {"A": "b"}, "args": {"tool-parser-plugin": "/x.py"}}
+    async with admin_of(server, headers={"authorization": f"Bearer {ADMIN_KEY}"}) as admin:
+        answer = await admin.post("/engines", json=new(settings=settings))
+        assert answer.status_code == 202, answer.text
+        assert launcher.engines["new-1b"].env == {"A": "b"}
+
+
+async def test_two_at_one_time_are_both_kept(admin: httpx.AsyncClient) -> None:
+    bodies = [{**new(), "model": f"org/N{n}"} for n in range(4)]
+    answers = await asyncio.gather(*(admin.post("/engines", json=body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len((await admin.get("/engines")).json()["engines"]) == 6
+
+
+async def test_a_start_that_fails_is_told_and_kept(
+    admin: httpx.AsyncClient, launcher: FakeLauncher
+) -> None:
+    launcher.scripts["new-1b"] = failed()
+    await admin.post("/engines", json=new())
+    assert "no such folder" in (await told(admin, "new-1b", "failed"))["error"]
+    launcher.scripts.clear()
+    await admin.post("/engines/new-1b/load")
+    await told(admin, "new-1b", "ready")
+
+
+# --- forgetting
+
+
+async def test_forgetting(server: Roundhouse, admin: httpx.AsyncClient, tmp_path: Path) -> None:
+    await admin.post("/engines", json=new(default=True))
+    await told(admin, "new-1b", "ready")
+    answer = await admin.delete("/engines/org/New-1B")
+    assert answer.json() == {
+        "name": "new-1b", "forgotten": True, "models": ["org/New-1B"], "default_cleared": True
+    }  # fmt: skip
+    error_of(await admin.get("/engines/new-1b"), 404, "engine_not_found")
+    assert "org/New-1B" not in server.services.state.models
+    state = json.loads((tmp_path / "home" / "state.json").read_text())
+    assert (state["engines"], state["models"], state["default"]) == ({}, {}, None)
+    await admin.post("/engines", json=new())
+    await told(admin, "new-1b", "ready")
+
+
+async def test_of_the_config_nothing_is_forgotten(admin: httpx.AsyncClient, tmp_path: Path) -> None:
+    message = error_of(await admin.delete("/engines/big"), 409, "set_in_config")
+    assert str(tmp_path / "roundhouse.yaml") in message
+    assert "`roundhouse unload big`" in message
+
+
+async def test_an_unload_leaves_it_known(admin: httpx.AsyncClient) -> None:
+    await admin.post("/engines", json=new())
+    await told(admin, "new-1b", "ready")
+    answer = await admin.post("/engines/new-1b/unload")
+    assert (answer.json()["state"], answer.json()["origin"]) == ("stopped", "loaded")
+    assert (await admin.post("/engines", json={"model": "org/New-1B"})).status_code == 202
+    await told(admin, "new-1b", "ready")
+
+
+# --- the default
+
+
+async def test_the_default(server: Roundhouse, admin: httpx.AsyncClient) -> None:
+    nobody = {"model": None, "origin": None}
+    assert (await admin.get("/default")).json() == nobody
+    assert (await admin.delete("/default")).json() == nobody
+    assert (await admin.put("/default", json={"model": "m"})).json() == {
+        "model": "m", "origin": "loaded"
+    }  # fmt: skip
+    assert server.services.state.default == "default"
+    assert (await admin.put("/default", json={"model": "alias-of-m"})).status_code == 200
+    assert (await admin.put("/default", json={"model": "up/any"})).status_code == 200
+    message = error_of(
+        await admin.put("/default", json={"model": "largee"}), 404, "model_not_found"
+    )
+    assert "Did you mean `large`" in message
+    error_of(await admin.put("/default", json={"modell": "m"}), 400, "invalid_value")
+    assert (await admin.delete("/default")).json() == nobody
+    assert server.services.state.default is None
+
+
+async def test_the_config_s_own_default_wins(
+    serve: Serve, config: dict[str, Any], launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    server = await serve({**config, "default": "m"})
+    async with admin_of(server) as admin:
+        assert (await admin.get("/default")).json() == {"model": "m", "origin": "config"}
+        for answer in (
+            await admin.put("/default", json={"model": "large"}),
+            await admin.delete("/default"),
+            await admin.post("/engines", json=new(default=True)),
+        ):
+            message = error_of(answer, 409, "set_in_config")
+            assert f"`default` in {tmp_path / 'roundhouse.yaml'}" in message
+        assert len((await admin.get("/engines")).json()["engines"]) == 2
+
+
+# --- logs
+
+
+async def test_a_log_s_last_lines(
+    server: Roundhouse, admin: httpx.AsyncClient, launcher: FakeLauncher
+) -> None:
+    assert (await admin.get("/engines/big/logs")).content == b""
+    launcher.scripts["big"] = {"say": ["one", "two \x1b[31mred\x1b[0m", "three"]}
+    await admin.post("/engines/big/load")
+    await told(admin, "big", "ready")
+    file = server.supervisor.log_file("big")
+    async with asyncio.timeout(10):
+        while b"complete" not in (await admin.get("/engines/big/logs")).content:
+            await asyncio.sleep(0.01)  # a thread writes it
+    answer = await admin.get("/engines/large/logs?lines=3")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.content == b"".join(file.read_bytes().splitlines(keepends=True)[-3:])
+    assert b"two \x1b[31mred" in answer.content
+    for query in ("lines=x", "lines=-1", "lines=99999999", "follow=perhaps"):
+        error_of(await admin.get(f"/engines/big/logs?{query}"), 400, "invalid_value")
+
+
+async def test_a_log_is_followed_through_a_rotation(
+    server: Roundhouse, admin: httpx.AsyncClient
+) -> None:
+    file = server.supervisor.log_file("big")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("old\nbefore\n")
+    async with admin.stream("GET", "/engines/big/logs?lines=1&follow=true") as answer:
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "before"
+        with file.open("a") as log:
+            log.write("more\n")
+        assert await anext(lines) == "more"
+        file.rename(numbered(file, 1))
+        file.write_text("after\n")
+        assert await anext(lines) == "after"
+
+
+async def test_a_follower_that_leaves_is_noticed(
+    server: Roundhouse, admin: httpx.AsyncClient
+) -> None:
+    file = server.supervisor.log_file("big")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("x\n")
+
+    def following() -> bool:
+        return any("_pieces" in str(task.get_stack()) for task in asyncio.all_tasks())
+
+    async with admin.stream("GET", "/engines/big/logs?follow=true") as answer:
+        assert await anext(answer.aiter_raw()) == b"x\n"
+    async with asyncio.timeout(10):
+        while following():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_follower_does_not_hold_up_the_end(server: Roundhouse) -> None:
+    assert server.admin_url is not None
+    async with RawClient(port=int(server.admin_url.rpartition(":")[2])) as follower:
+        await follower.get("/engines/big/logs?follow=true")
+        assert (await follower.read_head()).status == 200
+        await asyncio.wait_for(server.__aexit__(None, None, None), 6)
