@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from server.config.load import load
 from server.engines.state import EngineState
 from server.engines.store import records, service
 from server.engines.store.locks import held
 from server.engines.store.places import Place
+from server.errors import Draining
 from server.serving import Roundhouse
 from tests.api.conftest import Serve, config_of
 from tests.engines.store.conftest import hub
@@ -143,29 +145,26 @@ async def test_a_pull_is_stopped(hub: FakeHub, admin: httpx.AsyncClient, tmp_pat
 
 
 async def test_the_server_ends_its_pulls(
-    serve: Serve,
-    upstream: ScriptedUpstream,
-    hub: FakeHub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    upstream: ScriptedUpstream, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     hub.add(REPO)
     sent = threading.Event()
     hub.fault(FILE, at(sent, 300, hub.gone))
-    config = config_of(upstream, weights={"folder": str(tmp_path / "hub")})
-    server = await serve(config)
-    async with (
-        httpx.AsyncClient(base_url=server.admin_url or "", timeout=20) as admin,
-        admin.stream("POST", "/weights", json={"model": REPO}) as feed,
-    ):
-        assert await asyncio.to_thread(sent.wait, 20)
-        closing = asyncio.create_task(server.store.close())
-        kind, facts = events("".join([part async for part in feed.aiter_text()]))[-1]
-        await closing
-        refused = await pulled(admin)
-    assert (kind, facts["error"]["code"]) == ("error", "pull_stopped")
-    assert error_of(refused) == (503, "shutting_down")
+    config = config_of(upstream, weights={"folder": "hub"}, server={"home": str(tmp_path / "home")})
+    (tmp_path / "roundhouse.yaml").write_text(json.dumps(config))
+    server = Roundhouse(load(tmp_path / "roundhouse.yaml", environ={}))
+    async with httpx.AsyncClient(timeout=20) as admin:
+        async with server:
+            url = f"{server.admin_url}/weights"
+            feed = asyncio.create_task(admin.post(url, json={"model": REPO}))
+            whole = asyncio.create_task(admin.post(url, json={"model": REPO}, headers=JSON))
+            assert await asyncio.to_thread(sent.wait, 20)
+        kind, facts = events((await feed).text)[-1]
+        assert (kind, facts["error"]["code"]) == ("error", "pull_stopped")
+        assert error_of(await whole) == (409, "pull_stopped")
+    with pytest.raises(Draining):
+        server.store.pull(REPO, "main", allow_code=False, asked_by="a test")
     assert not left_over(tmp_path / "hub")
     assert not [one for one in threading.enumerate() if one.name.startswith("pull-")]
 

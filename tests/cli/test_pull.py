@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from server.cli.weights.meter import Meter
+from server.cli.weights.pulling import who
 from server.engines.store import holdings
 from tests.cli.conftest import Run
 from tests.fakes.hub import COMMIT, FakeHub, model, running
@@ -188,3 +190,90 @@ def test_a_store_that_cannot_be_read(
     done = run(*command)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: /the/store cannot be used (Permission denied).")
+
+
+# --- what the config says
+
+
+def test_the_store_of_the_config(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    config(nowhere, small=REPO)
+    with (nowhere / "roundhouse.yaml").open("a") as file:
+        file.write("weights: {folder: models, workers: 1, stall_timeout: 5s}\n")
+    where = nowhere / "models"
+    assert run("pull", "small").stdout.splitlines()[1].startswith(str(where))
+    assert (where / "models--org--small").is_dir()
+    assert run("ls").stdout.splitlines()[1].startswith(REPO)
+    assert f" in {where}, " in run("du").stdout
+    assert str(where) in run("show", REPO).stdout
+    assert "There are no models in" in run("ls", "--store", "other").stdout
+    # The config's folder is the config's, wherever the command is run.
+    (nowhere / "below").mkdir()
+    os.chdir(nowhere / "below")
+    assert run("ls", "--config", "../roundhouse.yaml").stdout.splitlines()[1].startswith(REPO)
+
+
+def test_what_the_config_allows(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    files = model() | {"pytorch_model.bin": b"pickle"}
+    del files[FILE]
+    hub.add(REPO, files)
+    assert run("pull", REPO).exit_code == 1
+    (nowhere / "roundhouse.yaml").write_text(
+        "version: 1\nweights: {allow_pickle: true}\n"
+        f"engines: {{a: {{weights: {REPO}, trust_remote_code: true}}}}\n"
+    )
+    done = run("pull", REPO)
+    assert done.exit_code == 0, done.output
+    assert "whoever made them can run code here" in done.stderr
+
+
+def test_an_engine_s_own_hub_and_python(
+    run: Run, hub: FakeHub, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(REPO, model() | {"own.py": b"pass"})
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    (nowhere / "roundhouse.yaml").write_text(
+        f"version: 1\nengines: {{a: {{weights: {REPO}, trust_remote_code: true, "
+        f'env: {{HF_ENDPOINT: "{hub.url}", HF_HOME: "{nowhere}/own"}}}}}}\n'
+    )
+    assert run("pull", "a").exit_code == 0
+    assert list(nowhere.glob("own/hub/models--org--small/snapshots/*/own.py"))
+
+
+def test_ctrl_c_in_this_process(
+    run: Run, hub: FakeHub, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(meter: Meter) -> None:
+        raise KeyboardInterrupt
+
+    hub.add(REPO)
+    hub.fault(FILE, hub.hang(300))
+    monkeypatch.setattr(Meter, "tick", pressed)
+    done = run("pull", REPO)
+    assert done.exit_code == 130
+    assert done.stderr == "Stopped. What has come is kept; pull again to go on.\n"
+    assert not list(nowhere.glob("hf/hub/.locks/**/*.lock"))
+
+
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError(0)
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert who() == f"user {os.getuid()}"
+
+
+def test_a_second_commit_and_a_partial_one(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    repo = hub.add(REPO, branches=("main", "v2"))
+    assert run("pull", REPO).exit_code == 0
+    repo.commit = "b" * 40
+    repo.files["tokenizer.json"] = b'{"new": 1}'
+    assert run("pull", REPO, "--revision", "v2").exit_code == 0
+    (nowhere / "hf/hub/models--org--small/blobs/0f.incomplete").write_bytes(b"half")
+    shown = run("show", REPO, "--verify")
+    assert shown.exit_code == 0
+    assert shown.stdout.count(f"{REPO}\n") == 3
+    assert "revisions v2" in shown.stdout
+    assert "state     partial" in shown.stdout
+    (row,) = json.loads(run("show", REPO, "--revision", "v2", "--json").stdout)
+    assert row["commit"] == "b" * 40

@@ -67,8 +67,8 @@ def here(config: str | None, *, strict: bool = False) -> Here:
         if strict or config is not None:
             raise
         click.echo(
-            "The config here has faults, so nobody knows which engine uses what. "
-            "`roundhouse check` shows them.",
+            "The config here has faults, so nobody knows which engine uses what, and its `weights` "
+            "do not count. `roundhouse check` shows them.",
             err=True,
         )
         return Here(load_home())

@@ -187,6 +187,8 @@ class Fetch:
         self._digest = Digest(self._file)
 
     def _pause(self, failures: int, broken: Broken) -> None:
+        if self._stop.is_set():
+            raise Cancelled
         if failures > self._patience.attempts:
             raise StoreError(
                 f"{self._file.path} could not be fetched: {broken.cause}, {failures} times in a "

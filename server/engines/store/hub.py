@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,26 @@ _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 def offline(environ: Mapping[str, str]) -> str | None:
     """The variable that forbids to ask the hub, if one does."""
     return next((name for name in _OFFLINE if _is_on(environ.get(name))), None)
+
+
+@contextlib.contextmanager
+def visit() -> Iterator[None]:
+    """While the hub is asked. The library keeps one session for the whole process, whose idle
+    connections nobody would close: the last who leaves does."""
+    global _visitors
+    with _door:
+        _visitors += 1
+    try:
+        yield
+    finally:
+        with _door:
+            _visitors -= 1
+            if not _visitors and "huggingface_hub" in sys.modules:
+                sys.modules["huggingface_hub"].close_session()
+
+
+_door = threading.Lock()
+_visitors = 0
 
 
 @dataclass(frozen=True, slots=True)

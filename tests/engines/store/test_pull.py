@@ -30,6 +30,8 @@ def test_a_pull(hub: FakeHub, make: Make, tmp_path: Path) -> None:
         "onnx/model.onnx": b"onnx",
         ".gitattributes": b"*.bin",
     }
+    from huggingface_hub.utils import _http
+
     hub.add(REPO, files)
     pull = make()
     record = pull.run()
@@ -45,6 +47,7 @@ def test_a_pull(hub: FakeHub, make: Make, tmp_path: Path) -> None:
     assert pull.progress.look().files_done == 4
     assert not left_over(pull.store)
     assert all("agent" not in one.headers["user-agent"] for one in hub.seen)
+    assert _http._GLOBAL_CLIENT is None  # no connection stays open
     # What an engine asks of a folder holds for it.
     assert weights.resolve(str(snapshot), base=tmp_path).size == len(files[FILE])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -317,12 +316,9 @@ def test_a_stop_ends_it_though_the_hub_is_silent(when: str, hub: FakeHub, ready:
     thread = threading.Thread(target=run)
     thread.start()
     assert sent.wait(20)
-    begun = time.monotonic()
     stop.set()
-    thread.join(20)
+    thread.join(20)  # the hub would have kept it for longer
     assert isinstance(ended[0], Cancelled)
-    # The hub would have kept it for the whole of a test's patience.
-    assert time.monotonic() - begun < 10
     assert ready.counts[-1] == ("stopped", 0)
     assert not left_over(ready.folder)
 
@@ -335,9 +331,11 @@ def test_a_pull_that_is_under_way_is_waited_for(hub: FakeHub, ready: Ready) -> N
     found: list[Weights] = []
     thread = threading.Thread(target=lambda: found.append(ready()))
     with held(place.lock, REPO):
+        place.lock.write_text("4711\n")  # as another process does
         thread.start()
         assert told.wait(20)
     thread.join(20)
+    assert any("Process 4711" in note for note in ready.notes)
     assert found[0].folder == snapshot(ready)
     assert not left_over(ready.folder)
 
@@ -348,7 +346,7 @@ class Watched(list[str]):
 
     def append(self, text: str) -> None:
         super().append(text)
-        if "waiting until it is done" in text:
+        if "is at this model; waiting until it is done" in text:
             self._told.set()
 
 
