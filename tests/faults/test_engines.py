@@ -59,7 +59,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> FakeLauncher:
         Supervisor, launcher=made, policy=QUICK, timing=Timing(term=0.3, drain_poll=0.01)
     )
     monkeypatch.setattr("server.serving.Supervisor", supervisor)
-    monkeypatch.setattr("server.serving.check_static", lambda *args, **more: None)
+    monkeypatch.setattr("server.serving.check_static", lambda *args, **more: ())
     return made
 
 
