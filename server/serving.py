@@ -25,6 +25,7 @@ from server.api.intake import BodyBudget
 from server.api.listener import Listener, bind, listener
 from server.api.services import Services, State, build_state
 from server.app import admin_app, public_app
+from server.config.additions import Additions
 from server.config.load import Loaded
 from server.config.reload import ReloadReport, Watcher
 from server.config.resolve import local_engines
@@ -70,7 +71,7 @@ class Roundhouse:
         self.metrics = metrics = Metrics()
         metrics.build_info.labels(version()).set(1)
         local = local_engines(config)
-        await self._check(self._loaded)
+        await self._check(self._loaded, before=self._loaded.additions)
         server = config.server
         sockets = [bind(server.host, server.port)]
         try:
@@ -136,14 +137,22 @@ class Roundhouse:
         metrics.config_loaded.set(time.time())
         return self
 
-    async def _check(self, loaded: Loaded, *, memory: bool = True) -> None:
-        """Raises EngineError when an engine could never start; who takes turns is told."""
+    async def _check(self, loaded: Loaded, *, before: Additions, memory: bool = True) -> None:
+        """Raises EngineError when an engine could never start; who takes turns is told. Not for
+        what was added `before`: what that lacks by now must not be in the way of the config, and
+        shows when it is started."""
         config = loaded.config
+        known = {
+            name
+            for name, entry in loaded.additions.engines.items()
+            if before.engines.get(name) == entry
+        }
         advice = await asyncio.to_thread(
             check_static,
             local_engines(config),
             config.runtimes,
             base=loaded.folder,
+            names=[name for name in local_engines(config) if name not in known],
             memory=memory,
             caps=config.placement.memory,
             store=StoreSettings.of(config.weights, loaded.folder),
@@ -193,7 +202,7 @@ class Roundhouse:
         """Swap in a config that passed every check. Requests in flight keep what they have."""
         config = loaded.config
         local = local_engines(config)
-        await self._check(loaded, memory=False)
+        await self._check(loaded, before=self._loaded.additions, memory=False)
         services = self.services
         before, state = services.state, self._state(loaded, services.dispatcher)
         await self.supervisor.apply(

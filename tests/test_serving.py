@@ -9,8 +9,10 @@ import httpx
 import pytest
 import yaml
 
+from server.config import additions
+from server.config.additions import Additions
 from server.config.load import load
-from server.errors import BindError
+from server.errors import BindError, EngineError
 from server.serving import Roundhouse
 from tests.api.conftest import *  # noqa: F403 - the fixtures of a whole server
 from tests.api.conftest import ASK, Serve, config_of, port_of
@@ -69,6 +71,29 @@ async def test_bad_config_changes_nothing(serve: Serve, upstream: ScriptedUpstre
     assert server.services.state is before
     value = server.metrics.registry.get_sample_value
     assert value("roundhouse_config_reloads_total", {"result": "rejected"}) == 1
+
+
+async def test_an_addition_whose_weights_are_gone_is_in_nobodys_way(
+    upstream: ScriptedUpstream, tmp_path: Any
+) -> None:
+    config = config_of(upstream, server={"home": str(tmp_path / "home")})
+    file = tmp_path / "roundhouse.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    gone = {"big": {"weights": str(tmp_path / "gone"), "load": "request"}}
+    additions.write(tmp_path / "home", Additions(gone))
+    upstream.queue(chat_answer())
+    async with Roundhouse(load(file, environ={}).with_state()) as server:
+        assert "big" in server.services.state.models
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            assert (await http.post(CHAT, json=ASK)).status_code == 200
+        config["models"]["new"] = {"alias": "m"}
+        write(server, config)
+        assert (await server.reload()).changed == ["models.new"]
+        # Who adds such a one now is told.
+        other = {"other": {"weights": str(tmp_path / "none"), "load": "request"}}
+        with pytest.raises(EngineError, match="none"):
+            await server.watcher.add(Additions({**gone, **other}))
+    assert additions.read(tmp_path / "home").additions == Additions(gone)
 
 
 async def test_series_of_removed_models_go(serve: Serve, upstream: ScriptedUpstream) -> None:
