@@ -7,17 +7,17 @@ it, and who gets how much of a device.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from server.config.engine import Engine
-from server.engines import needs, placement, rooms, runtimes
-from server.engines.arguments import share, whole_number
-from server.engines.devices import GIB, UNKNOWN, gib
-from server.engines.model import PLUGINS, Model, known, read_model
+from server.engines import needs, placement, runtimes
+from server.engines.arguments import share
+from server.engines.devices import UNKNOWN, gib
 from server.engines.needs import Need, Wish
 from server.engines.rooms import Room, TooBig
 from server.engines.runtimes import KV_CACHE_CPU, EnginePython
+from server.engines.subject import Subject, times
 from server.engines.weights import Weights
 from server.errors import EngineError
 
@@ -25,15 +25,6 @@ from server.errors import EngineError
 UTILIZATION: Final = 0.92
 #: Requests of full length that a cache is made for, where engines share a GPU.
 CONCURRENCY: Final = 4
-#: Arguments by which ranks share the cache in ways that are not counted.
-_SPLIT: Final = {
-    "decode-context-parallel-size", "prefill-context-parallel-size", "pipeline-parallel-size",
-}  # fmt: skip
-#: What takes memory, too, and is not looked at.
-_UNCOUNTED: Final = {
-    "speculative-config": "The model that guesses ahead is",
-    "enable-lora": "LoRA adapters are",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +81,8 @@ def fit(
     Reads headers: blocks for some milliseconds. Raises EngineError, terminal, for what vLLM would
     refuse at its start; that it is too big is no error but a `refusal`.
     """
-    numbers = [int(one.id.partition(":")[2]) for one in machine if one.kind == "cuda"]
-    place = runtimes.place(name, engine, python, numbers)
-    subject = _Subject(engine, found)
+    place = runtimes.place(name, engine, python, _numbers(machine))
+    subject = Subject(engine, found)
     if place.kind == "cpu":
         fitted = _on_cpu(engine, subject, machine, crowd)
     else:
@@ -100,101 +90,24 @@ def fit(
     return replace(fitted, weights=found, python=python, notes=tuple(subject.notes))
 
 
-def fit_command(engine: Engine) -> Fitted:
+def fit_command(name: str, engine: Engine, machine: Sequence[placement.Device]) -> Fitted:
     """Of a command nothing is counted: it takes the `memory` that the config says, and goes where
-    `device` says."""
+    `device` says. Raises EngineError (`environment`, terminal) where there is no such device."""
     kind, ids = runtimes.kind_of(engine.device, "vllm-cpu"), runtimes.ids_of(engine.device)
-    names = tuple(f"cuda:{number}" for number in ids) if kind == "cuda" else ()
+    cards = runtimes.seen(name, engine, _numbers(machine)) if kind == "cuda" else ()
+    names = tuple(sorted(_names(ids)))
     option = placement.Option(kind, engine.memory or 0, max(1, len(ids)), ids=names)
+    free = [
+        one.total - one.reserved
+        for one in machine
+        if one.kind == kind and (kind == "cpu" or one.id in _names(cards))
+    ]
     notes = () if engine.memory else ("What a command takes is not counted; `memory` says it.",)
-    return Fitted((option,), notes=notes)
+    room = Room("cuda" if kind == "cuda" else "cpu", max(free), len(free))
+    return Fitted((option,), refusal=_too_much(engine.memory, room), notes=notes)
 
 
 # --- what it takes ------------------------------------------------------------------------------
-
-
-@dataclass
-class _Subject:
-    """One engine's model, counted where it can be, else guessed by the size of its files."""
-
-    engine: Engine
-    found: Weights
-    notes: list[str] = field(default_factory=list)
-    model: Model | None = None
-
-    def __post_init__(self) -> None:
-        problem = self._read()
-        if problem is not None:
-            self.model = None
-            self.notes.append(f"Not counted but guessed from the size of its files: {problem}")
-        for flag, what in _UNCOUNTED.items():
-            if self.engine.args.get(flag):
-                self.notes.append(f"{what} not counted.")
-
-    def _read(self) -> str | None:
-        """Why it cannot be counted."""
-        if self.found.folder is None:
-            return "the weights are not here yet."
-        if "cpu-offload-gb" in self.engine.args:
-            return "a part of the weights stays in the host's memory (`cpu-offload-gb`)."
-        try:
-            self.model = model = read_model(self.found.folder, dtype=self.engine.dtype)
-        except EngineError as error:
-            return error.message
-        given, has = self.engine.quantization, model.quantization.method
-        if has in (*PLUGINS, "unknown") or (given is not None and not known(given)):
-            return f"vLLM alone does not load weights in {given or has}."
-        if model.shape is None:
-            return "its config.json does not say what its layers keep."
-        if not model.shape.exact:
-            self.notes.append("What some of its layers keep is not known exactly.")
-        return None
-
-    @property
-    def size(self) -> int:
-        """Of its files, less what stays in the host's memory."""
-        offloaded = whole_number(self.engine.args.get("cpu-offload-gb")) or 0
-        return max(0, self.found.size - offloaded * GIB)
-
-    def wish(self, kind: needs.DeviceKind, ranks: int, total: int) -> Wish:
-        """How it is to be served, by the config and its `args`."""
-        args = self.engine.args
-        context = whole_number(args.get("max-model-len")) or 0
-        limit = 0 if self.model is None else self.model.limit
-        longer = "hf-overrides" in args or "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in self.engine.env
-        if limit and context > limit and longer:
-            context = limit
-            self.notes.append(f"Its cache is counted for {limit:,} tokens of each request.")
-        cache = args.get("kv-cache-dtype")
-        return Wish(
-            context=context,
-            concurrency=self.engine.concurrency or 1,
-            kind=kind,
-            ranks=ranks,
-            cache=str(cache) if isinstance(cache, str) else "auto",
-            quantization=self.engine.quantization,
-            eager=args.get("enforce-eager") is True,
-            batch=whole_number(args.get("max-num-batched-tokens"))
-            or needs.batch_of(kind, total, ranks),
-            block=whole_number(args.get("block-size")) or None,
-            given=self.engine.kv_cache,
-            stages=_size(self.engine, "pipeline-parallel-size"),
-        )
-
-    def fit(self, wish: Wish, room: Room, others: Iterable[Room] = ()) -> Need | TooBig:
-        if self.model is not None:
-            return rooms.fit(self.model, wish, room, others)
-        found = needs.guess(self.size, wish)
-        return rooms.misfit(found, room) or found
-
-    def check_cache(self, wish: Wish) -> None:
-        """Raises EngineError where the cache is too small for a single request."""
-        args = self.engine.args
-        fits_itself = str(args.get("max-model-len", "")).lower() in ("auto", "-1")
-        if self.model is None or fits_itself or _SPLIT & set(args):
-            return
-        if (said := rooms.starved(self.model, wish)) is not None:
-            raise EngineError(said, reason="memory", terminal=True)
 
 
 def _need(answer: Need | TooBig) -> Need:
@@ -203,13 +116,17 @@ def _need(answer: Need | TooBig) -> Need:
 
 def _refusal(answer: Need | TooBig, memory: int | None, room: Room) -> str | None:
     if memory is not None:
-        if memory <= room.free:
-            return None
-        return (
-            f"It takes {gib(memory)}, by its `memory`, and {gib(room.free)} can be had: "
-            f"{gib(memory - room.free)} too little."
-        )
+        return _too_much(memory, room)
     return f"It {answer}" if isinstance(answer, TooBig) else None
+
+
+def _too_much(memory: int | None, room: Room) -> str | None:
+    if memory is None or memory <= room.free:
+        return None
+    return (
+        f"It takes {gib(memory)}, by its `memory`, and {gib(room.free)} can be had: "
+        f"{gib(memory - room.free)} too little."
+    )
 
 
 # --- on a CPU -----------------------------------------------------------------------------------
@@ -217,7 +134,7 @@ def _refusal(answer: Need | TooBig, memory: int | None, room: Room) -> str | Non
 
 def _on_cpu(
     engine: Engine,
-    subject: _Subject,
+    subject: Subject,
     machine: Sequence[placement.Device],
     crowd: Sequence[Other],
 ) -> Fitted:
@@ -255,15 +172,15 @@ def _cores(engine: Engine, ranks: int, device: placement.Device, crowd: Sequence
 
 def _on_cuda(
     engine: Engine,
-    subject: _Subject,
+    subject: Subject,
     cards: Sequence[placement.Device],
     machine: Sequence[placement.Device],
     crowd: Sequence[Other],
 ) -> Fitted:
     ids = runtimes.ids_of(engine.device)
-    copies = _size(engine, "data-parallel-size")
+    copies = times(engine, "data-parallel-size")
     ranks = runtimes.tensor_parallel(engine, ids)
-    count = ranks * _size(engine, "pipeline-parallel-size") * copies
+    count = ranks * times(engine, "pipeline-parallel-size") * copies
     if count > len(cards) and (ids or copies > 1):
         raise EngineError(
             f"Its arguments want {count} devices, and `device: {engine.device}` has {len(cards)}.",
@@ -290,7 +207,7 @@ class _Where:
     """One engine before the groups of devices that it may go to. `count`: on so many of them."""
 
     engine: Engine
-    subject: _Subject
+    subject: Subject
     ranks: int
     count: int
     machine: tuple[placement.Device, ...]
@@ -349,7 +266,7 @@ class _Where:
         )
 
 
-def _as_many(subject: _Subject, wish: Wish, room: Room) -> Wish:
+def _as_many(subject: Subject, wish: Wish, room: Room) -> Wish:
     """For several requests at one time, or as many as fit."""
     for concurrency in range(CONCURRENCY, 1, -1):
         more = replace(wish, concurrency=concurrency)
@@ -371,8 +288,8 @@ def _rooms(
 ) -> Iterator[Room]:
     """Where else it might go, of the same kind: vLLM for a CPU is another installation."""
     rest = [one for one in machine if one.kind == "cuda" and one not in group]
-    for size in sorted({one.total for one in rest}):
-        free = [one.total - one.reserved for one in rest if one.total == size]
+    for total in sorted({one.total for one in rest}):
+        free = [one.total - one.reserved for one in rest if one.total == total]
         yield Room("cuda", min(free), len(free))
 
 
@@ -380,9 +297,9 @@ def _named(machine: Sequence[placement.Device], ids: Sequence[int]) -> list[plac
     return [one for one in machine if one.kind == "cuda" and (not ids or one.id in _names(ids))]
 
 
+def _numbers(machine: Sequence[placement.Device]) -> list[int]:
+    return [int(one.id.partition(":")[2]) for one in machine if one.kind == "cuda"]
+
+
 def _names(ids: Iterable[int]) -> set[str]:
     return {f"cuda:{number}" for number in ids}
-
-
-def _size(engine: Engine, flag: str) -> int:
-    return max(1, whole_number(engine.args.get(flag)) or 1)

@@ -136,7 +136,7 @@ class VllmLauncher:
         machine: Sequence[Device] | None = None,
     ) -> Fitted:
         if engine.command:
-            return fitting.fit_command(engine)
+            return fitting.fit_command(name, engine, machine or self._devices or self._machine())
         examine(engine)
         python = runtimes.find_python(engine.runtime, runtime, base=self.base)
         self._distributions[engine.runtime] = python.distribution
@@ -324,7 +324,7 @@ def check_static(
             if engine.command:
                 own = runtime.get(engine.runtime)
                 command.check(name, engine, own, environ=os.environ, base=base)
-                fits[name] = fitting.fit_command(engine)
+                fits[name] = fitting.fit_command(name, engine, here)
                 continue
             dummy = engine.args.get("load-format") == "dummy"
             wheres[name] = weights.resolve(

