@@ -35,7 +35,7 @@ def launch(
     It runs in `base`, the config's folder. `home` must be there for the log. Raises EngineError
     (`environment`).
     """
-    env = environment(engine, runtime, environ=environ, placement=placement)
+    env = environment(engine, runtime, environ=environ, placement=placement, scratch=scratch)
     program, *arguments = _words(name, engine)
     found = find(program, path=env.get("PATH", os.defpath), base=base)
     try:
@@ -61,7 +61,7 @@ def check(
     name: str, engine: Engine, runtime: Runtime | None, *, environ: Mapping[str, str], base: Path
 ) -> None:
     """Is its program here? Raises EngineError (`environment`), before anything is started."""
-    env = environment(engine, runtime, environ=environ, placement=Placement("cpu"))
+    env = environment(engine, runtime, environ=environ, placement=Placement("cpu"), scratch="")
     find(_words(name, engine)[0], path=env.get("PATH", os.defpath), base=base)
 
 
@@ -76,10 +76,16 @@ def _words(name: str, engine: Engine) -> list[str]:
 
 
 def environment(
-    engine: Engine, runtime: Runtime | None, *, environ: Mapping[str, str], placement: Placement
+    engine: Engine,
+    runtime: Runtime | None,
+    *,
+    environ: Mapping[str, str],
+    placement: Placement,
+    scratch: str,
 ) -> dict[str, str]:
     """The program's environment: inherited < ours < the runtime's `env` < the engine's `env`."""
     env = runtimes.inherited(environ)
+    env["TMPDIR"] = scratch  # what it leaves there when it is killed goes with it
     env["PYTHONUNBUFFERED"] = "1"  # its log is read while it starts
     if placement.kind == "cuda" and placement.ids:
         outer = environ.get("CUDA_VISIBLE_DEVICES")

@@ -313,14 +313,17 @@ def environment(
     """
     env = inherited(environ)
     env.setdefault("VLLM_CACHE_ROOT", str(home / "cache" / "vllm"))
+    # Else below TMPDIR, where it would not outlive the engine.
+    env.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
     env |= {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE),
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
-        # vLLM's own sockets: beside ours, so that the guard removes them after a SIGKILL.
+        # vLLM's own sockets and files: beside ours, so that the guard removes them after a SIGKILL.
         "VLLM_RPC_BASE_PATH": scratch,
+        "TMPDIR": scratch,
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
     }

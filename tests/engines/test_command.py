@@ -26,7 +26,7 @@ from server.errors import EngineError
 from tests.engines.conftest import FAKE, alive
 
 CPU = Placement("cpu")
-ENVIRON = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "sk-1", "HF_TOKEN": "hf", "LANG": "C"}
+ENVIRON = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "sk-1", "HF_TOKEN": "hf", "TMPDIR": "/t"}
 
 
 def engine(cmd: str, **more: Any) -> Engine:
@@ -81,6 +81,7 @@ def test_environment(tmp_path: Path) -> None:
     made = launch(engine(f"{server} ${{PORT}}", env={"TWO": "engine"}), tmp_path, runtime=runtime)
     assert (made.env["ONE"], made.env["TWO"]) == ("runtime", "engine")
     assert made.env["HF_TOKEN"] == "hf"
+    assert made.env["TMPDIR"] == str(tmp_path / "e1")
     assert "OPENAI_API_KEY" not in made.env
     assert "CUDA_VISIBLE_DEVICES" not in made.env
 

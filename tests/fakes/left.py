@@ -53,7 +53,7 @@ def _processes(folder: Path) -> list[str]:
     mine = []
     for one in psutil.process_iter():
         try:
-            if one.pid != os.getpid() and one.environ().get("TMPDIR") == str(folder):
+            if one.pid != os.getpid() and one.environ().get("TMPDIR", "").startswith(str(folder)):
                 mine.append(one)
         except psutil.Error:
             continue
