@@ -314,14 +314,11 @@ class UpstreamStatus(UpstreamError):
         elif upstream_status in self.ACCOUNT:
             self.status, self.code = 502, "upstream_refused_credentials"
             self.outcome = "http_auth"
-        elif upstream_status == 429:
-            self.status, self.outcome = 429, "http_429"
         elif upstream_status == 529:
             self.status, self.outcome = 503, "http_5xx"
-        elif 400 <= upstream_status < 500:
-            self.status, self.outcome = upstream_status, "http_4xx"
-        elif 500 <= upstream_status < 600:
-            self.status, self.outcome = upstream_status, "http_5xx"
+        elif 400 <= upstream_status < 600:
+            kind = "429" if upstream_status == 429 else f"{upstream_status // 100}xx"
+            self.status, self.outcome = upstream_status, f"http_{kind}"
         else:  # a redirect or a 1xx is no answer of a model API
             self.status, self.outcome, self.code = 502, "protocol", "upstream_protocol"
         if type is not None:
@@ -368,8 +365,7 @@ class ConfigError(StartError):
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        parts = [part for part in (where, self.key) if part]
-        text = ": ".join([*parts, self.message])
+        text = ": ".join(part for part in (where, self.key, self.message) if part)
         return f"{text} {self.hint}" if self.hint else text
 
 
@@ -398,7 +394,7 @@ class EngineError(StartError):
         detail: str | None = None,
     ) -> None:
         super().__init__(message, detail=detail)
-        #: Closed label: weights, memory, arguments, environment, timeout, hang, crash, disk.
+        #: Closed label; docs/troubleshooting.md explains each.
         self.reason = reason
         self.terminal = terminal
         self.log_tail = log_tail
