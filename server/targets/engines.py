@@ -3,8 +3,9 @@ several times."""
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from server.dialects import openai
 from server.engines.state import ON_SOCKET, EngineState, EngineView, Instance
@@ -96,11 +97,11 @@ class _Local(Plain):
             return None
         return states[0] in (EngineState.BACKOFF, EngineState.FAILED)
 
-    async def _post(
+    def _post(
         self, request: Request, transport: Transport, url: str, socket: str | None, replica: int
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         self.engines.used(self.engine, replica, request.keep_alive)
-        return await transport.send(
+        return transport.send(
             Endpoint(url, socket),
             "POST",
             engine_path(request.surface),
