@@ -15,7 +15,8 @@ from server.errors import EngineError
 
 class Record:
     """`phase` says what it does with its memory; None: it has none. `due`: it died, and is not to
-    start before that; `failed`: it was given up."""
+    start before that; `failed`: it was given up. `expected`: until then those who waited for it are
+    about to send their requests."""
 
     def __init__(self, owner: Owner, replica: int, shop: Shop) -> None:
         self.owner, self.replica, self.shop = owner, replica, shop
@@ -31,6 +32,7 @@ class Record:
         self.last_used = 0.0
         self.keep_alive: float | None = None
         self.in_flight = 0
+        self.expected = 0.0
         self.devices: tuple[str, ...] = ()
         self.troubles = Troubles(owner.name, shop)
         self._option: Option | None = None
@@ -74,13 +76,15 @@ class Record:
         if self.phase not in (Phase.READY, Phase.DRAINING, Phase.STOPPING):
             return False
         before, self.in_flight = self.in_flight, self.shop.in_flight(self.owner.name, self.replica)
+        if not self.in_flight and self.shop.clock() < self.expected:
+            self.in_flight = 1
         if self.in_flight or before:
             self.last_used = self.shop.clock()
         return bool(before and not self.in_flight)
 
     def used(self, keep_alive: float | None) -> None:
         """A request is sent to it; what the last one wished for counts."""
-        self.last_used, self.keep_alive = self.shop.clock(), keep_alive
+        self.last_used, self.keep_alive, self.expected = self.shop.clock(), keep_alive, 0.0
         if not self.in_flight:  # it may be over before anybody looks
             self.in_flight = 1
             self.shop.news()

@@ -44,8 +44,15 @@ class Owner(Protocol):
     spec: Spec
     ever_ready: bool
 
-    def changed(self) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for it."""
+
+    def publish(self) -> None:
         """What others see of an instance is not what it was."""
+
+    def changed(self) -> None:
+        """Nor is what a plan depends on."""
 
     def became_ready(self, how: str) -> None:
         """An instance can be sent requests: by a `start`, or a `wake`."""

@@ -261,7 +261,8 @@ class EngineUnit(Record):
                 log.info("engine_stage", engine=self.owner.name, stage=stage.text)
             self._at = stage
             self._stages.enter(stage.text)
-            self._show(EngineState.STARTING, stage.text)
+            self._set(EngineState.STARTING, stage.text)
+            self.owner.publish()
 
     def _ready(self, how: str) -> None:
         self.ready_since = self._now()
@@ -269,6 +270,8 @@ class EngineUnit(Record):
         self._poke.clear()
         self._set(EngineState.READY, "ready")
         self.phase, self.changed_at = Phase.READY, self._now()
+        if self.owner.waiting:
+            self.expected = self._now() + self.shop.timing.look
         self.owner.became_ready(how)
         self.owner.changed()
 

@@ -57,6 +57,30 @@ def test_a_failed_write_leaves_the_old_file(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_left_of_a_start_is_known_by_its_stages(tmp_path: Path) -> None:
+    path = tmp_path / "estimates.json"
+    estimates = Estimates(path)
+    assert estimates.ahead("a", "loading weights", 0) is None
+    estimates.learn("a", 99, {"checking": 1, "compiling": 88, "loading weights": 10})
+    estimates.learn("a", 12, {"checking": 1, "loading weights": 8, "warming up": 3})
+    estimates.save()
+    for known in (estimates, Estimates(path)):
+        assert known.ahead("a", "loading weights", 0) == 9 + 3
+        assert known.ahead("a", "loading weights", 4) == 5 + 3
+        assert known.ahead("a", "loading weights", 400) == 3
+        assert known.ahead("a", "compiling", 0) is None  # it is in a cache by now
+        assert known.ahead("b", "checking", 0) is None
+    assert json.loads(path.read_text())["version"] == 2
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "estimates.json"
+    path.write_text(json.dumps({"version": 1, "starts": {"a": [3.0]}}))
+    estimates = Estimates(path)
+    assert estimates.of("a") == 3
+    assert estimates.ahead("a", "checking", 0) is None
+
+
 def test_fingerprints() -> None:
     assert fingerprint(a=1, b=2) == fingerprint(b=2, a=1)
     assert fingerprint(a=1) != fingerprint(a=2)

@@ -76,6 +76,20 @@ async def test_all_at_once_are_answered_in_turn(room: House) -> None:
     assert sorted(set(room.launcher.launches)) == ["one", "three", "two"]
 
 
+async def test_who_has_waited_can_send_before_others_have_their_turn(room: House) -> None:
+    room.launcher.fits |= {"one": needs(2), "two": needs(2)}
+    supervisor = await room.start(one=engine(load="request"), two=engine(load="request"))
+
+    async def served(name: str) -> None:
+        await supervisor.wait_ready(name, 20)
+        for _ in range(20):  # whatever a request does before it is sent
+            await asyncio.sleep(0)
+        assert state(supervisor, name) is S.READY
+        supervisor.used(name)
+
+    await asyncio.gather(served("one"), served("two"))
+
+
 async def test_who_waits_for_a_busy_engine_says_so_and_has_its_turn_when_it_is_idle(
     room: House,
 ) -> None:
@@ -233,3 +247,25 @@ async def test_a_close_while_some_wait_and_some_make_room(room: House, tmp_path:
     assert two.pid is not None
     await gone(one.pid, two.pid)
     assert {view.state for view in supervisor.views()} == {S.STOPPED}
+
+
+async def test_memory_that_is_used_is_seen(house: House) -> None:
+    supervisor = await house.start(one=engine(), two=engine(load="request"))
+    await ready(supervisor, "one")
+    await supervisor._usage.look()
+    view = supervisor.view("one")
+    assert view is not None
+    assert view.used is not None
+    assert 2**20 < view.used < 2**30
+    labels = {"engine": "one", "device": "cpu", "kind": "used"}
+    assert house.count("roundhouse_engine_memory_bytes", **labels) == view.used
+    assert house.count("roundhouse_device_memory_bytes", device="cpu", kind="used") == view.used
+    await supervisor.unload("one")
+    await supervisor._usage.look()
+    assert house.count("roundhouse_engine_memory_bytes", **labels) == 0
+    view = supervisor.view("one")
+    assert view is not None
+    assert view.used is None
+    await supervisor.apply({"two": engine(load="request")}, {})
+    await supervisor._usage.look()
+    assert house.metrics.registry.get_sample_value("roundhouse_engine_memory_bytes", labels) is None
