@@ -255,9 +255,10 @@ class Guard:
             )
         except (OSError, subprocess.SubprocessError) as exc:
             told = getattr(exc, "strerror", None) or exc
+            what = getattr(exc, "filename", None) or order["argv"][0]
             self.report(
                 event="refused",
-                message=f"{order['argv'][0]}: {told}",
+                message=f"{what}: {told}",
                 errno=getattr(exc, "errno", None),
             )
             self.exited = True

@@ -99,7 +99,10 @@ class EngineProcess:
 
     async def _spawn(self) -> None:
         loop = asyncio.get_running_loop()
-        log_read, log_write = os.pipe()
+        try:
+            log_read, log_write = os.pipe()
+        except OSError as exc:
+            raise _no_guard(exc) from exc
         try:
             self._guard = subprocess.Popen(  # noqa: ASYNC220 - 2 ms, and no watcher of children
                 [sys.executable, "-I", "-S", str(GUARD)],
@@ -112,9 +115,7 @@ class EngineProcess:
             )
         except OSError as exc:
             os.close(log_read)
-            raise EngineError(
-                f"The engine's guard could not be started: {exc.strerror}.", reason="environment"
-            ) from exc
+            raise _no_guard(exc) from exc
         finally:
             os.close(log_write)
         output = Output(self._file, self._line)
@@ -314,6 +315,13 @@ class EngineProcess:
         return endings.death(
             self.exited.result(), self.lines(), vllm=self.vllm, no_memory=self.memory_ran_out()
         )
+
+
+def _no_guard(exc: OSError) -> EngineError:
+    return EngineError(
+        f"The engine's guard could not be started: {exc.strerror}.",
+        reason="crash" if exc.errno in PASSING else "environment",
+    )
 
 
 class Reports(asyncio.Protocol):

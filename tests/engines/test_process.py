@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -59,6 +61,44 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="/nowhere/python") as caught:
         await made.start()
     assert caught.value.terminal
+    assert made.gone.done()
+
+
+async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    made = make(tmp_path, Launch(argv=(sys.executable,), env={}, cwd=str(tmp_path / "none")))
+    with pytest.raises(EngineError, match="none: No such file"):
+        await made.start()
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EAGAIN, True), (errno.EACCES, False)])
+async def test_a_program_that_cannot_be_started_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passes: bool
+) -> None:
+    """No more processes are allowed, or no memory is left: that passes."""
+    guard_file = tmp_path / "guard.py"
+    guard_file.write_text(
+        f"""print('{{"event": "refused", "message": "x: no", "errno": {number}}}')"""
+    )
+    monkeypatch.setattr(process, "GUARD", guard_file)
+    made = make(tmp_path)
+    with pytest.raises(EngineError, match="could not be started: x: no") as caught:
+        await made.start()
+    assert caught.value.terminal is not passes
+    assert caught.value.reason == ("crash" if passes else "environment")
+
+
+async def test_no_descriptor_is_left_for_a_guard(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(EngineError, match="Too many open files") as caught:
+            await made.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (caught.value.reason, caught.value.terminal) == ("crash", False)
     assert made.gone.done()
 
 
