@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -25,6 +26,10 @@ class Troubles:
         self._name, self._shop = name, shop
         self._history = backoff.History()
         self.count = 0
+
+    def over(self) -> None:
+        """It came to be ready: what failed before was no row of failures."""
+        self._history = replace(self._history, never_ready=0, slow=0)
 
     def judge(self, died: Death, *, ever_ready: bool) -> tuple[float | None, EngineError]:
         """(when to try again, the error for people); None: do not."""

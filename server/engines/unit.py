@@ -267,6 +267,7 @@ class EngineUnit(Record):
     def _ready(self, how: str) -> None:
         self.ready_since = self._now()
         self.error, self.failed, self.keep_alive = None, False, None
+        self.troubles.over()
         self._poke.clear()
         self._set(EngineState.READY, "ready")
         self.phase, self.changed_at = Phase.READY, self._now()
