@@ -154,23 +154,27 @@ class Control:
         return said
 
     async def canary(self, model: str, pooling: bool = False, timeout: float = CANARY) -> None:
-        """One token, or one vector, from end to end: what `/health` says is no proof.
+        """One token, or one vector of an engine that says none (`pooling`: only that), from end to
+        end: what `/health` says is no proof.
 
-        Raises EngineError when what comes is none. An engine without such a path, for speech or
-        for scores, proves nothing.
+        Raises EngineError when what comes is none. An engine without any such path, for speech,
+        proves nothing, unless it was said to pool.
         """
         if not pooling:
             body = {"model": model, "prompt": "1", "max_tokens": 1, "temperature": 0}
             said, answer = await self._try("/v1/completions", body, timeout)
             if said and not _a_token(answer):
                 raise _disobeyed("It was asked for one token, and what it said is none.")
-            return
+            if said:
+                return
         for path in _POOLING:
             said, answer = await self._try(path, {"model": model, "input": "1"}, timeout)
             if said and not _finite(answer):
                 raise _disobeyed("It was asked for one vector, and what it said is none.")
             if said:
                 return
+        if pooling:
+            raise _disobeyed("It answers at no path for vectors.")
 
     async def _told(self, path: str, timeout: float) -> None:
         status, body = await self.post(path, timeout)

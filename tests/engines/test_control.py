@@ -248,7 +248,9 @@ TOKEN = '{"choices": [{"text": " a", "finish_reason": "length"}]}'
         (True, {"classify": (200, '{"data": [{"probs": [0.1, 0.9]}]}')}, None),
         (True, {"pooling": (200, '{"data": [{"data": [[0.1], [0.9]]}]}')}, None),
         (True, {"pooling": (500, "")}, "with 500: nothing more."),
-        (True, {}, None),
+        (True, {}, "no path for vectors"),
+        (False, {"embeddings": (200, '{"data": [{"embedding": [0.1, -2]}]}')}, None),
+        (False, {"embeddings": (200, '{"data": [{"embedding": [NaN]}]}')}, "one vector"),
     ],
 )
 async def test_canary(
