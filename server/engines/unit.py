@@ -310,11 +310,7 @@ class EngineUnit(Record):
 
     async def _wake(self, process: EngineProcess) -> None:
         await process.control.wake()
-        try:
-            await process.control.canary(self.owner.name)
-        except EngineError:
-            # One that pools says no word; whether it does, it knows better than its config.
-            await process.control.canary(self.owner.name, pooling=True)
+        await process.control.canary(self.owner.name)
 
     async def _stop(self, process: EngineProcess) -> None:
         """Its open requests first, for as long as they may take."""
