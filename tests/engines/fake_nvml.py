@@ -62,7 +62,7 @@ class Nvml:
 
     NVMLError = NVMLError
 
-    def __init__(self, devices: list[Gpu], *, init: type[NVMLError] | None = None) -> None:
+    def __init__(self, devices: list[Gpu], *, init: type[Exception] | None = None) -> None:
         self.devices, self.init, self.opened = devices, init, 0
 
     def nvmlInit(self) -> None:

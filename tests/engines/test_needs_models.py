@@ -167,6 +167,43 @@ COUNTED: list[tuple[dict[str, Any], list[list[Any]]]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("config", "context", "limit"),
+    [
+        ({}, 0, 0),
+        ({"max_position_embeddings": 4096}, 4096, 4096),
+        ({"n_positions": 1024, "seq_length": 2048}, 1024, 1024),
+        ({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072, 131072),
+        # Scaled by its factor, or standing scaled already.
+        ({"max_position_embeddings": 4096,
+          "rope_scaling": {"type": "linear", "factor": 4.0}}, 16384, 16384),
+        ({"max_position_embeddings": 4096,
+          "rope_parameters": {"rope_type": "dynamic", "factor": 2}}, 8192, 8192),
+        ({"max_position_embeddings": 131072,
+          "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072, 131072),
+        ({"max_position_embeddings": 163840,
+          "rope_scaling": {"type": "yarn", "factor": 40}}, 163840, 163840),
+        ({"max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
+          "rope_scaling": {"type": "longrope", "factor": 32.0}}, 4096, 131072),
+        ({"max_position_embeddings": 4096, "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 2.0},
+            "sliding_attention": {"rope_type": "default"}}}, 8192, 8192),
+        ({"model_type": "gemma3_text", "max_position_embeddings": 131072,
+          "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 131072, 131072),
+        # Strangers write these files.
+        ({"max_position_embeddings": -1, "n_positions": "x"}, 0, 0),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 1e30}},
+         4096, 4096),
+        ({"max_position_embeddings": 4096, "rope_scaling": ["linear"]}, 4096, 4096),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": None}},
+         4096, 4096),
+    ],
+)  # fmt: skip
+def test_how_long_a_model_reads(config: dict[str, Any], context: int, limit: int) -> None:
+    found = describe([], {"model_type": "llama", **config})
+    assert (found.context, found.limit) == (context, limit)
+
+
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_the_same_as_vllm_counts(repo_root: Path) -> None:
