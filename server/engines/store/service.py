@@ -34,6 +34,8 @@ log = structlog.get_logger("roundhouse")
 MOST: Final = 8
 #: Ended ones that are still told.
 KEPT: Final = 16
+#: Notes of one pull that are kept: a hub that falters for days has a lot to say.
+NOTES: Final = 100
 #: Seconds between two looks at a pull.
 EVERY: Final = 0.5
 #: Seconds that pulls have to end when the server stops.
@@ -75,7 +77,8 @@ class Shared:
 
     def tick(self) -> None:
         """From the pull's thread."""
-        self.notes += [line for line in self.progress.said() if line not in self.notes]
+        new = [line for line in self.progress.said() if line not in self.notes]
+        self.notes += new[: NOTES - len(self.notes)]
 
     def facts(self) -> dict[str, Any]:
         """For the admin API."""
