@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from server.engines.placement import (
+    NO_ROOM,
     Action,
     Device,
     Drain,
@@ -150,6 +151,7 @@ class Machine:
         elif what == "ready":
             self._phase(key, Phase.READY)
             self.running[key] = replace(self.running[key], since=self.now)
+            self.engines[key[0]] = replace(self.engines[key[0]], eager=False)
             if (entry := self.waiting.pop(key[0], None)) is not None:
                 self._in_time(key[0], entry)
                 self.served[key[0]] += 1
@@ -210,15 +212,18 @@ class Machine:
         if isinstance(action, Wait):
             assert action.why
             assert action.until is None or action.until > self.now
+            if action.why == NO_ROOM:  # it waits for its first request
+                self.engines[action.engine] = replace(self.engines[action.engine], eager=False)
             return
         self.done.append(action)
         if isinstance(action, Refuse):
             entry = self.waiting.pop(action.engine, None)
-            assert entry is not None or self.engines[action.engine].pinned
+            engine = self.engines[action.engine]
+            assert entry is not None or engine.pinned or engine.eager
             self.refused[action.engine] += 1
             assert not self.possible(action.engine), action
             # A pinned one would be asked for again in the same moment.
-            self.engines[action.engine] = replace(self.engines[action.engine], pinned=False)
+            self.engines[action.engine] = replace(engine, pinned=False, eager=False)
             return
         key = (action.engine, action.replica)
         if isinstance(action, Start):

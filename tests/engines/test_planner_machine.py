@@ -42,6 +42,7 @@ def engine(draw: st.DrawFn, name: str) -> Engine:
         groups=frozenset(draw(st.sampled_from(["", "", "", "a", "b", "ab"]))),
         replicas=draw(st.sampled_from([1, 1, 1, 3])),
         refusal=draw(st.sampled_from([None, "It needs more."])),
+        eager=draw(st.sampled_from([False, False, True])),
     )
 
 

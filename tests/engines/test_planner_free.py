@@ -1,0 +1,119 @@
+"""Plans for what takes free memory only, and for what may not go anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from server.engines.placement import (
+    NO_ROOM,
+    Device,
+    Engine,
+    Evict,
+    Option,
+    Phase,
+    Plan,
+    Refuse,
+    Running,
+    Start,
+    Wait,
+    Wish,
+    World,
+)
+from server.engines.planner import plan
+from tests.engines.test_planner import GPU, LONG_AGO, NOW, TWO, engine, ready
+
+
+def planned(
+    *engines: Engine,
+    running: tuple[Running, ...] = (),
+    wishes: tuple[Wish, ...] = (),
+    devices: tuple[Device, ...] = (GPU,),
+) -> Plan:
+    return plan(World(devices, {one.name: one for one in engines}, running, wishes), NOW)
+
+
+def test_eager_engines_are_loaded_in_their_order_until_memory_ends() -> None:
+    eager = [engine(name, 10, eager=True) for name in ("c", "a", "b")]
+    made = planned(*eager)
+    assert made.actions == (
+        Start("c", eager[0].options[0], ("cuda:0",)),
+        Start("a", eager[1].options[0], ("cuda:0",)),
+        Wait("b", NO_ROOM),
+    )
+
+
+def test_an_eager_engine_makes_nobody_go_and_comes_after_all_wishes() -> None:
+    eager, idle, wished = engine("a", 20, eager=True), engine("b", 10), engine("c", 10)
+    made = planned(eager, idle, running=(ready(idle),))
+    assert made.actions == (Wait("a", NO_ROOM),)
+    made = planned(eager, wished, wishes=(Wish("c", NOW),))
+    assert made.actions == (
+        Start("c", wished.options[0], ("cuda:0",)),
+        Wait("a", NO_ROOM),
+    )
+
+
+def test_an_eager_engine_waits_for_what_leaves() -> None:
+    eager, old = engine("a", 20, eager=True), engine("b", 20)
+    leaving = ready(old, phase=Phase.STOPPING)
+    assert planned(eager, old, running=(leaving,)).actions == (Wait("a", "memory is coming free"),)
+    own = ready(eager, phase=Phase.STOPPING)
+    assert planned(eager, running=(own,)).actions == (Wait("a", "its last process is stopping"),)
+
+
+def test_an_eager_engine_that_died_starts_again_after_its_pause() -> None:
+    made = planned(engine("a", 20, eager=True, not_before=NOW + 5))
+    assert made.actions == (Wait("a", "it died, and starts again after a pause", NOW + 5),)
+    assert made.again == NOW + 5
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.READY, Phase.ASLEEP, Phase.WAKING])
+def test_an_eager_engine_that_is_there_is_not_loaded_again(phase: Phase) -> None:
+    eager = engine("a", 10, eager=True)
+    assert planned(eager, running=(ready(eager, phase=phase),)).actions == ()
+
+
+def test_an_eager_engine_that_can_never_fit_is_refused() -> None:
+    made = planned(engine("a", 30, eager=True, refusal="It needs 30."))
+    assert made.actions == (Refuse("a", "It needs 30."),)
+
+
+def test_replicas_that_were_given_up_are_left_out() -> None:
+    one = engine("a", 5, replicas=3)
+    running = (ready(one, replica=1),)
+    made = planned(replace(one, failed=frozenset({0})), running=running)
+    assert made.actions == (Start("a", one.options[0], ("cuda:0",), replica=2),)
+    assert planned(replace(one, failed=frozenset({0, 2})), running=running).actions == ()
+    made = planned(replace(one, failed=frozenset({0})), wishes=(Wish("a", NOW),))
+    assert made.actions == (Start("a", one.options[0], ("cuda:0",), replica=1),)
+
+
+def test_a_replica_that_died_says_when_to_ask_again() -> None:
+    one = engine("a", 5, replicas=2, not_before=NOW + 3)
+    made = planned(one, running=(ready(one),))
+    assert made == Plan((), NOW + 3)
+
+
+def test_an_option_may_name_its_devices() -> None:
+    option = Option("cuda", 10, ids=("cuda:1",))
+    one = Engine("a", (option,))
+    made = planned(one, wishes=(Wish("a", NOW),), devices=TWO)
+    assert made.actions == (Start("a", option, ("cuda:1",)),)
+    made = planned(one, wishes=(Wish("a", NOW),))
+    assert isinstance(made.actions[0], Refuse)
+
+
+def test_why_somebody_goes_is_told_as_a_cause() -> None:
+    old, new = engine("a", 20), engine("b", 20)
+    made = planned(old, new, running=(ready(old),), wishes=(Wish("b", NOW),))
+    assert isinstance(made.actions[0], Evict)
+    assert (made.actions[0].cause, made.actions[0].by) == ("room", "b")
+    idle = engine("a", 20, idle=1.0)
+    (action,) = planned(idle, running=(ready(idle),)).actions
+    assert isinstance(action, Evict)
+    assert (action.cause, action.by) == ("idle", None)
+    (action,) = planned(running=(ready(old, last_used=LONG_AGO),)).actions
+    assert isinstance(action, Evict)
+    assert action.cause == "config"
