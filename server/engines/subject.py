@@ -91,9 +91,14 @@ class Subject:
             batch=whole_number(args.get("max-num-batched-tokens"))
             or needs.batch_of(kind, total, ranks),
             block=whole_number(args.get("block-size")) or None,
-            given=self.engine.kv_cache,
+            given=self._given(kind),
             stages=times(self.engine, "pipeline-parallel-size"),
         )
+
+    def _given(self, kind: needs.DeviceKind) -> int | None:
+        """What vLLM's variable for CPUs says comes before what any flag says."""
+        space = whole_number(self.engine.env.get("VLLM_CPU_KVCACHE_SPACE"))
+        return space * GIB if space and kind == "cpu" else self.engine.kv_cache
 
     def fit(self, wish: Wish, room: Room, others: Iterable[Room] = ()) -> Need | TooBig:
         if self.model is not None:

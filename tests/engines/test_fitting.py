@@ -58,6 +58,7 @@ def test_the_embedded_model_on_a_cpu() -> None:
         ({}, GIB),
         ({"kv_cache": "100MiB"}, 100 * MIB),
         ({"concurrency": 4}, 33 * MIB),
+        ({"kv_cache": "100MiB", "env": {"VLLM_CPU_KVCACHE_SPACE": "2"}}, 2 * GIB),
         ({"concurrency": 4, "args": {"max-model-len": "1K"}}, 9 * MIB),
         ({"concurrency": 4, "kv_cache": "100MiB"}, 100 * MIB),
         ({"concurrency": 1, "args": {"max-model-len": 1024, "block-size": 16}}, 3 * MIB),
