@@ -73,8 +73,10 @@ WEIGHTS_SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "PullRequest": thing(
         {
-            "model": text("An id on the hub.", examples=["Qwen/Qwen3-0.6B"]),
-            "revision": text("A branch, tag or commit.", default="main"),
+            "model": text("An id on the hub, or an engine's name.", examples=["Qwen/Qwen3-0.6B"]),
+            "revision": either(
+                text(), NULL, description="A branch, tag or commit; default: main, or the engine's."
+            ),
             "allow_code": flag("Take the repository's own Python, too.", default=False),
         },
         "model",
@@ -172,7 +174,7 @@ WEIGHTS: Final[Paths] = {
                     **json_of("Pull", one(_PULL)),
                 },
             ),
-            description="One pull of a model serves all who ask for it, and goes on when they leave.",
+            description="One pull of a model serves all who ask, and goes on when they leave.",
             body=json_of("PullRequest", one({"model": _MODEL})),
             fails=("400", "401", "403", "404", "408", "409", "413", "502", "503"),
         ),

@@ -42,10 +42,11 @@ _AT_REST: Final = frozenset({EngineState.STOPPED, EngineState.FAILED})
 
 
 class Ask(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a pull. `allow_code`: the repository's own Python, too."""
+    """The body of a pull. `model` may be the name of an engine, which then says the rest.
+    `allow_code`: the repository's own Python, too."""
 
     model: str
-    revision: str = "main"
+    revision: str | None = None
     allow_code: bool = False
 
 
@@ -165,10 +166,15 @@ class WeightsEndpoints:
         """Bring a model here: a feed of how far it is, or, for who accepts JSON alone, the end. The
         pull goes on when the client leaves."""
         ask = await self._ask(request)
+        engine = self._services.state.config.engines.get(ask.model)
+        model, revision, allow_code = ask.model, ask.revision, ask.allow_code
+        if engine is not None and engine.weights is not None:
+            model, revision = engine.weights, revision or engine.revision
+            allow_code = allow_code or engine.trust_remote_code
         shared = self._store.pull(
-            _id(ask.model, "model"),
-            _revision(ask.revision),
-            allow_code=ask.allow_code,
+            _id(model, "model"),
+            _revision(revision or "main"),
+            allow_code=allow_code,
             asked_by="the admin API",
         )
         if _takes_events(request):

@@ -106,6 +106,32 @@ async def test_a_pull_for_who_takes_json_alone(hub: FakeHub, admin: httpx.AsyncC
     assert (told["id"], told["model"], told["state"]) == ("pull-1", REPO, "done")
 
 
+async def test_an_engine_s_name_stands_for_its_weights(
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    hub: FakeHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.add(REPO, model() | {"own.py": b"pass"}, branches=("main", "v2"))
+    lazy = {"load": "request"}
+    engines = {
+        "small": {"weights": REPO, "revision": "v2", "trust_remote_code": True, **lazy},
+        "own": {"weights": "./folder", **lazy},
+    }
+    weights = {"folder": str(tmp_path / "hub")}
+    for name in model():
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(model()[name])
+    server = await serve(config_of(upstream, weights=weights, engines=engines))
+    async with httpx.AsyncClient(base_url=server.admin_url or "", timeout=20) as admin:
+        told = (await pulled(admin, model="small")).json()
+        assert (told["model"], told["revision"]) == (REPO, "v2")
+        assert (Place(tmp_path / "hub", REPO).snapshot(COMMIT) / "own.py").is_file()
+        assert error_of(await pulled(admin, model="own")) == (400, "invalid_value")
+
+
 async def test_one_pull_serves_all_and_goes_on_when_they_leave(
     hub: FakeHub, admin: httpx.AsyncClient
 ) -> None:

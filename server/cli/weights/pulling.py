@@ -139,9 +139,7 @@ def _there(
     done: dict[str, Any] | None = None
     with Meter(model, mirror, as_json=as_json, before="asking the server") as meter:
         try:
-            done = remote.pull(
-                model, revision or "main", allow_code, admin_url, admin_key, mirror, meter
-            )
+            done = remote.pull(model, revision, allow_code, admin_url, admin_key, mirror, meter)
         except ClientError as error:
             meter.event("error", reason=getattr(error, "why", "client"), message=str(error))
             raise

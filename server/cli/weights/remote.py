@@ -55,7 +55,7 @@ class Mirror:
 
 def pull(
     model: str,
-    revision: str,
+    revision: str | None,
     allow_code: bool,
     admin_url: str | None,
     admin_key: str | None,
