@@ -104,13 +104,21 @@ def _told(known: Failure, tail: tuple[str, ...]) -> EngineError:
 
 
 def not_ready(
-    timeout: float, stage: Stage, stood: float, quiet: float, lines: Sequence[str]
+    timeout: float,
+    stage: Stage,
+    stood: float,
+    quiet: float,
+    lines: Sequence[str],
+    more: str = "",
 ) -> EngineError:
-    """No `/health` within `start_timeout`.
+    """No good health within `start_timeout`.
 
     `stood`: for how long it has been at `stage`; `quiet`: since the last line of its log. Seconds.
+    `more`: what else is known, in a sentence.
     """
     where = f"It was not ready within {timeout:g} s; it stood at «{stage.text}» for {stood:.0f} s"
+    if more:
+        return EngineError(f"{where}. {more}", reason="timeout", log_tail=evidence(lines))
     if quiet >= timeout / 2:
         return EngineError(
             f"{where}, and its log has been silent for {quiet:.0f} s: it hangs. See its last lines "

@@ -273,18 +273,38 @@ class EngineProcess:
         Raises EngineError: `timeout`, or what the log tells of an end during the start.
         """
         begun = self._clock()
+        health = Health.DEAD
         while not self.exited.done():
             now = self._clock()
             if (left := timeout - (now - begun)) <= 0:
                 stood, quiet = now - self._stage_since, now - self._heard
-                raise endings.not_ready(timeout, self._stage, stood, quiet, self.lines())
-            if self._listens() and await self.control.health(min(5.0, left)) is Health.WELL:
+                raise endings.not_ready(
+                    timeout, self._stage, stood, quiet, self.lines(), self._lacks(health)
+                )
+            if self._listens():
+                health = await self.control.health(min(5.0, left))
+            if health is Health.WELL:
                 await self._see_whose_port()
                 if not self.exited.done():
                     return self._clock() - begun
             await asyncio.wait([self.exited], timeout=min(POLL, left))
         await asyncio.shield(self.gone)
         raise self.start_failure()
+
+    def _lacks(self, health: Health) -> str:
+        """What a command's program has not done; vLLM is known to do it when it is ready."""
+        port, path = self.launch.port, self.launch.health
+        if port is None or health is Health.UNKNOWN:
+            return ""
+        if health is Health.DEAD:
+            return (
+                f"Nobody listens on {ports.LOOPBACK}:{port}. Raise `start_timeout` if it was still "
+                "loading; else see that `cmd` tells it that address."
+            )
+        return (
+            f"It listens, and {path} does not answer 200. Raise `start_timeout` if it was still "
+            "loading; else set `health` to a path that does."
+        )
 
     async def _see_whose_port(self) -> None:
         """Between choosing the port and binding it another process may have been quicker."""

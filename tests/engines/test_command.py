@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,12 +156,19 @@ def test_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the process ----------------------------------------------------------------------------------
 
 
-def make(tmp_path: Path, *, port: int | None = None, **script: Any) -> EngineProcess:
+def make(
+    tmp_path: Path,
+    *,
+    port: int | None = None,
+    health: str = "/health",
+    on_line: Callable[[str], None] = lambda line: None,
+    **script: Any,
+) -> EngineProcess:
     """A process of the fake engine, by a command line."""
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "e1").mkdir()
     cmd = shlex.join([sys.executable, "-I", "-S", str(FAKE), PORT, json.dumps(script)])
-    made = launch(engine(cmd), tmp_path)
+    made = launch(engine(cmd, health=health), tmp_path)
     if port is not None:
         argv = tuple(str(port) if word == str(made.port) else word for word in made.argv)
         made = replace(made, argv=argv, port=port)
@@ -168,6 +176,7 @@ def make(tmp_path: Path, *, port: int | None = None, **script: Any) -> EnginePro
         made,
         socket=str(tmp_path / "e1" / "s"),
         file=LogFile(tmp_path / "e.log"),
+        on_line=on_line,
         parent=str(tmp_path / "none"),
     )
 
@@ -206,6 +215,26 @@ async def test_503_is_a_miss_and_not_the_end(tmp_path: Path) -> None:
     await made.wait_ready(20)
     await made.control.get("/do/sick", 5)
     assert await made.control.health(5) is Health.MISSED
+    await made.kill()
+
+
+async def test_nobody_listens_where_it_should(tmp_path: Path) -> None:
+    made = make(tmp_path, gate=str(tmp_path / "never"))
+    await made.start()
+    with pytest.raises(EngineError, match=f"listens on 127.0.0.1:{made.launch.port}") as caught:
+        await made.wait_ready(0.3)
+    assert caught.value.reason == "timeout"
+    await made.kill()
+
+
+async def test_its_health_is_at_another_path(tmp_path: Path) -> None:
+    listens = asyncio.Event()
+    made = make(tmp_path, health="/do/hickup", on_line=lambda line: listens.set())
+    await made.start()
+    await listens.wait()  # its only line
+    with pytest.raises(EngineError, match=r"/do/hickup does not answer 200") as caught:
+        await made.wait_ready(0.2)
+    assert caught.value.reason == "timeout"
     await made.kill()
 
 
