@@ -30,6 +30,7 @@ class Crew:
 
     def __init__(self, name: str, spec: Spec, shop: Shop) -> None:
         self.name, self.spec, self.shop = name, spec, shop
+        self._key = spec.fingerprint()
         self.units: dict[int, EngineUnit] = {}
         self.ever_ready = False
         self.barred = False  # an operator unloaded it: requests do not bring it back
@@ -121,6 +122,7 @@ class Crew:
 
     def unload(self) -> None:
         self.barred, self.eager, self._asked, self.failed = True, False, None, None
+        self.fits.due, self.fits.error = None, None
         self._stop_all(self.spec.engine.stop_timeout, "operator")
 
     def close(self, *, drain: bool) -> None:
@@ -129,7 +131,7 @@ class Crew:
 
     def respec(self, spec: Spec) -> None:
         """The config has another entry for it."""
-        before, self.spec = self.spec, spec
+        before, self.spec, self._key = self.spec, spec, spec.fingerprint()
         startup = spec.engine.load == "startup"
         if self.failed is not None:
             self._forgive()
@@ -148,6 +150,12 @@ class Crew:
                 self._evicted(unit, "config")
                 unit.stop(spec.engine.stop_timeout)
         self.changed()
+
+    def measure_again(self) -> None:
+        """The machine, or where weights are, is not what it was. What runs has its place."""
+        if all(unit.phase is None for unit in self.units.values()):
+            self.fits.forget()
+            self.changed()
 
     def ask_again(self) -> None:
         """It was ready, or on its way, and is to be so again."""
@@ -215,6 +223,7 @@ class Crew:
 
     def refuse(self, why: str) -> None:
         """It can never be loaded as things are."""
+        self.fits.forget()  # what the machine has is part of it, and may be more the next time
         told = f"Engine {self.name!r}: {why}"
         log.error("engine_failed", engine=self.name, reason="memory", error=told)
         self._fail(EngineError(told, reason="memory", terminal=True))
@@ -295,7 +304,7 @@ class Crew:
 
     def eta(self) -> float | None:
         """Seconds until ready by what was learned, None when nothing was, or it is not coming."""
-        state, key = self.view.state, self.spec.fingerprint()
+        state, key = self.view.state, self._key
         if state is EngineState.READY:
             return 0.0
         units = self.units.values()

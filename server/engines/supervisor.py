@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from server.config.engine import Engine, Runtime
 from server.config.placement import Placement
 from server.engines import backoff, rundir
@@ -29,8 +27,6 @@ from server.engines.watch import Timing
 from server.engines.weights import StoreSettings
 from server.errors import Draining, EngineError, EngineNotReady, Overloaded
 from server.telemetry.metrics import Metrics
-
-log = structlog.get_logger(__name__)
 
 #: Retry-After while nothing has been learned yet, and for engines that only an operator brings
 #: back.
@@ -147,9 +143,13 @@ class Supervisor:
         Unchanged engines are not touched; one that failed is tried again when it is wanted.
         """
         self._engines, self._runtimes = dict(engines), dict(runtimes)
+        memory, where = self._placement.memory, self._store
         self._placement = placement or self._placement
         self._store = store or self._store
         self._configure()
+        if memory != self._placement.memory or _places(where) != _places(self._store):
+            for known in self._crews.values():
+                known.measure_again()
         for name in [name for name in self._crews if name not in engines]:
             self._retire(name)
         for name, engine in engines.items():
@@ -366,3 +366,8 @@ class Supervisor:
                 break
             await crew.bell.wait()
         return crew.view
+
+
+def _places(store: StoreSettings | None) -> object:
+    """Where weights are looked for, and what of them is taken."""
+    return None if store is None else (store.folder, store.allow_pickle, store.pull)

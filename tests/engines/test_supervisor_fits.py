@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from server.config.placement import Placement
 from server.engines.fitting import Fitted
 from server.engines.placement import Option
 from server.engines.state import EngineState
@@ -105,3 +106,22 @@ async def test_it_is_cancelled_with_a_new_config_a_removal_and_the_server(house:
     assert "left" in house.launcher.cancelled
     with pytest.raises(Draining):
         await waiting
+
+
+async def test_a_machine_that_is_another_is_asked_again_for_what_does_not_run(
+    house: House,
+) -> None:
+    supervisor = await house.start(one=engine(), two=engine())
+    await ready(supervisor, "one")
+    await ready(supervisor, "two")
+    await supervisor.unload("two")
+    await supervisor.apply({"one": engine(), "two": engine()}, {}, placement=house.placement)
+    await supervisor.load("two")
+    await ready(supervisor, "two")
+    assert house.launcher.fitted == ["one", "two"]
+    await supervisor.unload("two")
+    more = Placement(memory={"cpu": 2**30})
+    await supervisor.apply({"one": engine(), "two": engine()}, {}, placement=more)
+    await supervisor.load("two")
+    await ready(supervisor, "two")
+    assert house.launcher.fitted == ["one", "two", "two"]
