@@ -25,8 +25,8 @@ DEADLY: Final = frozenset({"reset", "protocol", "truncated", "aborted", "http_5x
 _ANSWERED: Final = frozenset({"ok", "http_4xx", "too_large"})
 #: Seconds to each look at the engine after a failure: the supervisor is at it, too. Who is well at
 #: the last one has not died. One that still speaks is more likely to live than one that hung up.
-_LOOKS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-_LONG_LOOKS: Final = (*_LOOKS, 1.6, 3.2)
+_LOOKS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+_LONG_LOOKS: Final = (*_LOOKS, 0.8, 1.6, 3.2)
 _HUNG_UP: Final = frozenset({"reset", "protocol", "truncated"})
 #: Requests that the log names.
 _NAMED: Final = 16
