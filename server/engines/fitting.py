@@ -30,7 +30,8 @@ CONCURRENCY: Final = 4
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What an engine needs. `options`, the best first, are for the planner; `kv_cache` is what each
-    rank's cache gets (None: vLLM takes what is left). `refusal`: why it can never fit, for people.
+    rank's cache gets (None: vLLM takes what is left). `refusal`: why it can never fit, for people;
+    then it has no options, so that the planner refuses it whatever becomes free.
     `notes`: what was guessed instead of counted. No `weights`, no `python`: a runtime without.
 
     `beside`: bytes of an option's `each` that are not vLLM's to share out (its context and graphs).
@@ -87,7 +88,9 @@ def fit(
         fitted = _on_cpu(engine, subject, machine, crowd)
     else:
         fitted = _on_cuda(engine, subject, _named(machine, place.ids), machine, crowd)
-    return replace(fitted, weights=found, python=python, notes=tuple(subject.notes))
+    options = () if fitted.refusal is not None else fitted.options
+    notes = tuple(dict.fromkeys(subject.notes))
+    return replace(fitted, options=options, weights=found, python=python, notes=notes)
 
 
 def fit_command(name: str, engine: Engine, machine: Sequence[placement.Device]) -> Fitted:
@@ -104,7 +107,8 @@ def fit_command(name: str, engine: Engine, machine: Sequence[placement.Device]) 
     ]
     notes = () if engine.memory else ("What a command takes is not counted; `memory` says it.",)
     room = Room("cuda" if kind == "cuda" else "cpu", max(free), len(free))
-    return Fitted((option,), refusal=_too_much(engine.memory, room), notes=notes)
+    refusal = _too_much(engine.memory, "memory", room)
+    return Fitted(() if refusal else (option,), refusal=refusal, notes=notes)
 
 
 # --- what it takes ------------------------------------------------------------------------------
@@ -116,16 +120,17 @@ def _need(answer: Need | TooBig) -> Need:
 
 def _refusal(answer: Need | TooBig, memory: int | None, room: Room) -> str | None:
     if memory is not None:
-        return _too_much(memory, room)
+        return _too_much(memory, "memory", room)
     return f"It {answer}" if isinstance(answer, TooBig) else None
 
 
-def _too_much(memory: int | None, room: Room) -> str | None:
-    if memory is None or memory <= room.free:
+def _too_much(size: int | None, key: str, room: Room) -> str | None:
+    """`key` is what says that it takes so much."""
+    if size is None or size <= room.free:
         return None
     return (
-        f"It takes {gib(memory)}, by its `memory`, and {gib(room.free)} can be had: "
-        f"{gib(memory - room.free)} too little."
+        f"It takes {gib(size)}, by its `{key}`, and {gib(room.free)} can be had: "
+        f"{gib(size - room.free)} too little."
     )
 
 
@@ -220,9 +225,7 @@ class _Where:
         engine, subject, total = self.engine, self.subject, group[0].total
         free = sorted((one.total - one.reserved for one in group), reverse=True)
         room = Room("cuda", free[min(self.count, len(free)) - 1], len(group))
-        told = share(engine.args.get("gpu-memory-utilization"))
-        if told and total < UNKNOWN:
-            room = replace(room, free=min(room.free, int(told * total)))
+        told = int((share(engine.args.get("gpu-memory-utilization")) or 0) * total)
         alone = self._alone(group)
         wish = subject.wish("cuda", self.ranks, total)
         counted = wish.given is not None or engine.concurrency is not None
@@ -230,7 +233,9 @@ class _Where:
             wish, counted = _as_many(subject, wish, room), True
         if cache is not None:
             wish = replace(wish, given=cache)
-        answer = subject.fit(wish, room, _rooms(self.machine, group))
+        # vLLM keeps to the share that it is told, unless it is given the cache's bytes.
+        within = replace(room, free=min(room.free, told)) if told and not counted else room
+        answer = subject.fit(wish, within, _rooms(self.machine, group))
         need = _need(answer)
         if wish.given is not None and not isinstance(answer, TooBig):
             subject.check_cache(wish)
@@ -238,7 +243,7 @@ class _Where:
         if total >= UNKNOWN:
             subject.notes.append("How much memory the GPUs have is not known.")
         elif told:
-            each = max(each, int(told * total)) if counted else int(told * total)
+            each = max(each, told) if counted else told
         elif alone and not counted:
             each = max(each, min(int(UTILIZATION * total), room.free))
         each = engine.memory or each
@@ -251,9 +256,12 @@ class _Where:
             asleep=(min(stays, each), slept - need.host) if engine.sleep else None,
             ids=tuple(one.id for one in group),
         )
+        refusal = _refusal(answer, engine.memory, room)
+        if refusal is None and told and not engine.memory and total < UNKNOWN:
+            refusal = _too_much(each, "gpu-memory-utilization", room)
         fitted = Fitted(
             kv_cache=need.kv_cache_memory_bytes if counted else None,
-            refusal=_refusal(answer, engine.memory, room),
+            refusal=refusal,
             beside=need.runtime if counted else 0,
         )
         return fitted, option

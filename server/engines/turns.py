@@ -19,6 +19,7 @@ def advice(
     not find out how.
     """
     free = {device.id: device.total - device.reserved for device in machine}
+    fits = {name: fitted for name, fitted in fits.items() if fitted.refusal is None}
     pinned = [name for name in fits if engines[name].pinned]
     left = _packed(pinned, fits, machine, free)
     said = []

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engines import needs
+from server.engines import placement as planned
 from server.engines.devices import GIB, UNKNOWN
 from server.engines.fitting import Other
 from server.engines.model import read_model
 from server.engines.needs import CONTEXT, GRAPHS, Wish
-from server.engines.placement import Device, Option
+from server.engines.placement import Device, Option, Policy, Refuse, Start, World
+from server.engines.planner import plan
 from server.engines.weights import Weights
 from tests.engines import model_configs as known
 from tests.engines.fitting_house import (
@@ -223,24 +225,35 @@ def test_what_is_not_refused_fits(
     llama: Weights, total: int, reserved: int, count: int, crowded: bool, concurrency: int | None,
     context: int, told: float | None,
 ) -> None:  # fmt: skip
-    """Whatever the config: an option without a refusal fits the devices that it names, with room
-    for a request; with one, it does not."""
+    """Whatever the config: what is refused here is refused by the planner, and what is not is
+    started, with room for a request at least."""
     args: dict[str, Any] = {"max-model-len": context, "tensor-parallel-size": count}
     if told is not None:
         args["gpu-memory-utilization"] = told
     machine = gpus(*[total] * count, reserved=min(reserved, total))
     crowd = [Other("cuda")] if crowded else []
     found = on_cuda(llama, machine, crowd, concurrency=concurrency, args=args)
-    option, free = only(found), (total - min(reserved, total)) * GIB
+    engine = planned.Engine("x", found.options, refusal=found.refusal)
+    world = World(machine, {"x": engine}, wishes=(planned.Wish("x", 0),), policy=Policy(host="cpu"))
+    (action,) = plan(world, 0).actions
+    if found.refusal is not None:
+        assert action == Refuse("x", found.refusal)
+        return
+    option = only(found)
+    assert isinstance(action, Start)
+    assert (action.option, len(action.devices)) == (option, count)
     least = needs.need(
         read_model(Path(llama.argument)),
         Wish(context=context, ranks=count, batch=needs.batch_of("cuda", total * GIB, count)),
     )
-    if found.refusal is None:
-        assert least.each <= option.each
-        assert option.each <= free or told is not None
-    else:
-        assert found.refusal.startswith("It needs about")
-        room = free if told is None else min(free, int(told * total * GIB))
-        wished = 1 if concurrency is None else concurrency
-        assert wished > 1 or least.each > room
+    assert least.each <= option.each
+
+
+def test_a_share_that_others_have_taken(llama: Weights) -> None:
+    args = {"max-model-len": 8192, "gpu-memory-utilization": 0.9}
+    said = on_cuda(llama, gpus(80, reserved=20), args=args).refusal or ""
+    assert said.startswith("It takes 72.0 GiB, by its `gpu-memory-utilization`, and 60.0 GiB can")
+    # With bytes for the cache the share is only what has to be free at the start.
+    small = {**args, "gpu-memory-utilization": 0.1}
+    assert on_cuda(llama, kv_cache="2GiB", args=small).refusal is None
+    assert on_cuda(llama, args=small).refusal is not None

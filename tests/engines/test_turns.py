@@ -31,6 +31,7 @@ def said(machine: tuple[Device, ...], fits: dict[str, Fitted], pinned: str = "")
         {"a": need(60), "b": need(60), "c": need(20)},
         {"a": need(70, devices=2), "b": need(10, ids=("cuda:1",))},
         {"a": need(70, devices=2), "b": need(60, "cpu")},
+        {"a": Fitted(refusal="It is too big."), "b": need(60), "c": need(60)},
         {"a": Fitted((Option("cuda", 90 * GIB), Option("cpu", 60 * GIB)))},
     ],
 )
