@@ -101,7 +101,7 @@ class Run:
         while (ranked := await self._next()) is not None:
             chosen = await self._follow(ranked)
             if chosen is not None and self.owner.suspects.any:
-                chosen = await turn(self.job, *chosen, self._patience())
+                chosen = await turn(self.job, *chosen)
             if chosen is not None:
                 return chosen
         raise self._final()
@@ -264,12 +264,6 @@ class Run:
         else:
             await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
-    def _patience(self) -> float:
-        """Until when it may wait for a place; one for all the rooms on the way to a target."""
-        if self.patience is None:
-            self.patience = self.job.clock() + self.owner.settings.queue
-        return min(self.job.request.deadline, self.patience)
-
     async def _queue(self, group: int) -> tuple[Route, tuple[Leaving, ...]] | None:
         """A place at whichever of the plan's full targets, all of this group, has one first; None
         when that target is none to be tried any more, or has yet another room that is full: it is
@@ -279,7 +273,9 @@ class Run:
             del full[1:]
         job = self.job
         now = job.clock()
-        deadline = self._patience()
+        if self.patience is None:  # one for all the rooms on the way to a target
+            self.patience = now + self.owner.settings.queue
+        deadline = min(job.request.deadline, self.patience)
         waits: dict[Room, tuple[Route, list[Room]]] = {}
         for route in full:
             places = self.owner.places(route)

@@ -31,18 +31,20 @@ async def paused(job: Job, seconds: float) -> None:
 
 
 async def turn(
-    job: Job, route: Route, tickets: tuple[Leaving, ...], until: float
+    job: Job, route: Route, tickets: tuple[Leaving, ...]
 ) -> tuple[Route, tuple[Leaving, ...]] | None:
     """The same with one place more, where an engine may have died of this request, and no other
     such one is under way there. Else None, without any place, once somebody has left: how things
-    are then has to be seen. Raises Overloaded at `until`, SlowClient."""
+    are then has to be seen. Raises Overloaded at the request's deadline, SlowClient.
+
+    It waits for as long as it has: most who do are as innocent as those before them."""
     watch = job.watch
     if watch.may_go(job.request, route):
         place = watch.enter(job.request, route)
         return (route, tickets) if place is None else (route, (*tickets, place))
     for ticket in tickets:
         ticket.leave(job.clock())
-    await _alive(job, partial(watch.rung, watch.bell), max(0.0, until - job.clock()))
+    await _alive(job, partial(watch.rung, watch.bell), max(0.0, job.request.deadline - job.clock()))
     return None
 
 

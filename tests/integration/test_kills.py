@@ -66,16 +66,18 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
         pytest.skip(f"this vLLM runs without a {which} process of its own")
     before = server.engine_processes("guide")
     restarts = server.engines()["guide"]["restarts"]
+    # One request that meets two deaths is refused.
+    long = {**LONG, "model": "alone", "user": which}
     async with RawClient(port=server.port) as stream, ScriptedUpstream(port=port) as backup:
         backup.default = chat_answer("from the backup")
-        await stream.post("/v1/chat/completions", {**LONG, "model": "alone"})
+        await stream.post("/v1/chat/completions", long)
         assert (await stream.read_head()).status == 200
         await stream.read_event()
         whole = asyncio.create_task(
             asyncio.to_thread(
                 httpx.post,
                 f"{server.url}/v1/chat/completions",
-                json={**LONG, "model": "alone", "stream": False, "max_tokens": 1000},
+                json={**long, "stream": False, "max_tokens": 1000},
                 timeout=240,
             )
         )

@@ -188,12 +188,11 @@ async def test_nobody_waits_for_ever(
     stage: Stage, upstream: ScriptedUpstream, ours: tuple[FakeTarget, FakeTarget], gate: Gate
 ) -> None:
     one, _ = ours
-    stage.settings(queue=0.0)
     first, second = suspected(stage, "first", "second")
     chain = stage.chain(one)
     held = stage.start(chain, request=first)
     await upstream.next_request()
-    found = await stage.ask(chain, request=second)
+    found = await stage.ask(chain, request=second, deadline=0.0)
     assert found.error is not None
     assert (found.status, found.error.code) == (503, "overloaded")
     assert "retry-after" in found.error.headers()
