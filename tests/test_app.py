@@ -98,6 +98,21 @@ async def test_no_page_of_another_site_reaches_the_admin_api(admin: httpx.AsyncC
         assert answer.status_code == status, origin
 
 
+async def test_a_name_that_leads_here_is_another_site_s(
+    admin: httpx.AsyncClient, serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """A page's own name may be made to lead to loopback; a key it does not have."""
+    named = {"host": "evil.example:8001", "origin": "http://evil.example:8001"}
+    assert (await admin.post("/reload", headers=named)).status_code == 403
+    local = {"host": "localhost:8001", "origin": "http://localhost:8001"}
+    assert (await admin.post("/reload", headers=local)).status_code == 200
+    admin_key = "sk-admin-0123456789abcdef0123456789abcdef"
+    server = await serve(config_of(upstream, server={"admin_key": admin_key}))
+    async with httpx.AsyncClient(base_url=server.admin_url or "") as http:
+        keyed = {**named, "authorization": f"Bearer {admin_key}"}
+        assert (await http.post("/reload", headers=keyed)).status_code == 200
+
+
 async def test_metrics_are_not_public(http: httpx.AsyncClient) -> None:
     assert (await http.get("/metrics")).status_code == 404
 

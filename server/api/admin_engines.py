@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from server.api import admin_additions as asking
 from server.api.admin_additions import Asked
-from server.api.admin_views import CONFIG, LOADED, Views
+from server.api.admin_views import CONFIG, Views
 from server.api.plans import body_of
 from server.api.services import Services
 from server.config.additions import Additions
@@ -77,23 +77,24 @@ class EngineEndpoints:
             if name is None:
                 name = await self._added(asked, before)
             elif asked.default:
-                model = asked.as_ or self._models(name)[0]
+                models = self._models(name)
+                model = asked.as_ or (asked.model if asked.model in models else models[0])
                 await keep(self._watcher, asking.with_default(before, model))
         return await self._load(name)
 
     async def forget(self, request: HttpRequest) -> Response:
         """Drain and stop an engine that was added at run time, and forget it."""
+        name = self._views.own(_name(request))
+        if self._views.origin(name) == CONFIG:
+            raise Conflict(
+                f"Engine `{name}` is in {self._file()}: take it out there, and it is gone. "
+                f"To stop it: POST /engines/{name}/unload (`roundhouse unload {name}`).",
+                code="set_in_config",
+            )
+        await self._services.supervisor.unload(name)
         async with self._one_at_a_time:
-            name = self._views.own(_name(request))
-            if self._views.origin(name) == CONFIG:
-                raise Conflict(
-                    f"Engine `{name}` is in {self._file()}: take it out there, and it is gone. "
-                    f"To stop it: POST /engines/{name}/unload (`roundhouse unload {name}`).",
-                    code="set_in_config",
-                )
             before = self._watcher.loaded.additions
             after, models = asking.without_engine(before, name)
-            await self._services.supervisor.unload(name)
             await keep(self._watcher, after)
         return JSONResponse(
             {
@@ -141,16 +142,27 @@ class EngineEndpoints:
     async def _there(self, asked: Asked, before: Additions) -> str | None:
         """The engine that is asked for, if it is there with these very settings; None: it is to be
         added. Raises Conflict, RouteNotFound, InvalidRequest."""
-        engines = self._services.state.config.engines
-        if asked.name is not None and asked.name in engines:
-            self._same(asked, asked.name, before)
-            return self._views.own(asked.name)
-        found = self._views.candidates(asked.model)
-        if not asked.weights or (found and asked.name is None and asked.as_ is None):
-            name = self._views.own(asked.model)  # raises where there is none, or are several
-            self._same(asked, name, before)
-            return name
-        return None
+        if not asked.weights:
+            name = self._views.own(asked.model)
+            if asked.name not in (None, name) or asked.as_ not in (None, *self._models(name)):
+                raise InvalidRequest(
+                    f"`{asked.model}` is there already, as the engine `{name}`. Under another name "
+                    "its weights can be loaded once more: give them as `model`.",
+                    param="model",
+                )
+        elif asked.name is not None:
+            if asked.name not in self._services.state.config.engines:
+                return None
+            name = self._views.own(asked.name)
+        else:
+            found = self._views.candidates(asked.model)
+            if asked.as_ is not None:
+                found = [one for one in found if asked.as_ in self._models(one)]
+            if not found:
+                return None
+            name = self._views.own(found[0] if len(found) == 1 else asked.model)
+        self._same(asked, name, before)
+        return name
 
     def _same(self, asked: Asked, name: str, before: Additions) -> None:
         """Raises Conflict where the engine is not what is asked for."""
@@ -253,6 +265,3 @@ async def _pieces(tail: LogTail, more: Callable[[], bool]) -> AsyncIterator[byte
                 await asyncio.sleep(_LOOK)
             else:
                 return
-
-
-__all__ = ["CONFIG", "LOADED", "EngineEndpoints", "keep", "refuse_default"]

@@ -79,7 +79,9 @@ class Views:
             text = f"The model `{name[:200]}` has no engine here: providers answer for it."
             return RouteNotFound(text, code="engine_not_found")
         names = [view.name for view in views]
-        if near := near_matches(name, [*names, *self._services.state.models]):
+        models = self._services.state.models.items()
+        on_engines = [name for name, one in models if any(t.engine for t in one.targets)]
+        if near := near_matches(name, dict.fromkeys([*names, *on_engines])):
             hint = "Did you mean " + " or ".join(f"`{one}`" for one in near) + "?"
         else:
             hint = f"Engines: {', '.join(names) or 'none'}."

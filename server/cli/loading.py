@@ -271,7 +271,7 @@ def _watch(
         if state == "failed":
             lines = tuple(printable(str(line)) for line in engine.get("log") or ())
             error = engine.get("error") or "It does not say why."
-            raise LoadFailed(f"{name} has failed. {printable(str(error))}", lines)
+            raise LoadFailed(f"{name} has failed. {printable(str(error))}{kept(engine)}", lines)
         stirred = stirred or state != "stopped"
         if state == "stopped" and (stirred or passed > _BEGIN):
             raise LoadFailed(f"{name} is stopped: somebody has unloaded it meanwhile.")
@@ -283,6 +283,13 @@ def _watch(
         line.say(name, doing(engine), left(engine, passed))
         time.sleep(_LOOK if timeout is None else min(_LOOK, max(0.0, timeout - passed)))
         engine = server.get(path)
+
+
+def kept(engine: dict[str, Any]) -> str:
+    """What becomes of one that was added and cannot start."""
+    if engine.get("origin") != "loaded":
+        return ""
+    return f" `roundhouse unload {engine.get('name')}` forgets it."
 
 
 def doing(engine: dict[str, Any]) -> str:

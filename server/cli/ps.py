@@ -172,8 +172,10 @@ def note(engine: dict[str, Any]) -> str:
     """What goes wrong, else what it does."""
     if error := engine.get("error"):
         return str(error)
-    text = str(engine.get("stage") or "")
-    if (eta := engine.get("eta_s")) and engine.get("state") != "ready":
+    state, text = engine.get("state"), str(engine.get("stage") or "")
+    if text == state:  # the last word of a start
+        text = ""
+    if (eta := engine.get("eta_s")) and state != "ready":
         text = f"{text}, about {eta:.0f} s".removeprefix(", ")
     instances = engine.get("instances") or ()
     ready = [one for one in instances if _well(one)]

@@ -212,6 +212,14 @@ async def test_the_same_weights_under_another_name(admin: httpx.AsyncClient) -> 
     assert (answer.status_code, answer.json()["models"]) == (202, ["big-short"])
     message = error_of(await admin.get("/engines/org/Big"), 409, "ambiguous_name")
     assert "`big`, `big-short`" in message
+    again = await admin.post("/engines", json=body)
+    assert (again.status_code, again.json()["name"]) == (202, "big-short")
+    assert (await admin.post("/engines", json={"model": "org/Big", "as": "large"})).json()[
+        "name"
+    ] == "big"
+    for more in ({"name": "x"}, {"as": "x"}):
+        answer = await admin.post("/engines", json={"model": "large", **more})
+        assert "there already, as the engine `big`" in error_of(answer, 400, "invalid_value")
     message = error_of(await admin.post("/engines", json={**body, "name": "x"}), 409, "name_taken")
     assert "There is a model `big-short` already" in message
 
@@ -346,6 +354,10 @@ async def test_the_default(server: Roundhouse, admin: httpx.AsyncClient) -> None
         "model": "m", "origin": "loaded"
     }  # fmt: skip
     assert server.services.state.default == "default"
+    await admin.post("/engines", json={"model": "large", "default": True})
+    assert (await admin.get("/default")).json()["model"] == "large"
+    await admin.post("/engines", json={"model": "org/Small", "as": "either", "default": True})
+    assert (await admin.get("/default")).json()["model"] == "either"
     assert (await admin.put("/default", json={"model": "alias-of-m"})).status_code == 200
     assert (await admin.put("/default", json={"model": "up/any"})).status_code == 200
     message = error_of(

@@ -101,6 +101,14 @@ def test_a_failure_with_the_last_lines(run: Run, fake: FakeServer) -> None:
     )
 
 
+def test_a_failure_of_what_was_added(run: Run, fake: FakeServer) -> None:
+    fake.json("POST", "/engines", engine("failed", error="No.", origin="loaded"), 202)
+    result = run("load", "Qwen/Qwen3-8B", "--admin-url", fake.url)
+    assert result.stderr == (
+        "Error: qwen3-8b has failed. No. `roundhouse unload qwen3-8b` forgets it.\n"
+    )
+
+
 def test_one_that_is_tried_again_and_one_that_is_stopped_meanwhile(
     run: Run, fake: FakeServer
 ) -> None:

@@ -96,6 +96,7 @@ def test_of_nothing_and_of_the_wrong_listener(run: Run, fake: FakeServer) -> Non
     [
         ({"state": "starting", "stage": "", "eta_s": 12.3}, "about 12 s"),
         ({"state": "ready", "stage": "", "eta_s": 0.0}, ""),
+        ({"state": "ready", "stage": "ready", "eta_s": 0.0}, ""),
         ({"stage": "x", "error": "broken"}, "broken"),
         (
             {"stage": "1 of 2 replicas well", "replicas": [
