@@ -73,8 +73,10 @@ def look_for_engines(loaded: Loaded) -> None:
     from server.config.command_checks import words
     from server.config.resolve import local_engines
     from server.engines import command, runtimes, weights
+    from server.engines.store import bringing
 
     config, engines = loaded.config, local_engines(loaded.config)
+    store = weights.StoreSettings.of(config.weights, loaded.folder)
     for name in dict.fromkeys(one.runtime for one in engines.values() if not one.command):
         python = runtimes.find_python(name, config.runtimes.get(name), base=loaded.folder)
         click.echo(f"Runtime {name}: {python.path}")
@@ -84,5 +86,13 @@ def look_for_engines(loaded: Loaded) -> None:
             click.echo(f"Engine {name}: {words(engine.cmd or '')[0]}")
             continue
         dummy = engine.args.get("load-format") == "dummy"
-        found = weights.resolve(engine.local_weights, base=loaded.folder, dummy=dummy)
-        click.echo(f"Engine {name}: {found.argument}")
+        found = weights.resolve(
+            engine.local_weights,
+            base=loaded.folder,
+            dummy=dummy,
+            allow_pickle=config.weights.allow_pickle,
+        )
+        where = found.argument
+        if found.folder is None and not dummy:
+            where = bringing.whereabouts(where, engine, store)
+        click.echo(f"Engine {name}: {where}")

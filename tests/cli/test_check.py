@@ -94,9 +94,9 @@ def test_engines_are_looked_for(run: Run, nowhere: Path, monkeypatch: pytest.Mon
     (nowhere / "roundhouse.yaml").write_text(CONFIG)
     asked = []
 
-    def resolve(name: str, *, base: Path, dummy: bool) -> SimpleNamespace:
+    def resolve(name: str, *, base: Path, dummy: bool, allow_pickle: bool) -> SimpleNamespace:
         asked.append((name, base, dummy))
-        return SimpleNamespace(argument="/weights")
+        return SimpleNamespace(argument="/weights", folder=Path("/weights"))
 
     def no_python(name: str, runtime: object, *, base: Path) -> SimpleNamespace:
         raise EngineError("No Python with vLLM.", reason="environment")

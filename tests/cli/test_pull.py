@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from server.cli.weights.meter import Meter
 from server.cli.weights.pulling import who
+from server.engines import runtimes
 from server.engines.store import holdings
 from tests.cli.conftest import Run
 from tests.fakes.hub import COMMIT, FakeHub, model, running
@@ -277,3 +279,28 @@ def test_a_second_commit_and_a_partial_one(run: Run, hub: FakeHub, nowhere: Path
     assert "state     partial" in shown.stdout
     (row,) = json.loads(run("show", REPO, "--revision", "v2", "--json").stdout)
     assert row["commit"] == "b" * 40
+
+
+def test_check_tells_where_weights_are(
+    run: Run, hub: FakeHub, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(REPO)
+    found = SimpleNamespace(path="/python")
+    monkeypatch.setattr(runtimes, "find_python", lambda *args, **more: found)
+    text = f"version: 1\nengines: {{a: {{weights: {REPO}}}}}\n"
+    file = nowhere / "roundhouse.yaml"
+    file.write_text(text)
+    store = nowhere / "hf/hub"
+    done = run("check", "--engines")
+    assert f"Engine a: {REPO}, pulled into {store} before its first start\n" in done.stdout
+    file.write_text(text + "weights: {pull: false}\n")
+    done = run("check", "--engines")
+    assert done.exit_code == 4
+    assert f"`weights.pull` is false. Run `roundhouse pull {REPO}`." in done.stderr
+    assert not hub.seen
+    assert run("pull", REPO).exit_code == 0
+    done = run("check", "--engines")
+    assert f"Engine a: {store}/models--org--small/snapshots/{COMMIT}\n" in done.stdout
+    # Nobody has verified it, and it is there all the same.
+    (store / f"models--org--small/roundhouse/{COMMIT}.json").unlink()
+    assert run("check", "--engines").stdout == done.stdout

@@ -50,25 +50,54 @@ def bring(
     environ = {**environ, **engine.env}
     folder = store.folder or store_folder(None, environ)
     may_pull = store.pull and offline(environ) is None
-    found = _here(folder, repo, engine, store, dummy=dummy, may_pull=may_pull, note=note)
+
+    def not_verified() -> None:
+        note("weights found in the cache, not verified")
+        log.info("weights_not_verified", model=repo, hint=f"`roundhouse pull {repo}` verifies them")
+
+    found = _here(
+        folder, repo, engine, store, dummy=dummy, may_pull=may_pull, not_verified=not_verified
+    )
     if found is not None:
         return found
     if dummy:  # it needs a config and a tokenizer only, which vLLM fetches itself
         return Weights(argument=repo)
+    if not may_pull:
+        raise _cannot_pull(repo, engine, folder, environ)
+    _pull(repo, engine, store, folder, note=note, stop=stop, environ=environ)
+    found = _here(folder, repo, engine, store, dummy=False, may_pull=False)
+    if found is None:  # somebody removed it the moment it was there
+        raise _terminal(f"{repo} is not in {folder} any more. Run `roundhouse pull {repo}`.")
+    return found
+
+
+def whereabouts(
+    repo: str, engine: Engine, store: StoreSettings, environ: Mapping[str, str] = os.environ
+) -> str:
+    """For people: where a model of the hub is, or what will be done about it. Asks nobody. Raises
+    EngineError where nothing will be."""
+    environ = {**environ, **engine.env}
+    folder = store.folder or store_folder(None, environ)
+    may_pull = store.pull and offline(environ) is None
+    found = _here(folder, repo, engine, store, dummy=False, may_pull=may_pull)
+    if found is not None:
+        return found.argument
+    if not may_pull:
+        raise _cannot_pull(repo, engine, folder, environ)
+    return f"{repo}, pulled into {folder} before its first start"
+
+
+def _cannot_pull(
+    repo: str, engine: Engine, folder: Path, environ: Mapping[str, str]
+) -> EngineError:
     how = f"roundhouse pull {repo}"
     how += f" --revision {engine.revision}" if engine.revision else ""
     if (name := offline(environ)) is not None:
-        raise _terminal(
+        return _terminal(
             f"{repo} is not in {folder}, and {name} is set. Pull it where there is a network "
             f"(`{how}`), or unset {name}."
         )
-    if not store.pull:
-        raise _terminal(f"{repo} is not in {folder}, and `weights.pull` is false. Run `{how}`.")
-    _pull(repo, engine, store, folder, note=note, stop=stop, environ=environ)
-    found = _here(folder, repo, engine, store, dummy=False, may_pull=False, note=note)
-    if found is None:  # somebody removed it the moment it was there
-        raise _terminal(f"{repo} is not in {folder} any more. Run `{how}`.")
-    return found
+    return _terminal(f"{repo} is not in {folder}, and `weights.pull` is false. Run `{how}`.")
 
 
 def _here(
@@ -79,7 +108,7 @@ def _here(
     *,
     dummy: bool,
     may_pull: bool,
-    note: Callable[[str], None],
+    not_verified: Callable[[], None] = lambda: None,
 ) -> Weights | None:
     snapshot = records.located(folder, repo, engine.revision)
     cached = None if snapshot is not None else _cached(folder, repo, engine.revision)
@@ -100,8 +129,7 @@ def _here(
             f"`roundhouse pull {repo}` bring it anew."
         ) from None
     if cached is not None:
-        note("weights found in the cache, not verified")
-        log.info("weights_not_verified", model=repo, hint=f"`roundhouse pull {repo}` verifies them")
+        not_verified()
     return found
 
 
