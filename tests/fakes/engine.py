@@ -10,7 +10,7 @@ instead of a path is a port of loopback. Keys:
   memory, with a resource tracker.
 - ``plain``: it is no vLLM: ``/health`` is not there, and ``/v1/models`` is.
 - ``sleep``: ``refuses`` (500), ``ignores`` (200, and stays awake) or ``breaks`` (once awake again,
-  what it says is given up by its core).
+  what it says is given up by its core); ``hangs`` (never asleep), ``sticks`` (never awake again).
 
 Over HTTP: ``/health``, ``/metrics``, ``/pids`` (its own, children's, strays'; the last body that
 was sent, and more) and ``/do/<what>``:
@@ -64,6 +64,7 @@ ANSWER = {
     ],
     "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
 }
+HANGS = {("hangs", "/sleep"), ("sticks", "/wake_up")}
 SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
@@ -127,7 +128,10 @@ class Fake:
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 sent = await reader.readexactly(length)
                 self.last = sent.decode()
-                answer = self.told(head.split()[1].decode())
+                path = head.split()[1].decode()
+                if (self.script.get("sleep"), path.partition("?")[0]) in HANGS:
+                    await asyncio.Event().wait()
+                answer = self.told(path)
                 if answer is None:
                     await self.chat(sent, reader, writer)
                     continue
