@@ -18,6 +18,7 @@ from server.cli.weights.common import since
 from server.cli.weights.meter import Meter, text_of
 from server.engines.store.progress import Look, Progress
 from server.engines.store.words import duration_of, size_of, stage_of
+from tests.cli.conftest import Run
 from tests.cli.terminal import ESCAPES, Start, open_terminals, start
 from tests.cli.test_pull import FILE, REPO, hub
 from tests.fakes.hub import FakeHub, at, cut
@@ -232,6 +233,27 @@ def test_a_narrow_terminal(start: Start, hub: FakeHub) -> None:
     terminal.until("100 %")
     terminal.until("verified.")
     assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize(("columns", "whole"), [(120, True), (50, False)])
+def test_a_table_on_a_terminal(
+    columns: int, whole: bool, run: Run, start: Start, hub: FakeHub
+) -> None:
+    hub.add(REPO)
+    assert run("pull", REPO).exit_code == 0
+    terminal = start("ls", columns=columns)
+    assert terminal.ended() == 0
+    assert REPO in terminal.shown
+    assert "verified" in terminal.shown
+    assert "USED BY" in terminal.shown
+    assert ("c0ffee000000" in terminal.shown) is whole
+    assert ("SINCE" in terminal.shown) is whole
+
+
+def test_a_removal_on_a_terminal(start: Start, hub: FakeHub) -> None:
+    terminal = start("rm", "org/none")
+    terminal.until("Error: org/none is not here. `roundhouse ls` shows all.")
+    assert terminal.ended() == 1
 
 
 def test_a_refusal_on_a_terminal(start: Start, hub: FakeHub) -> None:

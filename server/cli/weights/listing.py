@@ -70,6 +70,7 @@ def ls(
             for one in rows
         ],
         empty=f"There are no models in {where}. `{pull}` brings one.",
+        spare=("SINCE", "COMMIT", "SIZE"),
     )
 
 
