@@ -347,8 +347,10 @@ def check_static(
                 name, engine, python=pythons[engine.runtime], found=found, machine=here,
                 crowd=crowd,
             )  # fmt: skip
-            if memory and (refusal := fits[name].refusal) is not None:
-                raise EngineError(refusal, reason="memory", terminal=True)
+    for name, fitted in fits.items():
+        if memory and fitted.refusal is not None:
+            with _naming(name):
+                raise EngineError(fitted.refusal, reason="memory", terminal=True)
     return turns.advice(chosen, fits, here)
 
 

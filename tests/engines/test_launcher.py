@@ -291,6 +291,9 @@ async def test_a_command(base: Path) -> None:
     assert launch.env["CUDA_VISIBLE_DEVICES"] == "1"
     engine = Engine(runtime="command", **command)
     assert check_static({"x": engine}, {}, base=base, machine=BIG) == ()
+    large = engine.model_copy(update={"memory": 200 * GIB})
+    with pytest.raises(EngineError, match=r"'x': It takes 200\.0 GiB"):
+        check_static({"x": large}, {}, base=base, machine=BIG)
     with pytest.raises(EngineError, match=r"'x': .*0 GPUs"):
         check_static(
             {"x": engine.model_copy(update={"device": "cuda"})}, {}, base=base, machine=BIG
