@@ -111,7 +111,9 @@ def guard(asked: Asked, *, admin_key: bool) -> None:
 def _plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_plain, value))
-    return not isinstance(value, str) or _PLAIN.fullmatch(value) is not None
+    if isinstance(value, str):
+        return _PLAIN.fullmatch(value) is not None
+    return value is None or isinstance(value, int | float)
 
 
 # --- names --------------------------------------------------------------------------------------

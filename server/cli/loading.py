@@ -189,7 +189,8 @@ def load(
         body["default"] = True
     with client.admin(admin_url, admin_key) as server:
         try:
-            answer = server.post("/engines", json.dumps(body).encode())
+            # A first look at the engines' Python takes its time.
+            answer = server.post("/engines", json.dumps(body).encode(), patient=True)
         except client.Refused as error:
             raise _with_hint(error, what) from None
         if not isinstance(answer, dict) or "state" not in answer:

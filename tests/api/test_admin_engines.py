@@ -13,6 +13,7 @@ import yaml
 
 from server.config.load import load
 from server.engines.logs import numbered
+from server.engines.logtail import LogTail
 from server.serving import Roundhouse
 from tests.api.conftest import Serve, config_of
 from tests.api.engine_house import QUICKLY, admin_of, error_of, launcher, told
@@ -439,6 +440,34 @@ async def test_a_follower_that_leaves_is_noticed(
     async with asyncio.timeout(10):
         while following():
             await asyncio.sleep(0.01)
+
+
+async def test_a_follower_that_reads_nothing_has_nothing_read_for_it(
+    server: Roundhouse, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = server.supervisor.log_file("big")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x" * 999 + b"\n")
+    with file.open("ab") as log:
+        log.truncate(64 * 2**20)
+    read, look = 0, LogTail.read
+
+    def counted(tail: LogTail) -> bytes:
+        nonlocal read
+        data = look(tail)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(LogTail, "read", counted)
+    async with RawClient(port=int(str(server.admin_url).rpartition(":")[2]), rcvbuf=4096) as silent:
+        silent.pause()
+        await silent.get("/engines/big/logs?lines=9&follow=true")
+        before = -1
+        while read == 0 or read != before:  # until no more is read while others are answered
+            before = read
+            for _ in range(20):
+                assert (await admin.get("/engines/big")).status_code == 200
+    assert 0 < read < 32 * 2**20
 
 
 async def test_a_follower_does_not_hold_up_the_end(server: Roundhouse) -> None:

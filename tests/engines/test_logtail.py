@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from server.engines import logtail
 from server.engines.logs import LogFile, numbered
 from server.engines.logtail import BLOCK, GAP, LogTail
 
@@ -162,3 +163,38 @@ def test_a_read_under_way_keeps_its_file(log: LogFile, monkeypatch: pytest.Monke
     assert tail.read() == b"a\n"
     assert file.closed
     assert tail.read() == b""
+
+
+def test_two_rotations_during_one_look(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is seen under two names is read once."""
+    write(log, "a\n")
+    with LogTail(log.path, 10) as tail:
+        assert tail.read() == b"a\n"
+        write(log, "b" * 99 + "\n")
+        opened = logtail._opened
+
+        def late(path: Path) -> Any:
+            found = opened(path)
+            if path == log.path:
+                monkeypatch.setattr(logtail, "_opened", opened)
+                write(log, "c" * 99 + "\n")
+            return found
+
+        monkeypatch.setattr(logtail, "_opened", late)
+        assert all_of(tail).decode() == "b" * 99 + "\n" + "c" * 99 + "\n"
+
+
+def test_a_rotation_while_it_begins(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(log, "a\n")
+    opened = logtail._opened
+
+    def late(path: Path) -> Any:
+        found = opened(path)
+        if path == log.path:
+            monkeypatch.setattr(logtail, "_opened", opened)
+            write(log, "b" * 99 + "\n")
+        return found
+
+    monkeypatch.setattr(logtail, "_opened", late)
+    with LogTail(log.path, 10) as tail:
+        assert all_of(tail).decode() == "a\n" + "b" * 99 + "\n"
