@@ -306,16 +306,15 @@ def check_static(
 ) -> tuple[str, ...]:
     """Before anything is started: could these engines start at all? Blocks for up to a second.
 
-    Looks at weights (those of the hub only by their name), Python, devices, and, unless `memory` is
-    off, whether each fits here by itself. `caps` is the config's `placement.memory`, `store` its
-    `weights`. Raises EngineError whose message is the paragraph to print. What comes back is
-    advice, in sentences: who takes turns.
+    Looks at weights (those of the hub where they have been pulled), Python, devices, and, unless
+    `memory` is off, whether each fits here by itself. `caps` is the config's `placement.memory`,
+    `store` its `weights`. Raises EngineError whose message is the paragraph to print. What comes
+    back is advice, in sentences: who takes turns.
     """
     chosen = engines if names is None else {name: engines[name] for name in names}
     if not chosen:
         return ()
     here = Others().machine(devices.probe() if machine is None else machine, caps or {})
-    allow_pickle = store is not None and store.allow_pickle
     pythons: dict[str, EnginePython] = {}
     wheres: dict[str, Weights] = {}
     fits: dict[str, Fitted] = {}
@@ -326,10 +325,7 @@ def check_static(
                 command.check(name, engine, own, environ=os.environ, base=base)
                 fits[name] = fitting.fit_command(name, engine, here)
                 continue
-            dummy = engine.args.get("load-format") == "dummy"
-            wheres[name] = weights.resolve(
-                engine.local_weights, base=base, dummy=dummy, allow_pickle=allow_pickle
-            )
+            wheres[name] = _whereabouts(engine, base, store or StoreSettings())
             pythons[engine.runtime] = pythons.get(engine.runtime) or runtimes.find_python(
                 engine.runtime, runtime.get(engine.runtime), base=base
             )
@@ -352,6 +348,18 @@ def check_static(
             with _naming(name):
                 raise EngineError(fitted.refusal, reason="memory", terminal=True)
     return turns.advice(chosen, fits, here)
+
+
+def _whereabouts(engine: Engine, base: Path, store: StoreSettings) -> Weights:
+    """As far as can be told without a hub."""
+    dummy = engine.args.get("load-format") == "dummy"
+    found = weights.resolve(
+        engine.local_weights, base=base, dummy=dummy, allow_pickle=store.allow_pickle
+    )
+    if found.folder is None:
+        with contextlib.suppress(EngineError):  # not pulled yet, perhaps
+            found = weights.ready(engine, base=base, store=replace(store, pull=False))
+    return found
 
 
 @contextlib.contextmanager

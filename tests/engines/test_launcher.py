@@ -89,6 +89,26 @@ def test_what_can_never_fit_is_refused(base: Path) -> None:
         check_static({"a": one}, RUNTIMES, base=base, machine=BIG, caps={"cpu": 2 * GIB})
 
 
+def test_what_has_been_pulled_is_counted_too(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores: list[StoreSettings] = []
+
+    def ready(engine: Engine, *, base: Path, store: StoreSettings) -> weights.Weights:
+        stores.append(store)
+        if engine.weights == "org/away":
+            raise EngineError("It is not here.", reason="weights", terminal=True)
+        return weights.resolve("model", base=base)
+
+    monkeypatch.setattr(weights, "ready", ready)
+    machine = Devices(cores=(0, 1), memory=4 * GIB, total=4 * GIB)
+    short: dict[str, Any] = {"max-model-len": 64}
+    for name in ("org/here", "org/away"):
+        check(base, machine, one=Engine(weights=name, args=short))
+        large = Engine(weights=name, memory=5 * GIB, args=short)
+        assert "by its `memory`" in refused(base, machine, one=large).message
+    assert not any(store.pull for store in stores)  # nobody is asked for anything
+    assert len(stores) == 4
+
+
 def test_other_systems_are_told_what_works(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "Linux" in refused(base, one=Engine(weights="model")).message
