@@ -78,6 +78,11 @@ class Crew:
         return self.wish is not None or self.eager or (self.spec.engine.pinned and not self.ready)
 
     @property
+    def to_be_fitted(self) -> bool:
+        """Of one that is ready, too, what was found may hold no longer."""
+        return self.fits.found is None and (self.wanted or (self.ready and not self.kept_out))
+
+    @property
     def settled(self) -> bool:
         """Has it been ready once, or is it not to be loaded before somebody asks for it?"""
         return self.ever_ready or self.kept_out or not (self.eager or self.spec.engine.pinned)
@@ -122,7 +127,7 @@ class Crew:
 
     def unload(self) -> None:
         self.barred, self.eager, self._asked, self.failed = True, False, None, None
-        self.fits.due, self.fits.error = None, None
+        self.fits.due, self.fits.error, self._note = None, None, ""
         self._stop_all(self.spec.engine.stop_timeout, "operator")
 
     def close(self, *, drain: bool) -> None:
@@ -190,7 +195,7 @@ class Crew:
         failed = {number for number, unit in self.units.items() if unit.failed}
         every = set(range(self.spec.engine.replicas))
         found = world.engine_of(
-            self.name, self.spec.engine, self.fits.found, kept_out=self.kept_out,
+            self.name, self.spec.engine, self.fits.found, there=bool(used), kept_out=self.kept_out,
             eager=eager and self.eager, failed=failed if every - failed else (),
         )  # fmt: skip
         number = found.vacant(used)
@@ -242,17 +247,21 @@ class Crew:
         self._asked, self.eager, self.displaced, self.ever_ready = None, False, False, True
 
     def died(self, replica: int, error: EngineError, *, wanted: bool) -> None:
-        if error.reason == "memory":
-            self.fits.forget()
+        self._learn(error)
         if wanted and not self.ready and not self.eager:
             self.ask_again()
 
     def gave_up(self, replica: int, error: EngineError) -> None:
         """The failure of the last one is the engine's; until then it is that instance's alone."""
-        if error.reason == "memory":
-            self.fits.forget()
+        self._learn(error)
         if all(unit.phase is None for unit in self.units.values()):
             self._fail(error)
+
+    def _learn(self, error: EngineError) -> None:
+        """What ran out was counted wrong, or others have it."""
+        if error.reason == "memory":
+            self.fits.forget()
+            self.shop.measure()
 
     def _fail(self, error: EngineError) -> None:
         self.failed, self._asked, self.eager, self.displaced = error, None, False, False

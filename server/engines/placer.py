@@ -155,7 +155,7 @@ class Placer:
         assert self._devices is not None
         now, crews = self._clock(), list(self._crews())
         for crew in crews:
-            if crew.wanted:
+            if crew.to_be_fitted:
                 crew.fits.look(crew.spec, ever_ready=crew.ever_ready)
         self._sample()
         gathering = now < self._gather and any(crew.eager and crew.fits.looking for crew in crews)
@@ -175,7 +175,7 @@ class Placer:
             self._do(action)
         self._usage.plan(self._devices, [*self._running()], self._policy.host)
         times = [made.again, self._gather if gathering else None]
-        times += [crew.fits.due for crew in crews if crew.wanted]
+        times += [crew.fits.due for crew in crews if crew.to_be_fitted]
         return min((time for time in times if time is not None and time > now), default=None)
 
     def _running(self) -> Iterable[Running]:

@@ -20,7 +20,8 @@ from server.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """`publish` takes views for whoever follows them; `news` is rung when a new plan is due."""
+    """`publish` takes views for whoever follows them; `news` is rung when a new plan is due,
+    `measure` when there may be less memory than was thought."""
 
     launcher: Launcher
     run: Path
@@ -30,6 +31,7 @@ class Shop:
     in_flight: Callable[[str, int], int]
     publish: Callable[[EngineView], None]
     news: Callable[[], None]
+    measure: Callable[[], None]
     generation: Callable[[], int]
     clock: Callable[[], float]
     rng: random.Random

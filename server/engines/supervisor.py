@@ -92,8 +92,9 @@ class Supervisor:
         self._shop = Shop(
             launcher=self._launcher, run=run, home=self._home, metrics=self._metrics,
             estimates=estimates, in_flight=self._in_flight, publish=self._publish,
-            news=self._placer.news, generation=lambda: next(self._generations),
-            clock=self._clock, rng=self._rng, policy=self._policy, timing=self._timing,
+            news=self._placer.news, measure=self._placer.look_again,
+            generation=lambda: next(self._generations), clock=self._clock, rng=self._rng,
+            policy=self._policy, timing=self._timing,
         )  # fmt: skip
         self._configure()
         for name, engine in self._engines.items():

@@ -26,18 +26,19 @@ def engine_of(
     config: Engine,
     fitted: Fitted | None,
     *,
+    there: bool = False,
     kept_out: bool = False,
     eager: bool = False,
     not_before: float = 0.0,
     failed: Iterable[int] = (),
 ) -> placement.Engine:
-    """`kept_out`: it is not to be started by anybody's wish, nor for being pinned. Without `fitted`
-    it can only go."""
+    """`there`: an instance of it is. `kept_out`: it is not to be started by anybody's wish, nor for
+    being pinned. Without `fitted` nothing of it can be started."""
     known = fitted or Fitted()
     return placement.Engine(
         name,
         known.options,
-        pinned=config.pinned and not kept_out and fitted is not None,
+        pinned=config.pinned and not kept_out and (there or fitted is not None),
         idle=FOREVER if config.idle is None else config.idle,
         residency=config.residency,
         groups=frozenset(config.groups),

@@ -20,6 +20,7 @@ from tests.engines.conftest import (
     House,
     alive,
     engine,
+    failed,
     gone,
     needs,
     ready,
@@ -199,6 +200,17 @@ async def test_a_replica_that_is_given_up_leaves_the_others_to_their_work(
     room.launcher.scripts["one"] = {}
     await supervisor.load("one")
     await until(supervisor, "one", lambda v: len(supervisor.instances("one")) == 2)
+
+
+async def test_a_replica_without_memory_has_the_needs_counted_anew(room: House) -> None:
+    supervisor = await room.start(one=engine(pinned=True), two=engine(load="request"))
+    view = await ready(supervisor, "one")
+    room.launcher.scripts["one"] = failed("memory")
+    await supervisor.apply({"one": engine(pinned=True, replicas=2), "two": engine()}, {})
+    await until(supervisor, "one", lambda v: v.error_reason == "memory")
+    await ready(supervisor, "two")
+    assert room.launcher.fitted.count("one") == 2
+    assert (await supervisor.wait_ready("one", 0)).pid == view.pid
 
 
 # --- operators and the config ---------------------------------------------------------------------
