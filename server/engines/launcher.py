@@ -136,17 +136,17 @@ class VllmLauncher:
         machine: Sequence[Device] | None = None,
     ) -> Fitted:
         if engine.command:
-            return fitting.fit_command(name, engine, machine or self._devices or self._machine())
+            return fitting.fit_command(engine, machine or self._devices or self._machine())
         examine(engine)
         python = runtimes.find_python(engine.runtime, runtime, base=self.base)
         self._distributions[engine.runtime] = python.distribution
         machine = machine or self._devices or self._machine()
         numbers = [int(one.id.partition(":")[2]) for one in machine if one.kind == "cuda"]
-        runtimes.place(name, engine, python, numbers)  # before it is pulled for nothing
+        runtimes.place(engine, python, numbers)  # before it is pulled for nothing
         found = weights.ready(engine, base=self.base, store=self.store, note=note, stop=stop)
         note("counting what it needs")
         crowd = self._crowd(name, python.distribution)
-        return fitting.fit(name, engine, python=python, found=found, machine=machine, crowd=crowd)
+        return fitting.fit(engine, python=python, found=found, machine=machine, crowd=crowd)
 
     def _crowd(self, name: str, distribution: str) -> list[fitting.Other]:
         """All other engines. Of a runtime that was not asked yet the same vLLM is assumed."""
@@ -323,7 +323,7 @@ def check_static(
             if engine.command:
                 own = runtime.get(engine.runtime)
                 command.check(name, engine, own, environ=os.environ, base=base)
-                fits[name] = fitting.fit_command(name, engine, here)
+                fits[name] = fitting.fit_command(engine, here)
                 continue
             wheres[name] = _whereabouts(engine, base, store or StoreSettings())
             pythons[engine.runtime] = pythons.get(engine.runtime) or runtimes.find_python(
@@ -340,7 +340,7 @@ def check_static(
         ]
         with _naming(name):
             fits[name] = fitting.fit(
-                name, engine, python=pythons[engine.runtime], found=found, machine=here,
+                engine, python=pythons[engine.runtime], found=found, machine=here,
                 crowd=crowd,
             )  # fmt: skip
     for name, fitted in fits.items():

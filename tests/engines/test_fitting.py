@@ -167,9 +167,7 @@ def test_what_cannot_be_counted_is_guessed_and_said(tmp_path: Path, llama: Weigh
 
 def test_a_command_takes_what_is_said_of_it() -> None:
     def made(**config: Any) -> Fitted:
-        return fit_command(
-            "x", Engine(runtime="command", cmd="serve ${PORT}", **config), gpus(8, 8, 8)
-        )
+        return fit_command(Engine(runtime="command", cmd="serve ${PORT}", **config), gpus(8, 8, 8))
 
     assert made().options == (Option("cpu", 0),)
     assert "not counted" in made().notes[0]
@@ -206,5 +204,5 @@ def test_the_machine_is_read_as_it_is() -> None:
     machine = devices.Others().machine(devices.probe(), {})
     cpu = next(one for one in machine if one.kind == "cpu")
     assert fitting.fit(
-        "x", Engine(weights="embedded:guide"), python=CPU, found=GUIDE, machine=(cpu,)
+        Engine(weights="embedded:guide"), python=CPU, found=GUIDE, machine=(cpu,)
     ).refusal is None  # fmt: skip

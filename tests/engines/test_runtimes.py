@@ -249,10 +249,10 @@ def test_what_was_planned_stands_in_the_command_line() -> None:
 def test_places(device: str, python: EnginePython, gpus: int, expected: Placement | str) -> None:
     engine = Engine(weights="x", device=device)
     if isinstance(expected, Placement):
-        assert runtimes.place("x", engine, python, range(gpus)) == expected
+        assert runtimes.place(engine, python, range(gpus)) == expected
     else:
         with pytest.raises(EngineError, match=expected) as caught:
-            runtimes.place("x", engine, python, range(gpus))
+            runtimes.place(engine, python, range(gpus))
         assert caught.value.reason == "environment"
 
 
