@@ -203,6 +203,7 @@ def test_the_machine_is_read_as_it_is() -> None:
     """What a test of ours made up, and what is found here, go the same way."""
     machine = devices.Others().machine(devices.probe(), {})
     cpu = next(one for one in machine if one.kind == "cpu")
-    assert fitting.fit(
-        Engine(weights="embedded:guide"), python=CPU, found=GUIDE, machine=(cpu,)
-    ).refusal is None  # fmt: skip
+    found = fitting.fit(Engine(weights="embedded:guide"), python=CPU, found=GUIDE, machine=(cpu,))
+    assert found.kv_cache == GIB
+    # A machine may be too small, or too busy, for the tests of engines.
+    assert (found.refusal is None) == (cpu.total - cpu.reserved >= only(on_cpu()).each)
