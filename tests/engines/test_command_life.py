@@ -134,10 +134,10 @@ async def test_one_that_hangs_is_killed_after_its_misses(house: House, how: str)
 
 async def test_its_steps_are_not_watched(house: House) -> None:
     house.timing = Timing(hang_cpu=0.0, motion=0.0, term=0.3, drain_poll=0.01)
-    supervisor = await house.start(one=engine(health_interval=0.02))
+    supervisor = await house.start(one=engine(health_interval=0.02, health_misses=10**6))
     view = await ready(supervisor, "one")
     await tell(view, "busy")
-    for _ in range(3):
+    for _ in range(20):
         supervisor.report_failure("one", view.generation)
         assert (await ask(view, "/metrics")).startswith("# HELP")
     await tell(view, "exit0")
