@@ -25,6 +25,7 @@ from server.api.services import Services
 from server.config.additions import Additions
 from server.config.reload import Watcher
 from server.engines.logtail import MOST, LogTail
+from server.engines.state import EngineState
 from server.errors import Conflict, InvalidRequest, RouteNotFound, StartError
 
 #: Bytes of a body that asks for an engine.
@@ -71,15 +72,15 @@ class EngineEndpoints:
             asked = msgspec.structs.replace(asked, model=await _folder(asked.model))
         async with self._one_at_a_time:
             before = self._watcher.loaded.additions
-            name = await self._there(asked, before)
+            name = self._there(asked)
             if asked.default:
                 refuse_default(self._watcher)
             if name is None:
-                name = await self._added(asked, before)
-            elif asked.default:
-                models = self._models(name)
-                model = asked.as_ or (asked.model if asked.model in models else models[0])
-                await keep(self._watcher, asking.with_default(before, model))
+                name, after = self._added(asked, before)
+            else:
+                after = self._again(asked, name, before)
+            if after != before:
+                await keep(self._watcher, after)
         return await self._load(name)
 
     async def forget(self, request: HttpRequest) -> Response:
@@ -139,66 +140,76 @@ class EngineEndpoints:
     def _file(self) -> str:
         return str(self._watcher.loaded.path or "the config that the server was started with")
 
-    async def _there(self, asked: Asked, before: Additions) -> str | None:
-        """The engine that is asked for, if it is there with these very settings; None: it is to be
-        added. Raises Conflict, RouteNotFound, InvalidRequest."""
+    def _there(self, asked: Asked) -> str | None:
+        """The engine that is asked for; None: it is to be added. Raises Conflict, RouteNotFound,
+        InvalidRequest."""
         if not asked.weights:
-            name = self._views.own(asked.model)
+            name = self._views.own(asked.model)  # raises where there is none, or are several
             if asked.name not in (None, name) or asked.as_ not in (None, *self._models(name)):
                 raise InvalidRequest(
                     f"`{asked.model}` is there already, as the engine `{name}`. Under another name "
                     "its weights can be loaded once more: give them as `model`.",
                     param="model",
                 )
-        elif asked.name is not None:
-            if asked.name not in self._services.state.config.engines:
-                return None
-            name = self._views.own(asked.name)
-        else:
-            found = self._views.candidates(asked.model)
-            if asked.as_ is not None:
-                found = [one for one in found if asked.as_ in self._models(one)]
-            if not found:
-                return None
-            name = self._views.own(found[0] if len(found) == 1 else asked.model)
-        self._same(asked, name, before)
-        return name
+            return name
+        if asked.name is not None:
+            there = asked.name in self._services.state.config.engines
+            return self._views.own(asked.name) if there else None
+        found = self._views.candidates(asked.model)
+        if asked.as_ is not None:
+            found = [one for one in found if asked.as_ in self._models(one)]
+        if len(found) > 1:
+            return self._views.own(asked.model)
+        return self._views.own(found[0]) if found else None
 
-    def _same(self, asked: Asked, name: str, before: Additions) -> None:
-        """Raises Conflict where the engine is not what is asked for."""
-        entry = before.engines.get(name)
-        if asked.as_ in (None, *self._models(name)):
-            if not asked.settings and name in self._views.candidates(asked.model):
-                return
-            if entry is not None and dict(entry) == asked.engine:
-                return
+    def _again(self, asked: Asked, name: str, before: Additions) -> Additions:
+        """What there is to be when an engine is asked for that is there: with these settings if it
+        was added at run time and does not run. Raises Conflict where it is another."""
+        entry, models = before.engines.get(name), self._models(name)
+        named = asked.as_ in (None, *models)
+        if named and not asked.settings and name in self._views.candidates(asked.model):
+            model = asked.as_ or (asked.model if asked.model in models else models[0])
+            return asking.with_default(before, model) if asked.default else before
         if entry is None:
             raise Conflict(
                 f"Engine `{name}` is in {self._file()}, with settings of its own: change them "
                 'there, or load it under another name ("name" and "as", or --name and --as).',
                 code="set_in_config",
             )
-        raise Conflict(
-            f"Engine `{name}` was loaded with other settings. Unload it first (roundhouse unload "
-            f'{name}), or load this one under another name ("name" and "as", or --name and --as).',
-            code="name_taken",
-        )
+        model = asked.as_ or next(iter(asking.models_of(before, name)), models[0])
+        weights = asked.model if asked.weights else entry.get("weights")
+        engine = {**asked.engine, "weights": weights}
+        default = asked.default or before.default == model
+        if named and dict(entry) == engine:
+            return asking.with_default(before, model) if default else before
+        if self._views.view(name).state not in (EngineState.FAILED, EngineState.STOPPED):
+            raise Conflict(
+                f"Engine `{name}` was loaded with other settings. Unload it first (roundhouse "
+                f'unload {name}), or load this one under another name ("name" and "as", or --name '
+                "and --as).",
+                code="name_taken",
+            )
+        if not named:
+            self._refuse_model(model)
+        rest, _ = asking.without_engine(before, name)
+        return asking.with_engine(rest, name, model, engine, default=default)
 
-    async def _added(self, asked: Asked, before: Additions) -> str:
-        """Its engine's name, once the server has taken it over. Raises InvalidRequest, Conflict,
-        RouteNotFound."""
+    def _added(self, asked: Asked, before: Additions) -> tuple[str, Additions]:
+        """A new engine's name, and what there is to be. Raises Conflict."""
         model = asked.as_ or asking.model_name(asked.model)
+        self._refuse_model(model)
+        name = asked.name or asking.engine_name(model, self._services.state.config.engines)
+        after = asking.with_engine(before, name, model, asked.engine, default=asked.default)
+        return name, after
+
+    def _refuse_model(self, model: str) -> None:
+        """Raises Conflict where there is one of this name."""
         there = self._services.state.models.get(model)
         if there is not None and not there.offered:
             raise Conflict(
                 f'There is a model `{model}` already. Give this one another name: "as", or --as.',
                 code="name_taken",
             )
-        taken = self._services.state.config.engines
-        name = asked.name or asking.engine_name(model, taken)
-        after = asking.with_engine(before, name, model, asked.engine, default=asked.default)
-        await keep(self._watcher, after)
-        return name
 
 
 async def keep(watcher: Watcher, additions: Additions) -> None:

@@ -13,6 +13,7 @@ import click
 
 from server.cli.client import ClientError, printable
 from server.cli.options import admin_options, all_options, json_option
+from server.cli.ps import error_of
 
 if TYPE_CHECKING:
     from server.cli.client import Client
@@ -271,8 +272,8 @@ def _watch(
             return engine
         if state == "failed":
             lines = tuple(printable(str(line)) for line in engine.get("log") or ())
-            error = engine.get("error") or "It does not say why."
-            raise LoadFailed(f"{name} has failed. {printable(str(error))}{kept(engine)}", lines)
+            error = printable(error_of(engine) or "It does not say why.")
+            raise LoadFailed(f"{name} has failed. {error}{kept(engine)}", lines)
         stirred = stirred or state != "stopped"
         if state == "stopped" and (stirred or passed > _BEGIN):
             raise LoadFailed(f"{name} is stopped: somebody has unloaded it meanwhile.")
@@ -297,7 +298,7 @@ def doing(engine: dict[str, Any]) -> str:
     """The stage, with what is wrong while it is tried again."""
     state, stage = str(engine.get("state")), str(engine.get("stage") or "")
     if state == "backoff":
-        return f"tried again soon; it said: {engine.get('error') or 'nothing'}"
+        return f"tried again soon; it said: {error_of(engine) or 'nothing'}"
     if state == "stopped":
         return stage or "about to load"
     return stage or state

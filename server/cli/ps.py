@@ -170,8 +170,8 @@ def idle(engine: dict[str, Any]) -> str:
 
 def note(engine: dict[str, Any]) -> str:
     """What goes wrong, else what it does."""
-    if error := engine.get("error"):
-        return str(error)
+    if engine.get("error"):
+        return error_of(engine)
     state, text = engine.get("state"), str(engine.get("stage") or "")
     if text == state:  # the last word of a start
         text = ""
@@ -185,6 +185,12 @@ def note(engine: dict[str, Any]) -> str:
     if ill:
         text = f"{text}; {ill[0].get('address')}: {ill[0]['error']}"
     return text
+
+
+def error_of(engine: dict[str, Any]) -> str:
+    """What is wrong with it, without its name, which stands beside it."""
+    text = str(engine.get("error") or "")
+    return text.removeprefix(f"Engine '{engine.get('name')}': ")
 
 
 def _well(instance: Any) -> bool:

@@ -311,6 +311,33 @@ async def test_a_start_that_fails_is_told_and_kept(
     await told(admin, "new-1b", "ready")
 
 
+async def test_one_that_does_not_run_takes_other_settings(
+    admin: httpx.AsyncClient, launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    """Who asked for too much asks for less."""
+    launcher.scripts["new-1b"] = failed("memory")
+    await admin.post("/engines", json=new(settings={"context": 99999}, default=True))
+    await told(admin, "new-1b", "failed")
+    launcher.scripts.clear()
+    short = new(settings={"context": 9}, name="new-1b", **{"as": "short"})
+    for body in (new(settings={"context": 99}), short):
+        answer = await admin.post("/engines", json=body)
+        assert (answer.status_code, answer.json()["name"]) == (202, "new-1b")
+        engine = await told(admin, "new-1b", "ready")
+        assert engine["models"] == [body.get("as", "org/New-1B")]
+        args = launcher.engines["new-1b"].args
+        assert args == {"max-model-len": body["settings"]["context"]}
+        await admin.post("/engines/new-1b/unload")
+    assert (await admin.get("/default")).json()["model"] is None  # its model is called otherwise
+    answer = await admin.post("/engines", json={"model": "short", "settings": {"pinned": True}})
+    assert (await told(admin, "new-1b", "ready"))["pinned"] is True
+    kept = json.loads((tmp_path / "home" / "state.json").read_text())
+    assert kept["engines"] == {"new-1b": {"weights": "org/New-1B", "pinned": True}}
+    assert list(kept["models"]) == ["short"]
+    answer = await admin.post("/engines", json=new(name="new-1b", **{"as": "m"}))
+    error_of(answer, 409, "name_taken")
+
+
 # --- forgetting
 
 

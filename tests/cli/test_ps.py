@@ -98,6 +98,7 @@ def test_of_nothing_and_of_the_wrong_listener(run: Run, fake: FakeServer) -> Non
         ({"state": "ready", "stage": "", "eta_s": 0.0}, ""),
         ({"state": "ready", "stage": "ready", "eta_s": 0.0}, ""),
         ({"stage": "x", "error": "broken"}, "broken"),
+        ({"name": "q", "error": "Engine 'q': It died."}, "It died."),
         (
             {"stage": "1 of 2 replicas well", "replicas": [
                 {"address": "a:1", "error": None}, {"address": "b:2", "error": "503."}]},
