@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from server.engines.ledger import Ledger, Units
 from server.engines.placement import LEAVING, Engine, Option, Phase, Running, World
-from server.engines.victims import Standing, Victim, choose, spared, standing_of
+from server.engines.victims import (
+    Standing,
+    Victim,
+    choose,
+    first_of,
+    spared,
+    standing_of,
+    stays_for_good,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class Places:
     def __init__(self, world: World, ledger: Ledger, wished: set[str], now: float) -> None:
         self.world, self.ledger, self.wished, self.now = world, ledger, wished, now
         self.running = sorted(world.running, key=lambda one: one.key)
+        self.pinned = stays_for_good(world)
         self.told: set[tuple[str, int]] = set()
         self.claimed: set[tuple[str, int]] = set()
         self.kept: set[tuple[str, int]] = set()
@@ -92,13 +101,15 @@ class Places:
         """Who might have to go, in the order in which they should."""
         found = []
         taken = self.told | self.claimed | self.kept
-        for one in self.running:
-            other = self.world.engines.get(one.engine)
-            if one is sleeper or one.key in taken or one.phase in LEAVING:
+        there = [one for one in self.running if one.key not in taken and one.phase not in LEAVING]
+        for one in there:
+            if one is sleeper or one.key in self.pinned:
                 continue
-            if other is None or not other.pinned:
-                wished = one.engine in self.wished
-                found.append(standing_of(one, other, self.now, wished=wished))
+            other, wished = self.world.engines.get(one.engine), one.engine in self.wished
+            victim = standing_of(one, other, self.now, wished=wished)
+            first = first_of(there, one.engine)
+            spare = first is not None and first is not one and first.phase is Phase.READY
+            found.append(replace(victim, spare=spare))
         return sorted(found, key=lambda victim: victim.order)
 
     # --- sleep --------------------------------------------------------------------------------

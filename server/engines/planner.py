@@ -123,7 +123,7 @@ class _Planner:
         end = max(standing_of(other, engine, self.now, wished=False).idle_end for other in own)
         self.times.append(end)
         if self.now >= end:
-            why = f"it was idle for {self.now - one.last_used:.0f} s"
+            why = f"it was idle for {self.now - max(one.last_used, one.since):.0f} s"
             if self.places.can_sleep(one):
                 self._sleep(one, why, "idle")
             else:

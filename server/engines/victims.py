@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from server.engines.ledger import Ledger, Units
-from server.engines.placement import MOVING, Engine, Phase, Running, World
+from server.engines.placement import LEAVING, MOVING, Engine, Phase, Running, World
 
 
 class Standing(enum.IntEnum):
@@ -22,19 +22,34 @@ class Standing(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """`until`: when it may go by time alone; infinite when something has to happen first."""
+    """`until`: when it may go by time alone; infinite when something has to happen first. `spare`:
+    another instance of its engine is ready."""
 
     one: Running
     standing: Standing
     until: float
     idle_end: float
+    spare: bool = False
 
     @property
-    def order(self) -> tuple[Standing, bool, float, float, tuple[str, int]]:
-        """Sleepers before others, then who was used the longest ago."""
+    def order(self) -> tuple[Standing, bool, bool, float, float, tuple[str, int]]:
+        """Sleepers before others, then spare ones, then who was used the longest ago."""
         awake = self.one.phase is not Phase.ASLEEP
         until = self.until if self.standing is Standing.HELD else 0.0
-        return self.standing, awake, until, self.one.last_used, self.one.key
+        return self.standing, awake, not self.spare, until, self.one.last_used, self.one.key
+
+
+def first_of(running: Iterable[Running], name: str) -> Running | None:
+    """The instance that counts as the engine itself: a ready one before others, then by number."""
+    own = (one for one in running if one.engine == name and one.phase not in LEAVING)
+    return min(own, key=lambda one: (one.phase is not Phase.READY, one.replica), default=None)
+
+
+def stays_for_good(world: World) -> set[tuple[str, int]]:
+    """Of each pinned engine the one instance that is never in anybody's way."""
+    pinned = [engine.name for engine in world.engines.values() if engine.pinned]
+    first = (first_of(world.running, name) for name in pinned)
+    return {one.key for one in first if one is not None}
 
 
 def standing_of(one: Running, engine: Engine | None, now: float, *, wished: bool) -> Victim:
@@ -114,9 +129,9 @@ def _met(ledger: Ledger, need: Units, victims: Sequence[Running], asleep: list[R
 def possible(ledger: Ledger, engine: Engine, sleeper: Running | None = None) -> bool:
     """Would it fit if all went but what is pinned? For a sleeper: there where it sleeps."""
     bare = Counter(ledger.capacity)
+    pinned = stays_for_good(ledger.world)
     for one in ledger.world.running:
-        other = ledger.world.engines.get(one.engine)
-        if other is not None and other.pinned and one.engine != engine.name:
+        if one.key in pinned and one.engine != engine.name:
             bare.subtract(ledger.stays(one))
 
     def fits(need: Units) -> bool:

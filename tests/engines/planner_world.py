@@ -266,7 +266,11 @@ class Machine:
 
     def _may_go(self, one: Running, action: Sleep | Drain | Evict) -> None:
         engine = self.engines[one.engine]
-        assert not engine.pinned, action
+        # Of a pinned engine one instance stays, as good as any other.
+        assert not engine.pinned or any(
+            other.engine == one.engine and other is not one and other.phase is Phase.READY
+            for other in self.running.values()
+        ), action
         assert one.phase in (Phase.READY, Phase.DRAINING, Phase.ASLEEP), (one, action)
         drained = one.phase is Phase.DRAINING and self.now >= one.changed + self.policy.drain
         if not isinstance(action, Drain):
@@ -335,10 +339,18 @@ class Machine:
         engine = self.engines[name]
         used: Counter[str] = Counter()
         cores: Counter[str] = Counter()
-        for one in self.running.values():
-            other = self.engines[one.engine]
-            if other.pinned and other.name != name and one.phase is not Phase.STOPPING:
-                if other.groups & engine.groups:
+        stay: dict[str, Running] = {}
+        for one in sorted(
+            self.running.values(), key=lambda one: (one.phase is Phase.READY, -one.replica)
+        ):
+            if self.engines[one.engine].pinned and one.phase not in (
+                Phase.STOPPING,
+                Phase.DRAINING,
+            ):
+                stay[one.engine] = one  # the last one: ready, and of the smallest number
+        for one in stay.values():
+            if one.engine != name:
+                if self.engines[one.engine].groups & engine.groups:
                     return False
                 used.update(self.holds(one))
                 if one.cores:

@@ -117,3 +117,22 @@ def test_why_somebody_goes_is_told_as_a_cause() -> None:
     (action,) = planned(running=(ready(old, last_used=LONG_AGO),)).actions
     assert isinstance(action, Evict)
     assert action.cause == "config"
+
+
+def test_a_spare_instance_goes_before_an_engine_that_was_used_earlier() -> None:
+    twice, old, new = engine("a", 8, replicas=2), engine("b", 8), engine("c", 8)
+    running = (ready(twice), ready(twice, replica=1), ready(old, last_used=LONG_AGO - 50))
+    made = planned(twice, old, new, running=running, wishes=(Wish("c", NOW),))
+    assert made.actions[0] == Evict("a", "it makes room for c", 1)
+
+
+def test_of_a_pinned_engine_one_instance_stays() -> None:
+    twice, new = engine("a", 12, replicas=2, pinned=True), engine("b", 12)
+    running = (ready(twice, phase=Phase.STARTING), ready(twice, replica=1))
+    made = planned(twice, new, running=running, wishes=(Wish("b", NOW),))
+    assert isinstance(made.actions[0], Wait)
+    running = (ready(twice), ready(twice, replica=1))
+    made = planned(twice, new, running=running, wishes=(Wish("b", NOW),))
+    assert made.actions[0] == Evict("a", "it makes room for b", 1)
+    made = planned(twice, engine("b", 13), running=running, wishes=(Wish("b", NOW),))
+    assert isinstance(made.actions[0], Refuse)

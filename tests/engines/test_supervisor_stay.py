@@ -79,9 +79,11 @@ async def test_a_used_engine_is_not_idle_and_its_time_runs_from_its_last_answer(
 
 
 async def test_keep_alive_is_what_the_last_request_wished_for(room: House) -> None:
-    supervisor = await room.start(one=engine(idle=3600, residency=3600), two=engine(idle=0.1))
+    supervisor = await room.start(
+        one=engine(idle=3600, residency=3600), two=engine(idle=0.1, load="request")
+    )
     await ready(supervisor, "one")
-    await ready(supervisor, "two")
+    await supervisor.wait_ready("two", 20)
     room.busy |= {"one": 1, "two": 1}
     supervisor.used("one", 0, 3600)
     supervisor.used("one", 0, 0)
@@ -206,9 +208,10 @@ async def test_a_replica_without_memory_has_the_needs_counted_anew(room: House) 
     supervisor = await room.start(one=engine(pinned=True), two=engine(load="request"))
     view = await ready(supervisor, "one")
     room.launcher.scripts["one"] = failed("memory")
-    await supervisor.apply({"one": engine(pinned=True, replicas=2), "two": engine()}, {})
+    config = {"one": engine(pinned=True, replicas=2), "two": engine(load="request")}
+    await supervisor.apply(config, {})
     await until(supervisor, "one", lambda v: v.error_reason == "memory")
-    await ready(supervisor, "two")
+    await supervisor.wait_ready("two", 20)
     assert room.launcher.fitted.count("one") == 2
     assert (await supervisor.wait_ready("one", 0)).pid == view.pid
 
