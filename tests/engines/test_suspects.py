@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec import Raw
 
 from server.engines import suspects as module
 from server.engines.suspects import MOST, WHILE, Suspects
@@ -154,7 +155,7 @@ def test_it_is_remembered_of_so_many(house: House) -> None:
     assert house.dies(bodies[-1]) == (bodies[-1],)
 
 
-def members(**more: object) -> dict[str, envelope.Raw]:
+def members(**more: object) -> dict[str, Raw]:
     return envelope.members(json.dumps({"messages": [], **more}).encode())
 
 
