@@ -115,7 +115,11 @@ _OPTIONS: Final = (
     click.option("--quantization", metavar="METHOD", help="As vLLM names it: fp8."),
     click.option("--revision", metavar="NAME", help="Branch, tag or commit on the hub [main]."),
     click.option("--replicas", type=click.IntRange(1), help="So many of it [1]."),
-    click.option("--memory", metavar="SIZE", help="Of each device, instead of what is counted."),
+    click.option(
+        "--memory",
+        metavar="SIZE",
+        help="Bytes that it takes of each device, instead of what is counted.",
+    ),
     click.option("--idle", metavar="DURATION", help="Unload it after so long without a request."),
     click.option("--pinned", is_flag=True, help="Never unload it to make room."),
     click.option("--sleep", is_flag=True, help="Make room by moving its weights to host memory."),
@@ -128,10 +132,14 @@ _OPTIONS: Final = (
         multiple=True,
         metavar="FLAG=VALUE",
         callback=_args,
-        help="vLLM's own flag.",
+        help="A flag of vLLM's.",
     ),
     click.option(
-        "--env", multiple=True, metavar="NAME=VALUE", callback=_env, help="For its process."
+        "--env",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_env,
+        help="A variable for its process.",
     ),
     click.option(
         "--set",

@@ -14,7 +14,9 @@ import pytest
 from server.engines.supervisor import Supervisor
 from server.engines.watch import Timing
 from server.serving import Roundhouse
+from tests.api.conftest import Serve, config_of
 from tests.engines.conftest import QUICK, FakeLauncher
+from tests.fakes.upstream import ScriptedUpstream
 
 QUICKLY = {"health_interval": "100ms", "start_timeout": "20s", "stop_timeout": "1s"}
 
@@ -56,3 +58,29 @@ def error_of(answer: httpx.Response, status: int, code: str) -> str:
     error = answer.json()["error"]
     assert error["code"] == code, error
     return str(error["message"])
+
+
+@pytest.fixture
+def config(upstream: ScriptedUpstream) -> dict[str, Any]:
+    """Engines `big` and `small`, which load on request; models `big` and `both`."""
+    made = config_of(upstream)
+    made["engines"] = {
+        "big": {"weights": "org/Big", "load": "request", "idle": "15m", **QUICKLY},
+        "small": {"weights": "org/Small", "load": "request", **QUICKLY},
+    }
+    made["models"] |= {
+        "large": {"targets": [{"engine": "big"}]},
+        "either": {"targets": [{"engine": "big"}, {"engine": "small"}]},
+    }
+    return made
+
+
+@pytest.fixture
+async def server(serve: Serve, config: dict[str, Any], launcher: FakeLauncher) -> Roundhouse:
+    return await serve(config)
+
+
+def new(**more: Any) -> dict[str, Any]:
+    """A body for weights that nobody has, with settings that make it quick."""
+    settings = {"health_interval": "100ms", "stop_timeout": "1s", **more.pop("settings", {})}
+    return {"model": "org/New-1B", "settings": settings, **more}

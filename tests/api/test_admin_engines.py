@@ -12,44 +12,15 @@ import pytest
 import yaml
 
 from server.config.load import load
-from server.engines.logs import numbered
-from server.engines.logtail import LogTail
 from server.serving import Roundhouse
-from tests.api.conftest import Serve, config_of
-from tests.api.engine_house import QUICKLY, admin_of, error_of, launcher, told
+from tests.api.conftest import Serve
+from tests.api.engine_house import admin_of, config, error_of, launcher, new, server, told
 from tests.engines.conftest import FakeLauncher, failed, nothing_left
 from tests.fakes.client import RawClient
-from tests.fakes.upstream import ScriptedUpstream
 
-__all__ = ["launcher", "nothing_left"]
+__all__ = ["config", "launcher", "nothing_left", "server"]
 
 ADMIN_KEY = "sk-admin-0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-async def config(upstream: ScriptedUpstream) -> dict[str, Any]:
-    """Engines `big` and `small`, which load on request; models `big` and `both`."""
-    made = config_of(upstream)
-    made["engines"] = {
-        "big": {"weights": "org/Big", "load": "request", "idle": "15m", **QUICKLY},
-        "small": {"weights": "org/Small", "load": "request", **QUICKLY},
-    }
-    made["models"] |= {
-        "large": {"targets": [{"engine": "big"}]},
-        "either": {"targets": [{"engine": "big"}, {"engine": "small"}]},
-    }
-    return made
-
-
-@pytest.fixture
-async def server(serve: Serve, config: dict[str, Any], launcher: FakeLauncher) -> Roundhouse:
-    return await serve(config)
-
-
-def new(**more: Any) -> dict[str, Any]:
-    """A body for weights that nobody has, with settings that make it quick."""
-    settings = {"health_interval": "100ms", "stop_timeout": "1s", **more.pop("settings", {})}
-    return {"model": "org/New-1B", "settings": settings, **more}
 
 
 # --- what is told
@@ -369,137 +340,3 @@ async def test_an_unload_leaves_it_known(admin: httpx.AsyncClient) -> None:
     assert (answer.json()["state"], answer.json()["origin"]) == ("stopped", "loaded")
     assert (await admin.post("/engines", json={"model": "org/New-1B"})).status_code == 202
     await told(admin, "new-1b", "ready")
-
-
-# --- the default
-
-
-async def test_the_default(server: Roundhouse, admin: httpx.AsyncClient) -> None:
-    nobody = {"model": None, "origin": None}
-    assert (await admin.get("/default")).json() == nobody
-    assert (await admin.delete("/default")).json() == nobody
-    assert (await admin.put("/default", json={"model": "m"})).json() == {
-        "model": "m", "origin": "loaded"
-    }  # fmt: skip
-    assert server.services.state.default == "default"
-    await admin.post("/engines", json={"model": "large", "default": True})
-    assert (await admin.get("/default")).json()["model"] == "large"
-    await admin.post("/engines", json={"model": "org/Small", "as": "either", "default": True})
-    assert (await admin.get("/default")).json()["model"] == "either"
-    assert (await admin.put("/default", json={"model": "alias-of-m"})).status_code == 200
-    assert (await admin.put("/default", json={"model": "up/any"})).status_code == 200
-    message = error_of(
-        await admin.put("/default", json={"model": "largee"}), 404, "model_not_found"
-    )
-    assert "Did you mean `large`" in message
-    error_of(await admin.put("/default", json={"modell": "m"}), 400, "invalid_value")
-    assert (await admin.delete("/default")).json() == nobody
-    assert server.services.state.default is None
-
-
-async def test_the_config_s_own_default_wins(
-    serve: Serve, config: dict[str, Any], launcher: FakeLauncher, tmp_path: Path
-) -> None:
-    server = await serve({**config, "default": "m"})
-    async with admin_of(server) as admin:
-        assert (await admin.get("/default")).json() == {"model": "m", "origin": "config"}
-        for answer in (
-            await admin.put("/default", json={"model": "large"}),
-            await admin.delete("/default"),
-            await admin.post("/engines", json=new(default=True)),
-        ):
-            message = error_of(answer, 409, "set_in_config")
-            assert f"`default` in {tmp_path / 'roundhouse.yaml'}" in message
-        assert len((await admin.get("/engines")).json()["engines"]) == 2
-
-
-# --- logs
-
-
-async def test_a_log_s_last_lines(
-    server: Roundhouse, admin: httpx.AsyncClient, launcher: FakeLauncher
-) -> None:
-    assert (await admin.get("/engines/big/logs")).content == b""
-    launcher.scripts["big"] = {"say": ["one", "two \x1b[31mred\x1b[0m", "three"]}
-    await admin.post("/engines/big/load")
-    await told(admin, "big", "ready")
-    file = server.supervisor.log_file("big")
-    async with asyncio.timeout(10):
-        while b"complete" not in (await admin.get("/engines/big/logs")).content:
-            await asyncio.sleep(0.01)  # a thread writes it
-    answer = await admin.get("/engines/large/logs?lines=3")
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.content == b"".join(file.read_bytes().splitlines(keepends=True)[-3:])
-    assert b"two \x1b[31mred" in answer.content
-    for query in ("lines=x", "lines=-1", "lines=99999999", "follow=perhaps"):
-        error_of(await admin.get(f"/engines/big/logs?{query}"), 400, "invalid_value")
-
-
-async def test_a_log_is_followed_through_a_rotation(
-    server: Roundhouse, admin: httpx.AsyncClient
-) -> None:
-    file = server.supervisor.log_file("big")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("old\nbefore\n")
-    async with admin.stream("GET", "/engines/big/logs?lines=1&follow=true") as answer:
-        lines = answer.aiter_lines()
-        assert await anext(lines) == "before"
-        with file.open("a") as log:
-            log.write("more\n")
-        assert await anext(lines) == "more"
-        file.rename(numbered(file, 1))
-        file.write_text("after\n")
-        assert await anext(lines) == "after"
-
-
-async def test_a_follower_that_leaves_is_noticed(
-    server: Roundhouse, admin: httpx.AsyncClient
-) -> None:
-    file = server.supervisor.log_file("big")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("x\n")
-
-    def following() -> bool:
-        return any("_pieces" in str(task.get_stack()) for task in asyncio.all_tasks())
-
-    async with admin.stream("GET", "/engines/big/logs?follow=true") as answer:
-        assert await anext(answer.aiter_raw()) == b"x\n"
-    async with asyncio.timeout(10):
-        while following():
-            await asyncio.sleep(0.01)
-
-
-async def test_a_follower_that_reads_nothing_has_nothing_read_for_it(
-    server: Roundhouse, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = server.supervisor.log_file("big")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"x" * 999 + b"\n")
-    with file.open("ab") as log:
-        log.truncate(64 * 2**20)
-    read, look = 0, LogTail.read
-
-    def counted(tail: LogTail) -> bytes:
-        nonlocal read
-        data = look(tail)
-        read += len(data)
-        return data
-
-    monkeypatch.setattr(LogTail, "read", counted)
-    async with RawClient(port=int(str(server.admin_url).rpartition(":")[2]), rcvbuf=4096) as silent:
-        silent.pause()
-        await silent.get("/engines/big/logs?lines=9&follow=true")
-        before = -1
-        while read == 0 or read != before:  # until no more is read while others are answered
-            before = read
-            for _ in range(20):
-                assert (await admin.get("/engines/big")).status_code == 200
-    assert 0 < read < 32 * 2**20
-
-
-async def test_a_follower_does_not_hold_up_the_end(server: Roundhouse) -> None:
-    assert server.admin_url is not None
-    async with RawClient(port=int(server.admin_url.rpartition(":")[2])) as follower:
-        await follower.get("/engines/big/logs?follow=true")
-        assert (await follower.read_head()).status == 200
-        await asyncio.wait_for(server.__aexit__(None, None, None), 6)
