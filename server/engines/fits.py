@@ -31,6 +31,7 @@ class Fits:
     ) -> None:
         self._name, self._shop, self._changed, self._gave_up = name, shop, changed, gave_up
         self.found: Fitted | None = None
+        self.found_at = 0.0
         self.stage = ""
         self.error: EngineError | None = None
         #: Looking failed: not again before that.
@@ -95,7 +96,7 @@ class Fits:
             return  # what was looked for is not wanted any more
         self._task, self.stage = None, ""
         if found is not None:
-            self.found, self.error = found, None
+            self.found, self.error, self.found_at = found, None, self._shop.clock()
             for text in found.notes:
                 log.info("engine_need_guessed", engine=self._name, note=text)
             self._changed()

@@ -59,7 +59,8 @@ class Placer:
         self._crews, self._launcher, self._config = crews, launcher, config
         self._usage, self._clock, self._timing = usage, clock, timing
         self._news = asyncio.Event()
-        self._devices: tuple[Device, ...] | None = None
+        self._devices: tuple[Device, ...] = ()
+        self._measured = False
         self._policy = Policy()
         self._gather = clock() + timing.gather
         self._task: asyncio.Task[None] | None = None
@@ -87,7 +88,7 @@ class Placer:
 
     def look_again(self) -> None:
         """What other programs use of the machine may have changed."""
-        self._devices = None
+        self._measured = False
         self.news()
 
     async def _run(self) -> None:
@@ -95,12 +96,14 @@ class Placer:
             self._news.clear()
             again: float | None = self._clock() + AFTER_FAULT
             try:
-                if self._devices is None:
+                while not self._measured:
+                    self._measured = True  # unless somebody says otherwise meanwhile
                     self._devices = await self._launcher.machine()
-                    self._policy = world.policy_of(self._config, self._devices)
+                self._policy = world.policy_of(self._config, self._devices)
                 again = self._round()
             except Exception:  # a fault of ours must not leave all engines to themselves
                 log.exception("placer_failed")
+                self._measured = bool(self._devices)
                 await asyncio.sleep(AFTER_FAULT)
             await self._until(again)
 
@@ -152,7 +155,6 @@ class Placer:
 
     def _round(self) -> float | None:
         """Plan, and begin all of it; when to ask again."""
-        assert self._devices is not None
         now, crews = self._clock(), list(self._crews())
         for crew in crews:
             if crew.to_be_fitted:
@@ -164,7 +166,8 @@ class Placer:
             {crew.name: crew.engine(eager=not gathering) for crew in crews},
             tuple(one for crew in crews for one in crew.running()),
             tuple(
-                Wish(crew.name, since)
+                # Nobody passes it over while its weights are pulled.
+                Wish(crew.name, max(since, crew.fits.found_at))
                 for crew in crews
                 if (since := crew.wish) is not None and crew.fits.found is not None
             ),
