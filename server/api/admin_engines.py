@@ -114,14 +114,14 @@ class EngineEndpoints:
         if follow is None:
             raise InvalidRequest("`follow` is true or false.", param="follow")
         file = self._services.supervisor.log_file(name)
-        tail = await asyncio.to_thread(LogTail, file, lines)
-        pieces = _pieces(tail, lambda: follow and self._services.accepting)
+        pieces = _pieces(file, lines, lambda: follow and self._services.accepting)
         headers = {"x-accel-buffering": "no", "x-content-type-options": "nosniff"}
         return StreamingResponse(pieces, media_type="text/plain; charset=utf-8", headers=headers)
 
     # --- what is asked for ----------------------------------------------------------------------
 
     async def _load(self, name: str) -> Response:
+        self._views.view(name)  # it may have been forgotten meanwhile
         await self._services.supervisor.load(name)
         return self._told(name, 202)
 
@@ -129,13 +129,8 @@ class EngineEndpoints:
         return JSONResponse(self._views.told(self._views.view(name)), status)
 
     def _models(self, name: str) -> list[str]:
-        """What clients call it; its own name where that is a model's."""
-        models = self._services.state.models
-        return [
-            listed
-            for listed, model in models.items()
-            if model.name == listed and any(target.engine == name for target in model.targets)
-        ] or [name]
+        """What clients call it; its own name where nobody has given it another."""
+        return self._views.models(name) or [name]
 
     def _file(self) -> str:
         return str(self._watcher.loaded.path or "the config that the server was started with")
@@ -265,9 +260,9 @@ def _count(said: str) -> int:
     return int(said[:9])
 
 
-async def _pieces(tail: LogTail, more: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def _pieces(file: Path, lines: int, more: Callable[[], bool]) -> AsyncIterator[bytes]:
     """Ends with the log, or later while there may be `more`; the client's going cancels it."""
-    with closing(tail):
+    with closing(await asyncio.to_thread(LogTail, file, lines)) as tail:
         while True:
             data = await asyncio.to_thread(tail.read)
             if data:

@@ -37,6 +37,14 @@ class Views:
     def origin(self, name: str) -> str:
         return LOADED if name in self._watcher.loaded.additions.engines else CONFIG
 
+    def models(self, name: str) -> list[str]:
+        """The models that it answers for, by their own names."""
+        return [
+            listed
+            for listed, model in self._services.state.models.items()
+            if model.name == listed and any(target.engine == name for target in model.targets)
+        ]
+
     # --- which one ----------------------------------------------------------------------------
 
     def find(self, name: str) -> str:
@@ -93,11 +101,6 @@ class Views:
         """One engine for the admin API."""
         services, name, now = self._services, view.name, time.monotonic()
         engine = services.state.config.engines.get(name)
-        models = [
-            listed
-            for listed, model in services.state.models.items()
-            if model.name == listed and any(target.engine == name for target in model.targets)
-        ]
         error = services.supervisor.error(name) if view.state is EngineState.FAILED else None
         external = services.fleet.view(name) is not None
         told = {
@@ -105,7 +108,7 @@ class Views:
             "state": view.state.value,
             "origin": self.origin(name),
             "weights": None if engine is None else engine.weights,
-            "models": models,
+            "models": self.models(name),
             "stage": view.stage,
             "eta_s": None if external else services.supervisor.eta(name),
             "since_s": round(now - view.since, 1),
