@@ -57,7 +57,7 @@ class Ledger:
         if one.phase is Phase.ASLEEP or (one.phase is Phase.STOPPING and one.slept):
             return self.asleep(one)
         units = self.awake(one.engine, one.option, one.devices)
-        if one.phase in (Phase.SLEEPING, Phase.WAKING):
+        if one.between or one.phase in (Phase.SLEEPING, Phase.WAKING):
             units |= self.asleep(one)
         return units
 

@@ -97,7 +97,8 @@ class Engine:
 @dataclass(frozen=True, slots=True)
 class Running:
     """One instance of an engine. `since`: when it became ready; `changed`: when its phase began.
-    `keep_alive`: the idle time that its last request asked for. `slept`: it stops from sleep."""
+    `keep_alive`: the idle time that its last request asked for. `slept`: it stops from sleep;
+    `between`: on its way to it or back, when its weights may be in both memories."""
 
     engine: str
     phase: Phase
@@ -111,6 +112,7 @@ class Running:
     in_flight: int = 0
     keep_alive: float | None = None
     slept: bool = False
+    between: bool = False
 
     @property
     def key(self) -> tuple[str, int]:

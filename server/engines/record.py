@@ -37,7 +37,7 @@ class Record:
         self.troubles = Troubles(owner.name, shop)
         self._option: Option | None = None
         self._cores: tuple[int, ...] = ()
-        self._slept = False
+        self._slept = self._between = False
         self._process: EngineProcess | None = None
         self._stages = Stages(shop.clock)
 
@@ -49,6 +49,7 @@ class Record:
             self.owner.name, self.phase, self._option, self.devices, self.replica, self._cores,
             since=self.ready_since or 0.0, changed=self.changed_at, last_used=self.last_used,
             in_flight=self.in_flight, keep_alive=self.keep_alive, slept=self._slept,
+            between=self._between,
         )  # fmt: skip
 
     def instance(self) -> Instance:
@@ -102,6 +103,9 @@ class Record:
         return self.shop.clock()
 
     def _move(self, phase: Phase, state: EngineState, stage: str) -> None:
+        if phase is Phase.STOPPING:
+            self._slept = self._slept or self.phase is Phase.ASLEEP
+            self._between = self._between or self.phase in (Phase.SLEEPING, Phase.WAKING)
         self.phase, self.changed_at = phase, self._now()
         self._show(state, stage)
 

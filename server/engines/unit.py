@@ -64,7 +64,8 @@ class EngineUnit(Record):
         """Only when nothing of it is left."""
         assert self.phase is None
         self._option, self.devices, self._cores = start.option, start.devices, start.cores
-        self._order, self._slept, self.due, self.ready_since = None, False, None, None
+        self._order, self.due, self.ready_since = None, None, None
+        self._slept = self._between = False
         self.in_flight, self.keep_alive = 0, None
         self._orders.clear()
         place = Placement.on(start.devices, cores=start.cores, kv_cache=fitted.kv_cache)
@@ -100,7 +101,7 @@ class EngineUnit(Record):
             self._deadline = min(self._deadline, deadline)
             self._orders.set()
         else:
-            self._deadline, self._slept = deadline, self.phase is Phase.ASLEEP
+            self._deadline = deadline
             open_ = self.phase in (Phase.READY, Phase.DRAINING)
             stage = "draining" if open_ and drain > 0 else "stopping"
             self._tell(Order.STOP, Phase.STOPPING, EngineState.DRAINING, stage)

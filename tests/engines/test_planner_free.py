@@ -14,6 +14,7 @@ from server.engines.placement import (
     Option,
     Phase,
     Plan,
+    Policy,
     Refuse,
     Running,
     Start,
@@ -136,3 +137,15 @@ def test_of_a_pinned_engine_one_instance_stays() -> None:
     assert made.actions[0] == Evict("a", "it makes room for b", 1)
     made = planned(twice, engine("b", 13), running=running, wishes=(Wish("b", NOW),))
     assert isinstance(made.actions[0], Refuse)
+
+
+def test_one_that_is_ended_on_its_way_to_sleep_holds_both_memories() -> None:
+    option = Option("cuda", 20, asleep=(0, 20))
+    one, new = Engine("a", (option,)), Engine("b", (Option("cpu", 50),))
+    host = Device("cpu", "cpu", 64)
+    ends = Running("a", Phase.STOPPING, option, ("cuda:0",), between=True)
+    for running, expected in [(ends, Wait), (replace(ends, between=False), Start)]:
+        world = World((GPU, host), {"a": one, "b": new}, (running,), (Wish("b", NOW),),
+                      Policy(host="cpu"))  # fmt: skip
+        (action,) = plan(world, NOW).actions
+        assert isinstance(action, expected)
