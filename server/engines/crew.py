@@ -130,9 +130,10 @@ class Crew:
         self.fits.due, self.fits.error, self._note = None, None, ""
         self._stop_all(self.spec.engine.stop_timeout, "operator")
 
-    def close(self, *, drain: bool) -> None:
+    def close(self, *, drain: bool, why: str | None = None) -> None:
+        """For good. `why`: what it counts as, where the server goes on without it."""
         self.closing, self.eager, self._asked, self.failed = True, False, None, None
-        self._stop_all(self.spec.engine.stop_timeout if drain else 0.0, "config")
+        self._stop_all(self.spec.engine.stop_timeout if drain else 0.0, why)
 
     def respec(self, spec: Spec) -> None:
         """The config has another entry for it."""
@@ -174,7 +175,7 @@ class Crew:
             if unit.phase is None:
                 unit.stop(0.0)
 
-    def _stop_all(self, drain: float, why: str, *, forget: bool = False) -> None:
+    def _stop_all(self, drain: float, why: str | None, *, forget: bool = False) -> None:
         if forget:
             self.fits.forget()
         else:
@@ -184,8 +185,8 @@ class Crew:
             unit.stop(drain)
         self.changed()
 
-    def _evicted(self, unit: EngineUnit, why: str) -> None:
-        if unit.phase in (Phase.READY, Phase.DRAINING, Phase.ASLEEP):
+    def _evicted(self, unit: EngineUnit, why: str | None) -> None:
+        if why and unit.phase in (Phase.READY, Phase.DRAINING, Phase.ASLEEP):
             self.shop.metrics.engine_evictions.labels(self.name, why).inc()
 
     # --- for the planner ----------------------------------------------------------------------

@@ -142,10 +142,12 @@ class Placer:
         """Have the requests of an instance ended?"""
         ended = False
         for crew in self._crews():
-            ends = [unit.sample() for unit in crew.units.values()]
-            if any(ends):
-                ended = True
+            units = list(crew.units.values())
+            before = [unit.in_flight > 0 for unit in units]
+            ends = [unit.sample() for unit in units]
+            if before != [unit.in_flight > 0 for unit in units]:
                 crew.refresh()
+            ended = ended or any(ends)
         return ended
 
     def _units(self) -> Iterable[EngineUnit]:

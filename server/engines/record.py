@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from server.engines.placement import Option, Phase, Running
 from server.engines.process import EngineProcess
@@ -117,6 +118,11 @@ class Record:
         if state is not self.state:
             self.since = self._now()
         self.state, self.stage = state, stage
+
+
+def log_of(home: Path, name: str, replica: int = 0) -> Path:
+    """Where an instance's log is."""
+    return home / "logs" / (f"{name}@{replica}.log" if replica else f"{name}.log")
 
 
 def waking(key: str) -> str:

@@ -19,6 +19,7 @@ from server.engines.estimates import Estimates
 from server.engines.feed import Feed
 from server.engines.launcher import Launcher, VllmLauncher
 from server.engines.placer import Placer
+from server.engines.record import log_of
 from server.engines.shop import Shop
 from server.engines.spec import Spec
 from server.engines.state import EngineState, EngineView, Instance
@@ -164,7 +165,7 @@ class Supervisor:
     def _retire(self, name: str) -> None:
         crew = self._crews.pop(name)
         self._leaving.append(crew)
-        crew.close(drain=True)
+        crew.close(drain=True, why="config")
         burial = asyncio.get_running_loop().create_task(self._bury(crew))
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
@@ -198,7 +199,10 @@ class Supervisor:
         `keep_alive` seconds after it; None: as long as its config says."""
         crew = self._crews.get(name)
         if crew is not None and (unit := crew.units.get(replica)) is not None:
+            idle = not unit.in_flight
             unit.used(keep_alive)
+            if idle:
+                crew.refresh()
 
     def eta(self, name: str) -> float | None:
         """Seconds until ready as of now (`EngineView.eta` is as of the view's making)."""
@@ -210,8 +214,8 @@ class Supervisor:
         crew = self._crews.get(name)
         return None if crew is None else crew.error
 
-    def log_file(self, name: str) -> Path:
-        return self._home / "logs" / f"{name}.log"
+    def log_file(self, name: str, replica: int = 0) -> Path:
+        return log_of(self._home, name, replica)
 
     def subscribe(self) -> Feed:
         """The feed of changes; use it in a `with`."""

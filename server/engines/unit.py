@@ -16,7 +16,7 @@ from server.engines.logs import LogFile
 from server.engines.placement import Phase, Start
 from server.engines.process import EngineProcess
 from server.engines.progress import SPAWNED, advance
-from server.engines.record import Record, waking
+from server.engines.record import Record, log_of, waking
 from server.engines.runtimes import Placement
 from server.engines.shop import Owner, Shop
 from server.engines.spec import Spec
@@ -55,8 +55,7 @@ class EngineUnit(Record):
         self._orders = asyncio.Event()
         self._poke = asyncio.Event()
         self._at = SPAWNED
-        suffix = f"@{replica}" if replica else ""
-        self._file = LogFile(shop.home / "logs" / f"{owner.name}{suffix}.log")
+        self._file = LogFile(log_of(shop.home, owner.name, replica))
 
     # --- orders -------------------------------------------------------------------------------
 

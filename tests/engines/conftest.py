@@ -128,6 +128,8 @@ class House:
         self.metrics = Metrics()
         #: Requests in flight, by engine or, for instances beyond the first, by `engine@1`.
         self.busy: dict[str, int] = {}
+        #: How often requests in flight were asked for.
+        self.looks, self.looked = 0, asyncio.Event()
         self.placement = Settings(starvation=60, drain=5)
         self.made: list[Supervisor] = []
         self.clock: Callable[[], float] | None = None
@@ -153,6 +155,8 @@ class House:
         return supervisor
 
     def in_flight(self, name: str, replica: int) -> int:
+        self.looks += 1
+        self.looked.set()
         return self.busy.get(f"{name}@{replica}" if replica else name, 0)
 
     def count(self, name: str, **labels: str) -> float:

@@ -15,7 +15,6 @@ from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import EngineNotReady
 from tests.engines.conftest import (
-    SOON,
     TWO_FIT,
     House,
     alive,
@@ -62,20 +61,22 @@ async def test_an_idle_engine_goes_and_comes_back_with_the_next_request(room: Ho
     assert (await supervisor.wait_ready("one", 20)).generation > view.generation
 
 
-async def test_a_used_engine_is_not_idle_and_its_time_runs_from_its_last_answer(
-    room: House,
-) -> None:
-    supervisor = await room.start(one=engine(idle=0.3))
-    await ready(supervisor, "one")
+async def test_a_used_engine_is_not_idle_until_its_last_answer_is_given(room: House) -> None:
     room.busy["one"] = 1
-    supervisor.used("one")
-    await asyncio.sleep(0.5)  # longer than it may be idle
+    supervisor = await room.start(one=engine(idle=0.001))
+    await ready(supervisor, "one")
+    begun = room.looks
+    async with asyncio.timeout(20):
+        while room.looks < begun + 5:  # several times as long as it may be idle
+            await room.looked.wait()
+            room.looked.clear()
     assert state(supervisor, "one") is S.READY
-    loop = asyncio.get_running_loop()
-    ended = loop.time()
+    before = supervisor.view("one")
+    assert before is not None
+    assert before.unload_at is None
     room.busy["one"] = 0
-    await until(supervisor, "one", lambda v: v.state is S.DRAINING)
-    assert loop.time() - ended >= 0.3 - SOON.look
+    gone_ = await until(supervisor, "one", lambda v: v.state is S.STOPPED)
+    assert gone_.last_used > before.since
 
 
 async def test_keep_alive_is_what_the_last_request_wished_for(room: House) -> None:
