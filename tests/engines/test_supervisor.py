@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -216,6 +217,18 @@ async def test_stages_are_seen_while_it_starts(house: House, tmp_path: Path) -> 
     await until(supervisor, "one", lambda v: v.stage == "loading weights (50%)")
     gate.touch()
     await ready(supervisor, "one")
+    seconds = "roundhouse_engine_stage_seconds"
+    for stage in ("checking", "starting the process", "loading weights", "ready"):
+        assert house.count(f"{seconds}_count", engine="one", stage=stage) == 1
+    took = house.count(f"{seconds}_sum", engine="one", stage="loading weights")
+    await supervisor.unload("one")  # by then what was learned is on the disk
+    (stages,) = json.loads((house.home / "estimates.json").read_text())["stages"].values()
+    assert stages["loading weights"] == [pytest.approx(took, abs=0.001)]
+    gate.unlink()
+    await supervisor.load("one")
+    view = await until(supervisor, "one", lambda v: v.stage == "loading weights (50%)")
+    assert view.eta is not None
+    assert 0 < view.eta <= max(1.0, took + stages["ready"][0])
 
 
 async def test_a_stop_waits_for_open_requests(house: House) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from server.config.placement import Placement
+from server.config.placement import Placement as Settings
 from server.engines.fitting import Fitted
-from server.engines.placement import Device
+from server.engines.placement import Device, Option
+from server.engines.runtimes import Placement
 from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import Draining, EngineNotReady
@@ -115,7 +116,7 @@ async def test_who_waits_for_a_busy_engine_says_so_and_has_its_turn_when_it_is_i
 
 
 async def test_who_has_waited_too_long_makes_a_busy_engine_drain(room: House) -> None:
-    room.placement = Placement(starvation=0.1, drain=20)
+    room.placement = Settings(starvation=0.1, drain=20)
     room.launcher.fits["three"] = needs(2)
     supervisor = await room.start(one=engine(), two=engine(), three=engine(load="request"))
     one, two = await ready(supervisor, "one"), await ready(supervisor, "two")
@@ -140,7 +141,7 @@ async def test_who_has_waited_too_long_makes_a_busy_engine_drain(room: House) ->
 
 
 async def test_a_drain_has_an_end(room: House) -> None:
-    room.placement = Placement(starvation=0, drain=0.2)
+    room.placement = Settings(starvation=0, drain=0.2)
     room.launcher.fits["three"] = needs(2)
     supervisor = await room.start(one=engine(stop_timeout=3600), three=engine(load="request"))
     one = await ready(supervisor, "one")
@@ -228,7 +229,7 @@ async def test_what_a_request_passed_over_is_loaded_for_the_next_ones(room: Hous
 
 
 async def test_a_close_while_some_wait_and_some_make_room(room: House, tmp_path: Path) -> None:
-    room.placement = Placement(starvation=0, drain=3600)
+    room.placement = Settings(starvation=0, drain=3600)
     room.launcher.fits["three"] = needs(2)
     room.launcher.scripts["two"] = {"gate": str(tmp_path / "never")}
     supervisor = await room.start(
@@ -247,6 +248,19 @@ async def test_a_close_while_some_wait_and_some_make_room(room: House, tmp_path:
     assert two.pid is not None
     await gone(one.pid, two.pid)
     assert {view.state for view in supervisor.views()} == {S.STOPPED}
+
+
+async def test_on_a_cpu_each_has_cores_and_a_cache_of_its_own(house: House) -> None:
+    house.launcher.devices = (Device("cpu", "cpu", 100, cores=(3, 4, 5)),)
+    for name in ("one", "two"):
+        house.launcher.fits[name] = Fitted((Option("cpu", 1, cores=1),), kv_cache=7)
+    supervisor = await house.start(one=engine(), two=engine())
+    await ready(supervisor, "one")
+    await ready(supervisor, "two")
+    assert dict(house.launcher.places) == {
+        "one": Placement("cpu", cores=(3,), kv_cache=7),
+        "two": Placement("cpu", cores=(4,), kv_cache=7),
+    }
 
 
 async def test_memory_that_is_used_is_seen(house: House) -> None:
