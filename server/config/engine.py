@@ -38,6 +38,9 @@ PORT: Final = "${PORT}"
 #: A path at an engine's address.
 HEALTH: Final = r"^/[!-~]*$"
 
+#: A flag without dashes, or a member of one that takes JSON (`hf-overrides.rope_theta`). No `=`,
+#: which would bring a value past all who look at values.
+_FLAG: Final = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9_+-]+)*")
 _DISCOVER: Final = re.compile(r"dns://([A-Za-z0-9._-]+):([0-9]{1,5})|dns\+srv://([A-Za-z0-9._-]+)")
 
 
@@ -196,11 +199,20 @@ class Engine(Strict):
     @classmethod
     def _ours(cls, value: dict[str, object]) -> dict[str, object]:
         for flag in value:
-            bare = flag.lstrip("-").replace("_", "-")
+            whole, dot, member = flag.lstrip("-").partition(".")
+            bare = whole.replace("_", "-") + dot + member
             if bare != flag:
                 raise ValueError(f"write {bare!r}, not {flag!r}: flags stand without dashes")
+            if _FLAG.fullmatch(bare) is None:
+                raise ValueError(f"{bare!r} is no flag: a name stands here, and its value after it")
             if bare in MANAGED_FLAGS:
                 raise ValueError(f"{bare!r} is set by Roundhouse: {MANAGED_FLAGS[bare]}")
+            # vLLM takes a flag's beginning for the flag.
+            if meant := next((one for one in MANAGED_FLAGS if one.startswith(bare)), None):
+                raise ValueError(
+                    f"{bare!r} may be short for {meant!r}, which is set by Roundhouse: "
+                    f"{MANAGED_FLAGS[meant]}"
+                )
         return value
 
     @property
@@ -238,6 +250,7 @@ MANAGED_FLAGS: Final = {
     "ssl-keyfile": "engines listen on a private Unix socket; TLS belongs to a proxy in front",
     "ssl-certfile": "engines listen on a private Unix socket; TLS belongs to a proxy in front",
     "root-path": "engines answer at fixed paths",
+    "grpc": "engines answer over HTTP, on a private Unix socket",
     "headless": "Roundhouse starts one server process per engine",
     "api-server-count": "Roundhouse starts one server process per engine",
     "config": "write the flags here",

@@ -127,6 +127,29 @@ def test_managed_flags_are_refused_by_the_config() -> None:
             Engine(weights="x", args={flag: "y"})
 
 
+@pytest.mark.parametrize(
+    ("flag", "why"),
+    [
+        # vLLM's parser takes a beginning that only one flag has.
+        ("trust-remote", "may be short for 'trust-remote-code'"),
+        ("ssl-key", "may be short for 'ssl-keyfile'"),
+        # And it takes a value after `=`.
+        ("chat-template=/etc/passwd", "is no flag"),
+        ("host=0.0.0.0", "is no flag"),
+        ("seed 1 --trust-remote-code", "is no flag"),
+        ("", "is no flag"),
+    ],
+)
+def test_no_flag_comes_by_another_name(flag: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Engine(weights="x", args={flag: True})
+
+
+@pytest.mark.parametrize("flag", ["seed", "hf-overrides.rope_theta", "hf-overrides.names+"])
+def test_flags_that_are_nobody_elses(flag: str) -> None:
+    assert Engine(weights="x", args={flag: 1}).args == {flag: 1}
+
+
 # --- environment ----------------------------------------------------------------------------------
 
 
