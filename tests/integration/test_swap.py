@@ -82,7 +82,8 @@ async def test_two_that_fit_and_a_third(server: ServerProcess) -> None:
     bad = [one for one in load.ended if one.problem or one.end != OK]
     assert not bad, f"{bad[:3]}\n{server.tail()}"
     answered = Counter(one.target for one in load.ended)
-    assert set(answered) == {f"engine/{name}" for name in NAMES}
+    # A stream that has waited for long has its head before anybody knows who will answer.
+    assert set(answered) - {""} == {f"engine/{name}" for name in NAMES}
     waits = sorted(one.over - one.sent for one in load.ended)
     half = waits[len(waits) // 2]
     print(f"{len(waits)} requests, the longest {waits[-1]:.0f} s, half within {half:.1f} s")
@@ -99,7 +100,7 @@ async def test_two_that_fit_and_a_third(server: ServerProcess) -> None:
     assert server.metric("roundhouse_engine_residency_seconds_count") >= swaps
     # It may be passed over for so long; then one of each kind may come first, once: a residency, a
     # drain, a stop, and a start, before its own.
-    bound = STARVATION + 2 * (RESIDENCY + DRAIN + START / 4)
+    bound = STARVATION + 2 * (RESIDENCY + DRAIN + 2 * seconds / starts)
     assert waits[-1] < bound
 
 
