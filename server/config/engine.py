@@ -207,8 +207,9 @@ class Engine(Strict):
                 raise ValueError(f"{bare!r} is no flag: a name stands here, and its value after it")
             if bare in MANAGED_FLAGS:
                 raise ValueError(f"{bare!r} is set by Roundhouse: {MANAGED_FLAGS[bare]}")
-            # vLLM takes a flag's beginning for the flag.
-            if meant := next((one for one in MANAGED_FLAGS if one.startswith(bare)), None):
+            # vLLM takes a flag's beginning for the flag; a letter is the beginning of several.
+            meant = next((one for one in MANAGED_FLAGS if one.startswith(bare)), None)
+            if meant is not None and len(bare) > 1:
                 raise ValueError(
                     f"{bare!r} may be short for {meant!r}, which is set by Roundhouse: "
                     f"{MANAGED_FLAGS[meant]}"

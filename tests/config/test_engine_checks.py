@@ -147,7 +147,7 @@ def test_what_is_refused(text: str, faults: Faults) -> None:
 @pytest.mark.parametrize("key", sorted(LOCAL_KEYS))
 def test_every_key_of_a_process_is_refused_for_another_ones(key: str, faults: Faults) -> None:
     values = {
-        "args": "{seed: 1}", "env": "{A: b}", "load": "startup", "trust_remote_code": "true",
+        "args": "{a: 1}", "env": "{A: b}", "load": "startup", "trust_remote_code": "true",
         "pinned": "true", "sleep": "true", "groups": "[g]", "health": "/health",
     }  # fmt: skip
     counts = "kv_cache start_timeout stop_timeout concurrency memory idle residency replicas"
