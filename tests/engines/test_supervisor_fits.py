@@ -4,12 +4,14 @@ fails."""
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from server.config.placement import Placement
+from server.engines import planner
 from server.engines.fitting import Fitted
-from server.engines.placement import Option
+from server.engines.placement import Option, Plan, World
 from server.engines.state import EngineState
 from server.errors import Draining, EngineNotReady
 from tests.engines.conftest import House, engine, failed, ready, until
@@ -125,3 +127,24 @@ async def test_a_machine_that_is_another_is_asked_again_for_what_does_not_run(
     await supervisor.load("two")
     await ready(supervisor, "two")
     assert house.launcher.fitted == ["one", "two", "two"]
+
+
+async def test_the_time_of_a_pull_is_not_one_of_being_passed_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes: list[float] = []
+
+    def plan(world: World, now: float) -> Plan:
+        wishes.extend(wish.since for wish in world.wishes)
+        return planner.plan(world, now)
+
+    monkeypatch.setattr("server.engines.placer.plan", plan)
+    house.launcher.holds["one"] = hold = asyncio.Event()
+    supervisor = await house.start(one=engine(load="request"))
+    waiting = asyncio.create_task(supervisor.wait_ready("one", 20))
+    await until(supervisor, "one", lambda v: v.stage.startswith("pulling"))
+    released = time.monotonic()
+    hold.set()
+    await waiting
+    assert wishes
+    assert min(wishes) >= released
