@@ -23,6 +23,8 @@ class Ledger:
         self.world = world
         self.devices = {device.id: device for device in world.devices}
         self.capacity = _capacity(world)
+        #: What `stays` has found, which is asked again and again.
+        self._stays: dict[int, Counter[str]] = {}
         self.now: Counter[str] = Counter(self.capacity)
         self.later: Counter[str] = Counter(self.capacity)
         for one in world.running:
@@ -61,8 +63,14 @@ class Ledger:
             units |= self.asleep(one)
         return units
 
-    def stays(self, one: Running) -> Counter[str]:
+    def stays(self, one: Running) -> Units:
         """What it will hold, by what it does now."""
+        found = self._stays.get(id(one))
+        if found is None:
+            found = self._stays[id(one)] = self._will_hold(one)
+        return found
+
+    def _will_hold(self, one: Running) -> Counter[str]:
         if one.phase in LEAVING:
             return Counter()
         if one.phase in (Phase.ASLEEP, Phase.SLEEPING):

@@ -47,6 +47,9 @@ class Places:
         self.told: set[tuple[str, int]] = set()
         self.claimed: set[tuple[str, int]] = set()
         self.kept: set[tuple[str, int]] = set()
+        #: Who might have to go, as of so many told, claimed and kept.
+        self._victims: list[Victim] = []
+        self._seen: tuple[int, int, int] | None = None
 
     def of(self, engine: Engine, sleeper: Running | None = None) -> Iterator[Place]:
         """The best place of every option, with who has to go for it; of a sleeper the one where it
@@ -99,18 +102,27 @@ class Places:
 
     def _others(self, sleeper: Running | None) -> list[Victim]:
         """Who might have to go, in the order in which they should."""
+        seen = len(self.told), len(self.claimed), len(self.kept)  # they only grow
+        if seen != self._seen:
+            self._seen, self._victims = seen, self._all()
+        return [victim for victim in self._victims if victim.one is not sleeper]
+
+    def _all(self) -> list[Victim]:
         found = []
         taken = self.told | self.claimed | self.kept
         there = [one for one in self.running if one.key not in taken and one.phase not in LEAVING]
+        firsts = {name: first_of(there, name) for name in {one.engine for one in there}}
         for one in there:
-            if one is sleeper or one.key in self.pinned:
+            if one.key in self.pinned:
                 continue
-            other, wished = self.world.engines.get(one.engine), one.engine in self.wished
-            victim = standing_of(one, other, self.now, wished=wished)
-            first = first_of(there, one.engine)
+            first = firsts[one.engine]
             spare = first is not None and first is not one and first.phase is Phase.READY
-            found.append(replace(victim, spare=spare))
+            found.append(replace(self._standing(one), spare=spare))
         return sorted(found, key=lambda victim: victim.order)
+
+    def _standing(self, one: Running) -> Victim:
+        other, wished = self.world.engines.get(one.engine), one.engine in self.wished
+        return standing_of(one, other, self.now, wished=wished)
 
     # --- sleep --------------------------------------------------------------------------------
 

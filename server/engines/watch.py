@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,6 +16,9 @@ from server.engines.process import EngineProcess
 from server.errors import EngineError
 
 log = structlog.get_logger(__name__)
+
+#: Timers may ring a little early: that is an interval, too.
+_WHOLE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,13 @@ async def watch(
 
     `engine` is asked anew each round: a reload may change the interval. `poke` asks for a check
     now. A check has the interval as its deadline, so that a stopped process is known after
-    `health_misses` intervals and a bit.
+    `health_misses` intervals and a bit. Within an interval there is one miss at the most, however
+    often it is poked: an engine that refuses some requests, and its health with them, is not dead
+    for that.
     """
     on_gpu = process.launch.facts.get("device") == "cuda"
     motion = Motion(timing.hang_gpu if on_gpu else timing.hang_cpu)
-    looked = asked = clock()
+    looked = asked = counted = clock()
     misses = 0
     while True:
         interval = engine().health_interval
@@ -86,8 +91,10 @@ async def watch(
         if health is Health.UNKNOWN:
             log.warning("engine_health_not_asked", pid=process.pid)
             continue
-        misses = misses + 1 if health is Health.MISSED else 0
-        if misses:
+        if health is not Health.MISSED:
+            misses = 0
+        elif not misses or asked - counted >= _WHOLE * interval:
+            misses, counted = misses + 1, asked
             log.warning("engine_health_missed", pid=process.pid, misses=misses)
         if misses >= engine().health_misses:
             return _hang(process, f"It did not answer {misses} health checks.")

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from server.dialects import openai
 from server.engines.state import ON_SOCKET, EngineState, EngineView, Instance
 from server.engines.suspects import Suspects
-from server.errors import EngineNotReady, InvalidRequest
+from server.errors import EngineNotReady, InvalidRequest, Overloaded
 from server.protocol.envelope import Surface
 from server.protocol.parameters import Fill
 from server.protocol.request import Request
@@ -149,9 +149,15 @@ class EngineTarget(_Local):
     async def wait(self, timeout: float) -> None:
         try:
             await self.engines.wait_ready(self.engine, min(timeout, self.max_wait))
+        except Overloaded:
+            self.want()
+            raise
         except EngineNotReady as error:
             if error.code == "engine_loading":
                 error.message = self.loading().message
+                if timeout >= self.max_wait:
+                    # It is told to come back, and comes in vain where nobody may wait for long.
+                    self.want()
             raise
 
     async def send(

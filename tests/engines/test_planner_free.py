@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from server.engines.placement import (
     World,
 )
 from server.engines.planner import plan
+from server.engines.victims import Victim, standing_of
 from tests.engines.test_planner import GPU, LONG_AGO, NOW, TWO, engine, ready
 
 
@@ -149,3 +151,20 @@ def test_one_that_is_ended_on_its_way_to_sleep_holds_both_memories() -> None:
                       Policy(host="cpu"))  # fmt: skip
         (action,) = plan(world, NOW).actions
         assert isinstance(action, expected)
+
+
+def test_how_all_stand_is_not_found_out_for_each_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan is made on the server's loop: with a hundred engines, too, it must not hold it up."""
+    looked: list[Running] = []
+
+    def counted(one: Running, *rest: Any, **more: Any) -> Victim:
+        looked.append(one)
+        return standing_of(one, *rest, **more)
+
+    monkeypatch.setattr("server.engines.places.standing_of", counted)
+    runs = [engine(f"a{number}", 1) for number in range(20)]
+    waits = [engine(f"b{number}", 20) for number in range(50)]
+    wishes = tuple(Wish(one.name, NOW) for one in waits)
+    running = tuple(ready(one, in_flight=1) for one in runs)
+    planned(*runs, *waits, running=running, wishes=wishes)
+    assert len(looked) == len(runs)

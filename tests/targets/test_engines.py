@@ -11,7 +11,7 @@ import pytest
 
 from server.engines.state import EngineState, EngineView, Instance
 from server.engines.suspects import Suspects
-from server.errors import EngineNotReady
+from server.errors import EngineNotReady, Overloaded, UnavailableError
 from server.targets import EngineTarget, InstanceTarget
 from server.transport import AttemptTimeouts, Transport
 from tests.fakes.upstream import ScriptedUpstream, answer_json
@@ -29,7 +29,8 @@ class FakeEngines:
         self.uses: list[tuple[str, int, float | None]] = []
         self.failures: list[int] = []
         self.despair: EngineNotReady | None = None
-        self.late: EngineNotReady | None = None
+        self.late: UnavailableError | None = None
+        self.wanted: list[str] = []
 
     def view(self, name: str) -> EngineView | None:
         return self.one
@@ -49,7 +50,8 @@ class FakeEngines:
         assert self.late is not None
         raise self.late
 
-    def want(self, name: str) -> None: ...
+    def want(self, name: str) -> None:
+        self.wanted.append(name)
 
     def report_failure(self, name: str, generation: int) -> None:
         self.failures.append(generation)
@@ -136,6 +138,23 @@ async def test_people_read_what_it_waits_for(state: EngineState, word: str) -> N
     with pytest.raises(EngineNotReady) as caught:
         await target.wait(1)
     assert (caught.value.message, caught.value.retry_after) == (told.message, 3)
+
+
+async def test_who_is_told_to_come_back_finds_it_loading() -> None:
+    """Where requests wait for no time at all, it would never be loaded."""
+    engines = FakeEngines(EngineState.STOPPED)
+    engines.late = EngineNotReady("The model is loading.", code="engine_loading")
+    target = EngineTarget("qwen", engines, TIMES, max_wait=0)
+    with pytest.raises(EngineNotReady):
+        await target.wait(30)
+    assert engines.wanted == ["qwen"]
+    with pytest.raises(EngineNotReady):  # it is the client who gives up
+        await EngineTarget("qwen", engines, TIMES, max_wait=60).wait(30)
+    assert engines.wanted == ["qwen"]
+    engines.late = Overloaded("Too many requests wait for the model to load.")
+    with pytest.raises(Overloaded):
+        await target.wait(30)
+    assert engines.wanted == ["qwen", "qwen"]
 
 
 async def test_other_reasons_are_told_as_they_are() -> None:
