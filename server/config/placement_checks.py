@@ -10,7 +10,13 @@ from server.config.schema import Config
 
 
 def check(config: Config, places: Places) -> Iterator[Problem]:
-    groups = _groups(config)
+    bounds, groups = config.placement, _groups(config)
+    if bounds.keep_alive_least > bounds.keep_alive_most:
+        yield places.error(
+            ("placement", "keep_alive_least"),
+            "is longer than `keep_alive_most`.",
+            "Write it the other way round.",
+        )
     for name, engine in config.engines.items():
         path: Path = ("engines", name)
         if engine.pinned:

@@ -196,10 +196,12 @@ class Supervisor:
 
     def used(self, name: str, replica: int = 0, keep_alive: float | None = None) -> None:
         """A request is sent to this instance now, and wishes that the engine stays for
-        `keep_alive` seconds after it; None: as long as its config says."""
+        `keep_alive` seconds after it, which `placement` may bound; None: as its config says."""
         crew = self._crews.get(name)
         if crew is not None and (unit := crew.units.get(replica)) is not None:
             idle = not unit.in_flight
+            if keep_alive is not None:
+                keep_alive = self._placement.heeded(keep_alive, crew.spec.engine.idle)
             unit.used(keep_alive)
             if idle:
                 crew.refresh()

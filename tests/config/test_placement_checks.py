@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 
 from server.config.load import Loaded
+from server.config.placement import Placement
 
 Good = Callable[..., Loaded]
 Faults = Callable[..., list[str]]
@@ -134,3 +136,37 @@ def test_what_is_probably_not_meant(text: str, good: Good) -> None:
 
 def test_memory_may_be_said_of_any_engine(good: Good) -> None:
     assert good(engines(a="memory: 1GiB, kv_cache: 1GiB, device: cpu")).advice == ()
+
+
+# --- what requests may wish for
+
+
+@pytest.mark.parametrize(
+    ("wished", "idle", "comes_to"),
+    [
+        (0.0, None, 60.0),
+        (0.0, 900.0, 60.0),
+        (0.0, 5.0, 5.0),  # without a wish it goes then, too
+        (100.0, 900.0, 100.0),
+        (math.inf, 900.0, 3600.0),
+        (math.inf, 7200.0, 7200.0),
+        (math.inf, None, math.inf),
+        (7200.0, None, 7200.0),
+    ],
+)
+def test_how_long_an_engine_stays_has_bounds(
+    wished: float, idle: float | None, comes_to: float
+) -> None:
+    bounds = Placement(keep_alive_least=60, keep_alive_most=3600)
+    assert bounds.heeded(wished, idle) == comes_to
+
+
+def test_nobody_keeps_an_engine_for_ever_that_is_to_go_when_it_is_idle() -> None:
+    assert Placement().heeded(math.inf, 900.0) == 86400.0
+    assert Placement().heeded(0.0, None) == 0.0
+
+
+def test_bounds_that_leave_nothing_between_them(faults: Faults) -> None:
+    text = section("placement: {keep_alive_least: 2m, keep_alive_most: 1m}")
+    (said,) = faults(text)
+    assert "placement.keep_alive_least: is longer than `keep_alive_most`. Write it the" in said

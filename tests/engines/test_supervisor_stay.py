@@ -98,6 +98,21 @@ async def test_keep_alive_is_what_the_last_request_wished_for(room: House) -> No
     await until(supervisor, "two", lambda v: v.state is S.STOPPED)
 
 
+async def test_a_request_cannot_send_an_engine_away_that_others_are_to_find(room: House) -> None:
+    room.placement = room.placement.model_copy(update={"keep_alive_least": 1800.0})
+    supervisor = await room.start(one=engine(idle=3600))
+    await ready(supervisor, "one")
+    room.busy["one"] = 1
+    supervisor.used("one", 0, 0)
+    room.busy["one"] = 0
+    async with asyncio.timeout(20):
+        while (view := supervisor.view("one")) is None or view.unload_at is None:
+            room.looked.clear()
+            await room.looked.wait()
+    assert view.state is S.READY
+    assert view.unload_at >= view.last_used + 1800
+
+
 async def test_a_pinned_engine_comes_first_and_stays(room: House) -> None:
     config = {
         "one": engine(load="request"),
