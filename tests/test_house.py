@@ -17,6 +17,7 @@ BESIDE = {
     "data",
     "fakes",
     "faults",
+    "helm",
     "integration",
     "node",
     "providers",
