@@ -149,7 +149,7 @@ class WeightsEndpoints:
         if active:
             raise Conflict(
                 f"The engine `{active[0]}` is served from {name}. Unload it first "
-                f"(`roundhouse unload {active[0]}`), then remove with force.",
+                f"(`roundhouse unload {active[0]}`); what the config names takes force then.",
                 code="weights_in_use",
             )
         if users and not force:

@@ -191,9 +191,10 @@ def test_rm_here_asks_the_server_whose_disk_it_is(
     hub.add(REPO)
     here = ("--store", str(served.store))
     assert run("pull", REPO, *here).exit_code == 0
-    refused = run("rm", REPO, *here, *served.admin())
-    assert refused.exit_code == 1
-    assert "The engine `small` has org/small as its weights" in refused.stderr
+    for more in ((), ("--dry-run",)):
+        refused = run("rm", REPO, *here, *more, *served.admin())
+        assert refused.exit_code == 1
+        assert "The engine `small` has org/small as its weights" in refused.stderr
     # While it runs, force does not help.
     with monkeypatch.context() as patch:
         running = type("Running", (), {"state": EngineState.READY})()

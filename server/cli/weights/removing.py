@@ -62,7 +62,7 @@ def rm(
             "Take it out of there first, or remove it all the same with --force.",
             reason="used",
         )
-    if not dry_run and not any(one.record and one.record.path for one in chosen):
+    if not any(one.record and one.record.path for one in chosen):
         allowed(chosen[0].name, revision, where, admin_url, admin_key, force=force)
     with told(where):
         freed = holdings.remove(chosen, where, found.home, dry_run=dry_run)

@@ -64,14 +64,19 @@ def _uses(engine: Engine, holding: Holding, base: Path) -> bool:
     if engine.weights is None:
         return False
     if holding.record is not None and holding.record.path is not None:
-        return (base / Path(engine.weights).expanduser()).resolve() == holding.path
+        return _at(engine, base) == holding.path
     if engine.weights != holding.name:
-        return False
+        # Its whole path may be given, as `roundhouse show` tells it.
+        return _at(engine, base) == (holding.path and holding.path.resolve())
     revision = engine.revision or "main"
     return revision in holding.refs or (
         # What is here only in part, or damaged, is what its next start would go on with.
         not holding.commit or holding.commit.startswith(revision)
     )
+
+
+def _at(engine: Engine, base: Path) -> Path:
+    return (base / Path(engine.weights or "").expanduser()).resolve()
 
 
 def facts_of(holding: Holding, used_by: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from server.config.engine import Engine
 from server.engines.store import holdings, local, records
 from server.engines.store.choice import Remote, choose
 from server.engines.store.errors import Cancelled, StoreError
@@ -204,6 +205,16 @@ def test_what_is_not_there(store: Path) -> None:
         holdings.named("org/smal", None, listing(store))
     with pytest.raises(StoreError, match="there is "):
         holdings.named(REPO, "v3", listing(store))
+
+
+@pytest.mark.parametrize("weights", [REPO, "SNAPSHOT", "folder/../SNAPSHOT"])
+def test_who_uses_it_by_its_name_or_by_its_path(store: Path, weights: str) -> None:
+    (found, other) = sorted(holdings.named(REPO, None, listing(store)), key=lambda one: one.commit)
+    found, other = (found, other) if found.commit == COMMIT else (other, found)
+    snapshot = Place(store, REPO).snapshot(COMMIT).relative_to(store)
+    engine = Engine(weights=weights.replace("SNAPSHOT", str(snapshot)))
+    assert holdings.users(found, {"a": engine, "b": Engine(weights="org/cached")}, store) == ["a"]
+    assert holdings.users(other, {"a": engine}, store) == []
 
 
 def test_a_removed_revision_leaves_what_others_have(store: Path) -> None:
