@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Final
 
 import structlog
@@ -44,8 +44,16 @@ class Usage:
             gauge.labels(one.id, "total").set(max(0, one.total - one.reserved))
         self._show("planned", self._planned, planned)
         self._planned = dict(planned)
+        self._gone({engine for engine, _ in planned})
         if self._task is None and planned:
             self._task = asyncio.get_running_loop().create_task(self._watch(), name="usage")
+
+    def _gone(self, alive: Set[str]) -> None:
+        """Of what is gone nothing is used, though nobody has looked again."""
+        left = {key: size for key, size in self._used.items() if key[0] in alive}
+        if len(left) < len(self._used):
+            self._show("used", self._used, left)
+            self._used = left
 
     def _show(
         self, kind: str, old: Mapping[tuple[str, str], int], new: Mapping[tuple[str, str], int]
@@ -92,6 +100,7 @@ class Usage:
         found = await asyncio.to_thread(_used, {name: ids for name, ids in leaders.items() if ids})
         self._show("used", self._used, found)
         self._used = found
+        self._gone({engine for engine, _ in self._planned})  # while it was looked for
         for crew in self._crews():
             own = {device for unit in crew.units.values() for device in unit.devices}
             sizes = [size for (name, device), size in found.items()

@@ -262,6 +262,8 @@ class Run:
             self._failed(route, error, Cause.NOT_READY)
             self.spent |= {route.standing.key}
         else:
+            # Another life, which may be short where others wait: no pause for what it did before.
+            self.tried -= {route.standing.key}
             await asyncio.sleep(0)  # whatever it says of itself now, the loop goes on
 
     async def _queue(self, group: int) -> tuple[Route, tuple[Leaving, ...]] | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from server.dialects.table import DIALECTS
+from server.routing import run
 from server.routing.breaker import State
 from server.routing.budget import Backoff
 from server.routing.chain import Loading
@@ -327,3 +328,25 @@ async def test_a_stream_that_waits_shows_that_it_lives(
     found = await stage.ask(stage.chain(hub), stream=True)
     assert found.sink.data.startswith(b": waiting")
     assert text_of(found.sink.data) == "fine"
+
+
+async def test_who_has_waited_for_an_engines_next_life_does_not_pause_as_well(
+    stage: Stage, upstream: ScriptedUpstream, one: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others wait for its memory that life may be short."""
+    pauses: list[float] = []
+
+    async def paused(job: object, seconds: float) -> None:
+        pauses.append(seconds)
+
+    class Mortal(FakeTarget):
+        def failed(self, mark: int) -> None:
+            self.ready = False
+
+    monkeypatch.setattr(run, "paused", paused)
+    upstream.queue(reset_before_head(), chat_answer())
+    mortal = Mortal("mortal", one.url, retry_ambiguous=True)
+    mortal.go.set()
+    found = await stage.ask(stage.chain(mortal))
+    assert (found.target, found.record.attempts, len(mortal.waits)) == ("mortal", 2, 1)
+    assert pauses == []
