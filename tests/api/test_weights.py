@@ -145,10 +145,16 @@ async def test_one_pull_serves_all_and_goes_on_when_they_leave(
     # The first client is gone; the second finds the same one.
     (told,) = (await admin.get("/pulls")).json()["pulls"]
     assert told["state"] == "running"
-    second = asyncio.create_task(pulled(admin))
-    third = asyncio.create_task(pulled(admin))
-    go_on.set()
-    assert [(await one).json()["id"] for one in (second, third)] == ["pull-1", "pull-1"]
+    async with (
+        admin.stream("POST", "/weights", json={"model": REPO}) as second,
+        admin.stream("POST", "/weights", json={"model": REPO}) as third,
+    ):
+        feeds = [one.aiter_text() for one in (second, third)]
+        begun = [await anext(feed) for feed in feeds]
+        go_on.set()
+        for text, feed in zip(begun, feeds, strict=True):
+            found = events(text + "".join([part async for part in feed]))
+            assert [found[0][1]["id"], found[-1][0]] == ["pull-1", "done"]
     assert hub.bytes_asked(FILE) == [None]
 
 
