@@ -54,7 +54,7 @@ class Fits:
             return
         if self.due is not None and self._shop.clock() < self.due:
             return
-        self.due = None
+        self.due, self.stage = None, ""
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(
             self._look(spec, ever_ready), name=f"engine {self._name} fits"
@@ -64,10 +64,11 @@ class Fits:
 
     def forget(self) -> None:
         """What was found holds no longer; who looks stops."""
-        self.found, self.due, self.error, self.stage = None, None, None, ""
+        self.found, self.due, self.error = None, None, None
         self.stop()
 
     def stop(self) -> None:
+        self.stage = ""
         if self._task is not None:
             self._task.cancel()
             self._task = None

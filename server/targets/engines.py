@@ -20,7 +20,7 @@ from server.transport import AttemptTimeouts, Endpoint, Response, Transport
 #: What people read while it is waited for, beside the estimate. General: what else this server
 #: runs is no matter of its clients.
 _WORDS: Final = {
-    EngineState.WAITING: "The model is loading: it waits for memory.",
+    EngineState.WAITING: "The model is loading: it is being prepared, or waits for memory.",
     EngineState.ASLEEP: "The model is loading: it is being woken up.",
     EngineState.DRAINING: "The model is loading: it has just made room, and comes back.",
     EngineState.BACKOFF: "The model is loading: its engine starts again.",

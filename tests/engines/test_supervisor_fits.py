@@ -148,3 +148,21 @@ async def test_the_time_of_a_pull_is_not_one_of_being_passed_over(
     await waiting
     assert wishes
     assert min(wishes) >= released
+
+
+async def test_a_stage_of_what_was_broken_off_is_told_no_more(house: House) -> None:
+    house.launcher.holds["one"] = asyncio.Event()
+    supervisor = await house.start(one=engine())
+    await until(supervisor, "one", lambda v: v.stage == "pulling weights (10%)")
+    await supervisor.unload("one")
+    house.launcher.holds.clear()
+    stages = []
+    with supervisor.subscribe() as feed:
+        await supervisor.load("one")
+        async for view in feed:
+            if view.state is S.WAITING:
+                stages.append(view.stage)
+            if view.state is S.READY:
+                break
+    assert stages
+    assert "pulling weights (10%)" not in stages
