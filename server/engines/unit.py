@@ -238,7 +238,7 @@ class EngineUnit(Record):
             launch, socket=socket, file=self._file, on_line=self._line, clock=shop.clock,
             parent=str(shop.run),
         )  # fmt: skip
-        self._file.append(f"--- roundhouse: start {self.generation} of {name}\n".encode())
+        self._file.append(f"--- roundhouse: start {self.generation}: {name}\n".encode())
         self.pid = await process.start()
         facts = {**launch.facts, "devices": list(self.devices)}
         log.info(
