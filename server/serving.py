@@ -205,11 +205,15 @@ class Roundhouse:
         await self._check(loaded, before=self._loaded.additions, memory=False)
         services = self.services
         before, state = services.state, self._state(loaded, services.dispatcher)
+        # Who reloads wants to see again what failed; who adds something means only that.
+        now = self._loaded
+        reloaded = loaded.kept == now.kept and loaded.digest != now.digest
         await self.supervisor.apply(
             local,
             config.runtimes,
             placement=config.placement,
             store=StoreSettings.of(config.weights, loaded.folder, counting(self.metrics)),
+            forgive=reloaded,
         )
         await self.fleet.apply(settings_of(config.engines))
         self.store.apply(loaded)

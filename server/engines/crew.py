@@ -44,6 +44,8 @@ class Crew:
         self.used: int | None = None
         self.bell: asyncio.Event = asyncio.Event()  # replaced at each change of state
         self.fits = Fits(name, shop, self.changed, self._fail)
+        #: What it needs is to be looked for anew, once nothing of it runs.
+        self._outdated = False
         self._asked: float | None = None
         self._waiting: list[float] = []
         self._stage, self._note = "", ""
@@ -135,11 +137,12 @@ class Crew:
         self.closing, self.eager, self._asked, self.failed = True, False, None, None
         self._stop_all(self.spec.engine.stop_timeout if drain else 0.0, why)
 
-    def respec(self, spec: Spec) -> None:
-        """The config has another entry for it."""
+    def respec(self, spec: Spec, *, forgive: bool = True) -> None:
+        """The config has an entry for it, another one perhaps. `forgive`: if it failed, it may be
+        tried again though its entry is the same."""
         before, self.spec, self._key = self.spec, spec, spec.fingerprint()
         startup = spec.engine.load == "startup"
-        if self.failed is not None:
+        if self.failed is not None and (forgive or spec != before):
             self._forgive()
             self.eager = startup
         if spec.hard() != before.hard():
@@ -152,16 +155,16 @@ class Crew:
         elif startup and before.engine.load != "startup":
             self.eager = not self.barred and not self.ready
         for number, unit in self.units.items():
-            if number >= spec.engine.replicas and unit.phase is not None:
+            if number >= spec.engine.replicas:  # one that died starts no more
                 self._evicted(unit, "config")
                 unit.stop(spec.engine.stop_timeout)
         self.changed()
 
     def measure_again(self) -> None:
-        """The machine, or where weights are, is not what it was. What runs has its place."""
-        if all(unit.phase is None for unit in self.units.values()):
-            self.fits.forget()
-            self.changed()
+        """The machine, or where weights are, is not what it was. What runs has its place, until it
+        is gone."""
+        self._outdated = True
+        self.changed()
 
     def ask_again(self) -> None:
         """It was ready, or on its way, and is to be so again."""
@@ -272,6 +275,9 @@ class Crew:
 
     def changed(self) -> None:
         """Something did: it is told, and a new plan is due."""
+        if self._outdated and all(unit.phase is None for unit in self.units.values()):
+            self._outdated = False
+            self.fits.forget()
         self.publish()
         self.shop.news()
 

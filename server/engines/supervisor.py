@@ -139,10 +139,12 @@ class Supervisor:
         *,
         placement: Placement | None = None,
         store: StoreSettings | None = None,
+        forgive: bool = True,
     ) -> None:
         """Take over a new config; returns at once, engines drain and start in the background.
 
-        Unchanged engines are not touched; one that failed is tried again when it is wanted.
+        Unchanged engines are not touched; one that failed is tried again when it is wanted, if it
+        is to be forgiven or has changed.
         """
         self._engines, self._runtimes = dict(engines), dict(runtimes)
         memory, where = self._placement.memory, self._store
@@ -159,7 +161,7 @@ class Supervisor:
             if crew is None:
                 self._add(name, engine)
             else:
-                crew.respec(Spec(engine, runtimes.get(engine.runtime)))
+                crew.respec(Spec(engine, runtimes.get(engine.runtime)), forgive=forgive)
         self._placer.apply(self._placement)
 
     def _retire(self, name: str) -> None:
@@ -203,6 +205,8 @@ class Supervisor:
             if keep_alive is not None:
                 keep_alive = self._placement.heeded(keep_alive, crew.spec.engine.idle)
             unit.used(keep_alive)
+            for other in crew.units.values():  # replicas go together: the last wish is the engine's
+                other.keep_alive = keep_alive
             if idle:
                 crew.refresh()
 

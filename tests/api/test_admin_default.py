@@ -9,8 +9,8 @@ import httpx
 
 from server.serving import Roundhouse
 from tests.api.conftest import Serve
-from tests.api.engine_house import admin_of, config, error_of, launcher, new, server
-from tests.engines.conftest import FakeLauncher, nothing_left
+from tests.api.engine_house import admin_of, config, error_of, launcher, new, server, told
+from tests.engines.conftest import FakeLauncher, failed, nothing_left
 
 __all__ = ["config", "launcher", "nothing_left", "server"]
 
@@ -52,3 +52,19 @@ async def test_the_config_s_own_default_wins(
             message = error_of(answer, 409, "set_in_config")
             assert f"`default` in {tmp_path / 'roundhouse.yaml'}" in message
         assert len((await admin.get("/engines")).json()["engines"]) == 2
+
+
+async def test_another_default_leaves_what_failed_alone_and_a_reload_does_not(
+    server: Roundhouse, admin: httpx.AsyncClient, launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    launcher.fits["big"] = failed()
+    await admin.post("/engines", json={"model": "large"})
+    await told(admin, "big", "failed")
+    for model in ("m", "either", "either"):
+        await admin.put("/default", json={"model": model})
+    assert (await told(admin, "big", "failed"))["error"]
+    assert launcher.fitted == ["big"]
+    path = tmp_path / "roundhouse.yaml"
+    path.write_text(f"{path.read_text()}\n# Another one.\n")
+    assert (await server.reload()).result == "ok"
+    await told(admin, "big", "stopped")

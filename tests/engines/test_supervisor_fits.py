@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -166,3 +167,38 @@ async def test_a_stage_of_what_was_broken_off_is_told_no_more(house: House) -> N
                 break
     assert stages
     assert "pulling weights (10%)" not in stages
+
+
+async def test_what_ran_while_the_machine_changed_is_fitted_anew_once_it_is_gone(
+    house: House,
+) -> None:
+    supervisor = await house.start(one=engine())
+    before = await ready(supervisor, "one")
+    small = Placement(memory={"cpu": 2**30})
+    house.launcher.devices = (replace(house.launcher.devices[0], reserved=2**40 - 2**30),)
+    house.launcher.fits["one"] = Fitted((Option("cpu", 2**30),))
+    await supervisor.apply({"one": engine()}, {}, placement=small)
+    assert supervisor.view("one") == before
+    await supervisor.unload("one")
+    assert house.launcher.fitted == ["one"]
+    await supervisor.load("one")
+    view = await ready(supervisor, "one", before.generation)
+    assert view.planned == 2**30
+    assert house.launcher.fitted == ["one", "one"]
+
+
+async def test_one_that_failed_is_left_alone_unless_it_changed_or_is_forgiven(
+    house: House,
+) -> None:
+    house.launcher.fits["bad"] = failed()
+    supervisor = await house.start(bad=engine())
+    await until(supervisor, "bad", lambda v: v.state is S.FAILED)
+    house.launcher.fits.clear()
+    await supervisor.apply({"bad": engine(), "new": engine()}, {}, forgive=False)
+    await ready(supervisor, "new")
+    view = supervisor.view("bad")
+    assert view is not None
+    assert view.state is S.FAILED
+    assert house.launcher.fitted == ["bad", "new"]
+    await supervisor.apply({"bad": engine(idle=60), "new": engine()}, {}, forgive=False)
+    await ready(supervisor, "bad")

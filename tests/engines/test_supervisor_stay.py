@@ -4,6 +4,9 @@ and what operators and the config say."""
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import EngineNotReady
 from tests.engines.conftest import (
+    QUICK,
     TWO_FIT,
     House,
     alive,
@@ -200,6 +204,29 @@ async def test_a_replica_makes_room_and_fewer_of_them_drain(room: House) -> None
     await until(supervisor, "one", lambda v: len(v.instances) == 1)
     assert not alive(surplus)
     assert supervisor.instances("one")[0].pid == view.instances[0].pid
+
+
+async def test_of_fewer_replicas_one_that_died_is_neither_shown_nor_started(room: House) -> None:
+    room.policy = replace(QUICK, first=60, cap=60)
+    supervisor = await room.start(one=engine(replicas=2))
+    view = await until(supervisor, "one", lambda v: len(supervisor.instances("one")) == 2)
+    pid = view.instances[1].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(supervisor, "one", lambda v: bool(v.error) and v.instances[1].pid is None)
+    await supervisor.apply({"one": engine(replicas=1)}, {})
+    left = supervisor.view("one")
+    assert left is not None
+    assert [one.replica for one in left.instances] == [0]
+    assert (left.state, left.error) == (S.READY, None)
+
+
+async def test_of_replicas_the_last_wish_to_stay_counts_whichever_was_asked(room: House) -> None:
+    supervisor = await room.start(one=engine(replicas=2, idle=0.2))
+    await until(supervisor, "one", lambda v: len(supervisor.instances("one")) == 2)
+    supervisor.used("one", 0, math.inf)
+    supervisor.used("one", 1)
+    await until(supervisor, "one", lambda v: v.state is S.STOPPED)
 
 
 async def test_a_replica_that_is_given_up_leaves_the_others_to_their_work(
