@@ -188,23 +188,28 @@ def admin_app(services: Services, watcher: Watcher) -> ASGIApp:
 
 def _not_from_elsewhere(request: HttpRequest, admin_key: bool) -> None:
     """A page of another site must not act through the browser of a person on this machine. A name
-    of that site may lead here, too: without a key to ask for, only what no DNS has a say in is
-    our own."""
-    origin = request.headers.get("origin")
-    if origin is None:
-        return
-    own = origin.partition("://")[2]
-    if own != request.headers.get("host") or not (admin_key or _literal(own)):
+    of that site may lead here, too, and its page then reads without an origin: without a key to ask
+    for, only what no DNS has a say in is our own."""
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    if origin is not None and origin.partition("://")[2] != host:
         raise NotAllowed(
             "The admin API takes no requests from other sites' pages.", code="cross_origin"
+        )
+    if host and not (admin_key or _literal(host)):
+        raise NotAllowed(
+            f"Without an admin key the admin API answers to addresses and to localhost, and not to "
+            f"the name `{host[:200]}`, which may be another site's. Ask for 127.0.0.1 or "
+            "localhost, or set server.admin_key.",
+            code="cross_origin",
         )
 
 
 def _literal(netloc: str) -> bool:
     """Is it an address, or localhost?"""
-    host = urlsplit(f"//{netloc}").hostname or ""
     try:
-        return host == "localhost" or bool(ipaddress.ip_address(host))
+        host = urlsplit(f"//{netloc}").hostname or ""
+        local = host == "localhost" or host.endswith(".localhost")  # RFC 6761: loopback always
+        return local or bool(ipaddress.ip_address(host))
     except ValueError:
         return False
 

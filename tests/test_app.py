@@ -106,11 +106,19 @@ async def test_a_name_that_leads_here_is_another_site_s(
     assert (await admin.post("/reload", headers=named)).status_code == 403
     local = {"host": "localhost:8001", "origin": "http://localhost:8001"}
     assert (await admin.post("/reload", headers=local)).status_code == 200
+    # A page's own reads come without an origin.
+    read = await admin.get("/engines", headers={"host": "evil.example:8001"})
+    assert read.status_code == 403
+    assert "set server.admin_key" in read.json()["error"]["message"]
+    for host in ("localhost:8001", "127.0.0.1:8001", "[::1]:8001", "box.localhost"):
+        assert (await admin.get("/engines", headers={"host": host})).status_code == 200, host
     admin_key = "sk-admin-0123456789abcdef0123456789abcdef"
     server = await serve(config_of(upstream, server={"admin_key": admin_key}))
     async with httpx.AsyncClient(base_url=server.admin_url or "") as http:
         keyed = {**named, "authorization": f"Bearer {admin_key}"}
         assert (await http.post("/reload", headers=keyed)).status_code == 200
+        keyed.pop("origin")
+        assert (await http.get("/engines", headers=keyed)).status_code == 200
 
 
 async def test_metrics_are_not_public(http: httpx.AsyncClient) -> None:

@@ -97,7 +97,9 @@ def guard(asked: Asked, *, admin_key: bool) -> None:
     args = asked.settings.get("args")
     risky = [f"`{key}`" for key in _RUNS_CODE if asked.settings.get(key)]
     if isinstance(args, dict):
-        risky += [f"`args.{flag}`" for flag, value in args.items() if not _plain(value)]
+        # A member of a flag that takes JSON may name a module.
+        deep = {flag for flag, value in args.items() if "." in flag or not _plain(value)}
+        risky += [f"`args.{flag[:200]}`" for flag in args if flag in deep]
     if risky:
         raise NotAllowed(
             f"{', '.join(risky)} can run programs or read files as the server's user, so this "

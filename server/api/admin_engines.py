@@ -33,6 +33,10 @@ _BODY: Final = 2**20
 #: Seconds between two looks at a log.
 _LOOK: Final = 0.25
 _LINES: Final = 200
+#: What else may be asked for than what is there.
+_WEIGHTS: Final = (
+    "Weights are named by their id on the hub (ORG/NAME), a folder's whole path, or embedded:guide."
+)
 _YES: Final = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -139,7 +143,10 @@ class EngineEndpoints:
         """The engine that is asked for; None: it is to be added. Raises Conflict, RouteNotFound,
         InvalidRequest."""
         if not asked.weights:
-            name = self._views.own(asked.model)  # raises where there is none, or are several
+            try:
+                name = self._views.own(asked.model)
+            except RouteNotFound as error:
+                raise RouteNotFound(f"{error} {_WEIGHTS}", code=error.code) from None
             if asked.name not in (None, name) or asked.as_ not in (None, *self._models(name)):
                 raise InvalidRequest(
                     f"`{asked.model}` is there already, as the engine `{name}`. Under another name "
@@ -185,24 +192,37 @@ class EngineEndpoints:
                 code="name_taken",
             )
         if not named:
-            self._refuse_model(model)
+            self._refuse_model(model, name)
         rest, _ = asking.without_engine(before, name)
         return asking.with_engine(rest, name, model, engine, default=default)
 
     def _added(self, asked: Asked, before: Additions) -> tuple[str, Additions]:
         """A new engine's name, and what there is to be. Raises Conflict."""
-        model = asked.as_ or asking.model_name(asked.model)
-        self._refuse_model(model)
-        name = asked.name or asking.engine_name(model, self._services.state.config.engines)
+        state, model = self._services.state, asked.as_ or asking.model_name(asked.model)
+        models = {one for one, found in state.models.items() if not found.offered}
+        name = asked.name or asking.engine_name(model, {*state.config.engines, *models})
+        self._refuse_model(model, name)
+        if name in models:
+            raise Conflict(
+                f"There is a model `{name}` already, and `{name}` would mean this engine from now "
+                'on. Give it another name: "name", or --name.',
+                code="name_taken",
+            )
         after = asking.with_engine(before, name, model, asked.engine, default=asked.default)
         return name, after
 
-    def _refuse_model(self, model: str) -> None:
-        """Raises Conflict where there is one of this name."""
+    def _refuse_model(self, model: str, engine: str) -> None:
+        """Raises Conflict where there is one of this name, or another engine."""
         there = self._services.state.models.get(model)
         if there is not None and not there.offered:
             raise Conflict(
                 f'There is a model `{model}` already. Give this one another name: "as", or --as.',
+                code="name_taken",
+            )
+        if model != engine and model in self._services.state.config.engines:
+            raise Conflict(
+                f"There is an engine `{model}`, and that is what the name would mean. Give the "
+                'model another: "as", or --as.',
                 code="name_taken",
             )
 

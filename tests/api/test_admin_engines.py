@@ -240,6 +240,15 @@ async def test_a_folder_of_the_server_s_machine(
          "set server.admin_key"),
         (b'{"model": "a/b", "settings": {"args": {"middleware": "a.b"}}}', 403,
          "admin_key_needed", "`args.middleware`"),
+        (b'{"model": "a/b", "settings": {"args": {"hf-overrides.auto_map": "x"}}}', 403,
+         "admin_key_needed", "`args.hf-overrides.auto_map`"),
+        (b'{"model": "a/b", "settings": {"args": {"trust-remote": true}}}', 400,
+         "invalid_config", "may be short for 'trust-remote-code'"),
+        (b'{"model": "a/b", "settings": {"args": {"chat-template=/x": true}}}', 400,
+         "invalid_config", "is no flag"),
+        (b'{"model": "a/b", "name": "large"}', 409, "name_taken", "There is a model `large`"),
+        (b'{"model": "a/b", "as": "big"}', 409, "name_taken", "There is an engine `big`"),
+        (b'{"model": "nobody"}', 404, "engine_not_found", "Weights are named by"),
     ],
 )  # fmt: skip
 async def test_what_is_refused(
