@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 WAKING: Final = "waking up"
 FALLING_ASLEEP: Final = "falling asleep"
+#: Seconds that the disk has for the estimates.
+SAVE: Final = 2.0
 
 
 class Order(enum.Enum):
@@ -279,7 +281,10 @@ class EngineUnit(Record):
     async def _learn(self, key: str, seconds: float, stages: dict[str, float]) -> None:
         self.shop.estimates.learn(key, seconds, stages)
         try:
-            await asyncio.to_thread(self.shop.estimates.save)
+            async with asyncio.timeout(SAVE):
+                await asyncio.to_thread(self.shop.estimates.save)
+        except TimeoutError:  # nobody watches the engine meanwhile, and it hears no order
+            log.warning("estimates_not_saved", error="the disk is slow")
         except OSError as exc:
             log.warning("estimates_not_saved", error=exc.strerror)
 

@@ -4,6 +4,9 @@ is left, and nobody waits for it any longer."""
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from server.config.placement import Placement
 from server.engines import planner, usage
 from server.engines.backoff import Policy
+from server.engines.estimates import Estimates
 from server.engines.placement import Plan, World
 from server.engines.state import EngineState, EngineView
 from server.engines.supervisor import Supervisor
@@ -148,3 +152,21 @@ async def test_what_is_used_is_looked_at_while_something_runs(
             await asyncio.sleep(0.01)
     await supervisor.load("one")
     await until(supervisor, "one", lambda v: v.used is not None)
+
+
+async def test_a_disk_that_hangs_keeps_no_engine_from_being_watched_and_stopped(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = threading.Event()
+    monkeypatch.setattr("server.engines.unit.SAVE", 0.01)
+    monkeypatch.setattr(Estimates, "save", lambda self: disk.wait(30))
+    try:
+        supervisor = await house.start(one=engine())
+        view = await ready(supervisor, "one")
+        assert view.pid is not None
+        os.kill(view.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            await ready(supervisor, "one", view.generation)
+            assert (await supervisor.unload("one")).state is S.STOPPED
+    finally:
+        disk.set()
