@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from server.cli.client import ClientError, printable
+from server.cli.client import ClientError, Refused, printable
 from server.cli.options import admin_options, all_options, json_option
 from server.cli.ps import error_of
 
@@ -292,7 +292,12 @@ def _watch(
             )
         line.say(name, doing(engine), left(engine, passed))
         time.sleep(_LOOK if timeout is None else min(_LOOK, max(0.0, timeout - passed)))
-        engine = server.get(path)
+        try:
+            engine = server.get(path)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            raise LoadFailed(f"{name} is gone: somebody has unloaded it meanwhile.") from None
 
 
 def kept(engine: dict[str, Any]) -> str:

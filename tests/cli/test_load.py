@@ -109,6 +109,17 @@ def test_a_failure_of_what_was_added(run: Run, fake: FakeServer) -> None:
     )
 
 
+def test_one_that_is_forgotten_meanwhile(run: Run, fake: FakeServer) -> None:
+    fake.json("POST", "/engines", engine("starting"), 202)
+    gone = {"error": {"message": "There is no engine.", "code": "engine_not_found"}}
+    fake.json("GET", PATH, gone, 404)
+    result = run("load", "Qwen/Qwen3-8B", "--admin-url", fake.url)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[1:] == [
+        "Error: qwen3-8b is gone: somebody has unloaded it meanwhile."
+    ]
+
+
 def test_one_that_is_tried_again_and_one_that_is_stopped_meanwhile(
     run: Run, fake: FakeServer
 ) -> None:
