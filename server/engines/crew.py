@@ -51,6 +51,7 @@ class Crew:
         self._stage, self._note = "", ""
         self._until: float | None = None
         self.view = EngineView(name, EngineState.STOPPED, since=shop.clock())
+        self._count_state()
         self.changed()
 
     # --- what is wanted -----------------------------------------------------------------------
@@ -295,11 +296,14 @@ class Crew:
         self.view = replace(view, eta=self.eta())
         if replace(before, eta=None) == view:
             return
-        for one in EngineState:
-            self.shop.metrics.engine_state.labels(self.name, one).set(one is view.state)
+        self._count_state()
         self.shop.publish(self.view)
         bell, self.bell = self.bell, asyncio.Event()
         bell.set()
+
+    def _count_state(self) -> None:
+        for one in EngineState:
+            self.shop.metrics.engine_state.labels(self.name, one).set(one is self.view.state)
 
     def _facts(self) -> summary.Facts:
         config, fits = self.spec.engine, self.fits

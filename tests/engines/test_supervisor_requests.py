@@ -164,3 +164,11 @@ async def test_an_unwanted_supervisor_can_be_closed(tmp_path: Path, house: House
     await supervisor.close()
     assert supervisor.views() == ()
     assert await supervisor.wait_started() is None
+
+
+async def test_an_engine_that_nobody_asks_for_is_counted_too(house: House) -> None:
+    await house.start(one=engine(load="request"))
+    states = {
+        state: house.count("roundhouse_engine_state", engine="one", state=state) for state in S
+    }
+    assert states == {state: state is S.STOPPED for state in S}
