@@ -121,11 +121,17 @@ class Pending:
 def prepare(home: Path, additions: Additions) -> Pending:
     """Write all but the last step, so that what cannot be kept is known before it is applied.
     Raises KeepError, in words for who asked; nothing has changed then."""
-    path = home / FILE
+    path, text = home / FILE, _text(additions)
+    if len(text) > MAX_BYTES:  # all ASCII; it could not be read again
+        raise KeepError(
+            f"Would be larger than {MAX_BYTES} bytes, so that nothing was changed.",
+            file=str(path),
+            hint="Unload what is needed no more, or write what is large into the config.",
+        )
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         _keep_what_is_there(path)
-        return Pending(path, prepare_whole(path, _text(additions), mode=MODE))
+        return Pending(path, prepare_whole(path, text, mode=MODE))
     except OSError as error:
         raise KeepError(
             f"Cannot be written ({error.strerror}), so that nothing was changed.",

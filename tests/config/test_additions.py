@@ -129,6 +129,15 @@ def test_what_is_no_file_is_told_and_stays(tmp_path: Path) -> None:
     assert "it is no file" in read(tmp_path).notes[0]
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    write(tmp_path, SOME)
+    large = Additions(engines={"e": {"weights": "ü" * (MAX_BYTES // 6)}})  # six signs each in ASCII
+    with pytest.raises(KeepError, match="larger than 1048576 bytes, so that nothing was changed"):
+        write(tmp_path, large)
+    assert read(tmp_path) == Found(SOME)
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+
+
 def test_a_home_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     with pytest.raises(KeepError) as caught:
