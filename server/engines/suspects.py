@@ -10,8 +10,9 @@ Where a death had many suspects, one by one would take too long: an eighth of th
 and who dies among them goes with an eighth of those.
 
 A body is known by its digest, the same for all engines: what has killed one is not tried on all the
-others in turn. What says nothing of the work is no part of it: `model`, which says whose turn it
-is, ids of requests, and how the answer is sent.
+others in turn. Each tenant has its own: who can kill an engine at will could else have a body that
+others send, too, in the deaths, and have it refused to them. What says nothing of the work is no
+part of it: `model`, which says whose turn it is, ids of requests, and how the answer is sent.
 """
 
 from __future__ import annotations
@@ -90,12 +91,15 @@ class Suspects:
     def digest_of(self, request: Request) -> bytes:
         """What stands for the request's body; found out once."""
         if request.digest is None:
-            request.digest = self.digest(request.surface, request.members)
+            request.digest = self.digest(request.surface, request.members, request.tenant)
         return request.digest
 
-    def digest(self, surface: str, members: Mapping[str, object]) -> bytes:
+    def digest(
+        self, surface: str, members: Mapping[str, object], tenant: str | None = None
+    ) -> bytes:
         """Of a body's members, in any order."""
-        found = hashlib.blake2b(surface.encode(), digest_size=16, key=self._salt)
+        whose = f"{surface}\0{tenant or ''}"
+        found = hashlib.blake2b(whose.encode(), digest_size=16, key=self._salt)
         for name in sorted(members):
             if name in _NO_PART:
                 continue

@@ -167,6 +167,8 @@ def test_a_digest_is_of_what_an_engine_works_on() -> None:
     )
     others = [("completions", members(a=1, b=2)), ("chat", members(a=12)), ("chat", members(a=1))]
     assert len({digest, *(suspects.digest(*one) for one in others)}) == 4
+    tenants = [suspects.digest("chat", members(a=1, b=2), tenant) for tenant in ("x", "y")]
+    assert len({digest, *tenants}) == 3
     assert digest != Suspects(salt=b"2").digest("chat", members(a=1, b=2))
     assert Suspects().digest("chat", members()) != Suspects().digest("chat", members())
 
