@@ -163,13 +163,15 @@ class Placer:
                 crew.fits.look(crew.spec, ever_ready=crew.ever_ready)
         self._sample()
         gathering = now < self._gather and any(crew.eager and crew.fits.looking for crew in crews)
+        engines = {crew.name: crew.engine(eager=not gathering) for crew in crews}
         seen = World(
             self._devices,
-            {crew.name: crew.engine(eager=not gathering) for crew in crews},
+            engines,
             tuple(one for crew in crews for one in crew.running()),
             tuple(
-                # Nobody passes it over while its weights are pulled.
-                Wish(crew.name, max(since, crew.fits.found_at))
+                # Nobody passes it over while its weights are pulled; and one that dies again and
+                # again keeps no memory from those who came before its next start.
+                Wish(crew.name, max(since, crew.fits.found_at, engines[crew.name].not_before))
                 for crew in crews
                 if (since := crew.wish) is not None and crew.fits.found is not None
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import Draining, EngineNotReady
 from tests.engines.conftest import (
+    QUICK,
     TWO_FIT,
     House,
     alive,
@@ -283,3 +285,19 @@ async def test_memory_that_is_used_is_seen(house: House) -> None:
     await supervisor.apply({"two": engine(load="request")}, {})
     await supervisor._usage.look()
     assert house.metrics.registry.get_sample_value("roundhouse_engine_memory_bytes", labels) is None
+
+
+async def test_one_that_died_keeps_no_memory_from_others_until_it_starts_again(
+    house: House,
+) -> None:
+    house.launcher.devices = (Device("cuda:0", "cuda", 1), Device("cpu", "cpu", 100))
+    house.launcher.fits |= {"one": needs(1), "two": needs(1)}
+    house.launcher.scripts["one"] = {"exit": 1}
+    house.policy = replace(QUICK, first=3600, cap=3600)
+    supervisor = await house.start(one=engine(load="request"), two=engine(load="request"))
+    dying = asyncio.create_task(supervisor.wait_ready("one", 20))
+    await until(supervisor, "one", lambda v: v.state is S.BACKOFF and v.pid is None)
+    assert (await supervisor.wait_ready("two", 20)).state is S.READY
+    house.launcher.scripts.clear()
+    await supervisor.load("one")  # its pause is over
+    assert (await dying).state is S.READY
