@@ -208,8 +208,10 @@ def _literal(netloc: str) -> bool:
     """Is it an address, or localhost?"""
     try:
         host = urlsplit(f"//{netloc}").hostname or ""
-        local = host == "localhost" or host.endswith(".localhost")  # RFC 6761: loopback always
-        return local or bool(ipaddress.ip_address(host))
+        if host == "localhost" or host.endswith(".localhost"):  # RFC 6761: always loopback
+            return True
+        # `127.1`, too: what ends with a number is an address to browsers, and no name.
+        return host.rpartition(".")[2].isdecimal() or bool(ipaddress.ip_address(host))
     except ValueError:
         return False
 

@@ -258,7 +258,7 @@ async def test_a_body_that_does_not_come(serve: Serve, upstream: ScriptedUpstrea
     assert server.admin_url is not None
     host, _, port = server.admin_url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"POST /plans/m HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+    writer.write(b"POST /plans/m HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{")
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
     await writer.wait_closed()
