@@ -12,7 +12,7 @@ SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine soak clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine soak helm-render clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ bench-engine: ## a real vLLM on the CPU, directly and through Roundhouse; nothin
 soak: ## 1,000 streams against a faulty upstream: leaks, lag, lost chunks; 10 minutes, or MINUTES=60
 	@$(SETUP) dev
 	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),10) $(ARGS)
+
+helm-render: ## print the manifests of the Helm chart's examples, or of ARGS=one-gpu
+	@$(SETUP) dev >&2
+	@$(BIN)/python -m scripts.helm_render $(ARGS)
 
 clean: ## remove the environments and all that tools have written
 	rm -rf .venv .venv-engine .bench .setup.lock tests/node/node_modules tests/node/npm-ci.log

@@ -1,0 +1,83 @@
+"""Values that cannot work are refused, in words that say which and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import helm_python
+import pytest
+
+from scripts import helm_render
+
+IMAGE = {"repository": "roundhouse", "tag": "dev"}
+VLLM = {"image": {"tag": "v1"}}
+
+
+def engine(**more: Any) -> dict[str, Any]:
+    return {"engineDefaults": VLLM, "engines": [{"name": "qwen", "model": "Qwen/Qwen3-8B", **more}]}
+
+
+def timeouts(**more: Any) -> dict[str, Any]:
+    return {"config": {"server": {"timeouts": more}}}
+
+
+TWO = {"engineDefaults": VLLM, "engines": [{"name": "a", "model": "b"}] * 2}
+CLASH = {**engine(), "config": {"engines": {"qwen": {"runtime": "external", "urls": ["http://a"]}}}}
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"image": {"repository": ""}}, "Set image.repository"),
+    ({"engines": [{"name": "a", "model": "b"}]}, "Set engineDefaults.image.tag"),
+    ({"image": {**IMAGE, "tga": "1"}}, "additional properties 'tga' not allowed"),
+    ({"gatway": {}}, "additional properties 'gatway' not allowed"),
+    ({"gateway": {"replicas": -1}}, "/gateway/replicas"),
+    ({"gateway": {"runAsUser": 0}}, "/gateway/runAsUser"),
+    ({"gateway": {"resources": {"limits": {"memory": None}}}}, "/gateway/resources/limits"),
+    ({"service": {"port": "80"}}, "/service/port"),
+    ({"ingress": {"enabled": True}}, "Set ingress.hosts"),
+    ({"autoscaling": {"enabled": True, "minReplicas": 11}}, "autoscaling.minReplicas is more"),
+    (timeouts(drain="soon"), "config.server.timeouts.drain: soon is no duration"),
+    (timeouts(unready="5 bananas"), "config.server.timeouts.unready: 5 bananas is no duration"),
+    ({"gateway": {"terminationGracePeriodSeconds": 130}}, "is too short"),
+    ({"config": {"server": {"port": 9000}}}, "config.server.port: the chart sets it"),
+    ({"config": {"providers": {"openai": {"api_key": "sk-1"}}}}, "config.providers.openai.api_key"),
+    ({"config": {"providers": {"a": {"api_keys": ["${A}", "b"]}}}}, "config.providers.a.api_keys"),
+    ({"config": {"server": {"keys": [{"name": "a", "key": "b"}]}}}, "config.server.keys[0].key"),
+    ({"config": {"providers": {"a": {"proxy": "http://me:word@p"}}}}, "config.providers.a.proxy"),
+    (engine(name="Qwen"), "/engines/0/name"),
+    (engine(model="--host"), "/engines/0/model"),
+    (engine(gpu=1), "additional properties 'gpu' not allowed"),
+    (engine(args={"--dtype": "x"}), "write flags of vLLM without the dashes"),
+    (engine(args={"port": 1}), "args.port of qwen: the chart sets it"),
+    (engine(config={"model": "x"}), "config.model of qwen: the chart sets it"),
+    (engine(cache={"kind": "hostPath"}), "set cache.hostPath of qwen"),
+    (engine(cache={"kind": "nfs"}), "/engines/0/cache/kind"),
+    (engine(cache={"kind": "pvc"}, replicas=2), "needs ReadWriteMany"),
+    (engine(name="a" * 40, nodes=2), "makes names of more than 42 characters"),
+    (engine(shm="lots"), "/engines/0/shm"),
+    ({"engineDefaults": VLLM, "engines": [{"name": "a"}]}, "missing property 'model'"),
+    (TWO, "two have the name a"),
+    (CLASH, "config.engines.qwen: one of `engines` has this name, too"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_it_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(helm_python.HelmError) as refused:
+        helm_render.render({"image": IMAGE, **values})
+    assert words in str(refused.value)
+    # Where Go's templates fall over by themselves, nobody knows what to do.
+    assert "error calling" not in str(refused.value)
+    assert "nil pointer" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"providers": {"openai": {"api_key": "${OPENAI_API_KEY}"}}},
+        {"server": {"keys": [{"name": "a", "key": "sha256:" + "0" * 64}]}},
+        {"providers": {"a": {"proxy": "http://${USER}:${PASSWORD}@p", "api_key": None}}},
+        {"models": {"key": {"alias": "x"}}},
+    ],
+)
+def test_what_is_no_secret_is_taken(config: dict[str, Any]) -> None:
+    assert helm_render.render({"image": IMAGE, "config": config})
