@@ -32,6 +32,10 @@ class NotRunning(ClientError):
     """Nothing answers at the address."""
 
 
+class AdminOff(ClientError):
+    """The config here has no admin listener."""
+
+
 class Refused(ClientError):
     """The server said no, with `status` and the error's code, `why`."""
 
@@ -239,7 +243,7 @@ def admin(admin_url: str | None, admin_key: str | None) -> Client:
     found = here()
     url = admin_url or found.admin
     if url is None:
-        raise ClientError(
+        raise AdminOff(
             "The config here switches the admin API off (server.admin: null). "
             "Give it an address, or say where it is: --admin-url or ROUNDHOUSE_ADMIN_URL."
         )

@@ -28,7 +28,7 @@ Examples:
   roundhouse logs qwen -f            and what comes, until Ctrl-C
 
 \b
-When no server runs, the files under its home are read. A terminal gets no control characters, a
+When no server answers, or its admin API is off, the files under its home are read. A terminal gets no control characters, a
 pipe gets the log as it is."""
 )
 @click.argument("engine")
@@ -42,16 +42,18 @@ def logs(
     from server.cli import client
 
     path = f"/engines/{quote(engine, safe='')}/logs?lines={lines}&follow={str(follow).lower()}"
-    server = client.admin(admin_url, admin_key)
+    why = "The config here switches the admin API off."
     try:
-        with server, server.lines(path) as chunks:
-            shown = _show(chunks)
-    except client.NotRunning as error:
+        with client.admin(admin_url, admin_key) as server:
+            why = f"No server answers at {server.url}."
+            with server.lines(path) as chunks:
+                shown = _show(chunks)
+    except (client.NotRunning, client.AdminOff) as error:
         home = client.here().home
         if admin_url is not None or home is None:
             raise
         file = _file(home / "logs", engine, error)
-        click.echo(f"No server answers at {server.url}. This is from {file}:", err=True)
+        click.echo(f"{why} This is from {file}:", err=True)
         shown = _show(_of_file(file, lines, follow))
     if not shown and lines:
         click.echo(f"The log of {engine} is empty: it has not been started yet.", err=True)

@@ -96,6 +96,19 @@ def test_from_the_files(run: Run, home: Path) -> None:
     assert f"This is from {home / 'logs' / 'qwen.log'}:" in result.stderr
 
 
+def test_from_the_files_of_a_server_that_has_no_admin_api(run: Run, home: Path) -> None:
+    (home / "logs" / "qwen.log").write_bytes(b"1\n")
+    (home.parent / "roundhouse.yaml").write_text(
+        "version: 1\nserver: {home: ./home, admin: null}\n"
+    )
+    result = run("logs", "qwen")
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "The config here switches the admin API off. This is from " in result.stderr
+    result = run("logs", "nobody")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Nor is there a log of `nobody`" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("qwne", "Did you mean `qwen`?"), ("zzz", "There are: qwen."), ("../secret", "There are")],
