@@ -174,7 +174,8 @@ class Views:
 
 
 def _replicas(view: EngineView) -> list[int | None]:
-    return [one.replica for one in view.instances] or [None]
+    """Each once: one that drains and one that starts may have the same number."""
+    return list(dict.fromkeys(one.replica for one in view.instances)) or [None]
 
 
 def _until(then: float | None, now: float) -> float | None:

@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -184,10 +185,17 @@ class Supervisor:
 
     def view(self, name: str) -> EngineView | None:
         crew = self._crews.get(name)
-        return None if crew is None else crew.view
+        return None if crew is None else self._whole(crew.view)
 
     def views(self) -> tuple[EngineView, ...]:
-        return tuple(crew.view for crew in self._crews.values())
+        return tuple(self._whole(crew.view) for crew in self._crews.values())
+
+    def _whole(self, view: EngineView) -> EngineView:
+        """With what still drains of an engine of that name, which was removed and came back."""
+        if not self._leaving:
+            return view
+        old = [crew.view.instances for crew in self._leaving if crew.name == view.name]
+        return replace(view, instances=(*view.instances, *itertools.chain(*old)))
 
     def instances(self, name: str) -> tuple[Instance, ...]:
         """Those that requests can be sent to; none while the engine is not ready."""
@@ -232,6 +240,11 @@ class Supervisor:
         return feed
 
     def _publish(self, view: EngineView) -> None:
+        if any(crew.view is view for crew in self._leaving):
+            if (crew := self._crews.get(view.name)) is not None:
+                view = self._whole(crew.view)
+        else:
+            view = self._whole(view)
         for feed in self._feeds:
             feed.put(view)
 

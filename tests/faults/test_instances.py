@@ -10,11 +10,22 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from server.engines.control import Control
-from server.engines.state import Instance
-from tests.engines.conftest import FakeLauncher, nothing_left
-from tests.faults.conftest import House, answered_by
-from tests.faults.test_engines import ALONE, ENGINE, HELD, Start, launcher, start
+from server.engines.state import EngineState, Instance
+from tests.engines.conftest import FakeLauncher, nothing_left, tell, until
+from tests.faults.conftest import House, answered_by, events_of
+from tests.faults.test_engines import (
+    ALONE,
+    ENGINE,
+    HELD,
+    Start,
+    begun,
+    is_ready,
+    launcher,
+    start,
+)
 
 __all__ = ["launcher", "nothing_left", "start"]
 
@@ -113,3 +124,29 @@ async def test_with_no_instance_left_a_request_waits_for_the_first(
         await asyncio.sleep(0.01)
     (tmp_path / "gate").touch()
     answered_by(await waits, ENGINE)
+
+
+async def test_an_engine_that_was_taken_out_and_comes_back_ends_its_streams_first(
+    start: Start, launcher: FakeLauncher
+) -> None:
+    house = await start(stop_timeout="20s")
+    view = await is_ready(house)
+    client = await begun(house)
+    whole = house.path.read_text()
+    rest = yaml.safe_load(whole)
+    del rest["engines"], rest["models"]["alone"], rest["models"]["m"]["targets"][0]
+    await house.write(rest)
+    assert (await house.server.reload()).result == "ok"
+    house.path.write_text(whole)
+    assert (await house.server.reload()).result == "ok"
+    again = await until(
+        house.server.supervisor, "local", lambda v: v.stage == "its last process is stopping"
+    )
+    assert [(one.generation, one.state) for one in again.instances] == [
+        (view.generation, EngineState.DRAINING)
+    ]
+    await tell(view, "finish")
+    assert (await events_of(client))[-1] == b"data: [DONE]"
+    client.close()
+    await is_ready(house, view.generation)
+    assert await house.metric("suspects_total") == 0
