@@ -28,8 +28,8 @@ Examples:
   roundhouse logs qwen -f            and what comes, until Ctrl-C
 
 \b
-When no server answers, or its admin API is off, the files under its home are read. A terminal gets no control characters, a
-pipe gets the log as it is."""
+When no server answers, or its admin API is off, the files under its home are read. A terminal gets
+no control characters, a pipe gets the log as it is."""
 )
 @click.argument("engine")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
