@@ -66,7 +66,8 @@ class Views:
         found = self.find(name)
         if self._services.fleet.view(found) is not None:
             raise InvalidRequest(
-                f"Engine `{found}` is external: whoever runs its replicas starts and stops them."
+                f"Engine `{found}` is external: whoever runs its replicas starts and stops them, "
+                "and has their logs."
             )
         return found
 
