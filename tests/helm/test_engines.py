@@ -174,6 +174,39 @@ def test_a_groups_service_means_its_leaders_and_its_policy_all() -> None:
     assert policy["spec"]["ingress"][1]["from"] == [{"podSelector": {"matchLabels": peers}}]
 
 
+@pytest.mark.parametrize("name", ["0", "1e3", "no", "on", "null", "0x1f", "2026-11-21"])
+def test_names_that_yaml_takes_for_something_else(name: str) -> None:
+    made = manifests(name=name, hfToken={"existingSecret": name}, runtimeClassName=name)
+    pod = next(pod for pod in pods(made) if pod.role)
+    assert pod.labels["roundhouse-engine"] == name
+    assert pod.spec["runtimeClassName"] == name
+    variables = {each["name"]: each for each in pod.spec["containers"][0]["env"]}
+    assert variables["HF_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("release", "prefix"),
+    [
+        ("roundhouse", "roundhouse"),
+        ("my-roundhouse", "my-roundhouse"),
+        ("llm", "llm-roundhouse"),
+        ("a-release-with-a-very-long-name-indeed-it-is", "a-release-with-a-very-long-nam"),
+    ],
+)
+def test_releases_beside_each_other_have_names_of_their_own(release: str, prefix: str) -> None:
+    values = {
+        "image": {"repository": "roundhouse"},
+        "engineDefaults": VLLM,
+        "engines": [{"name": "qwen", "model": "a/b"}],
+    }
+    made = helm_render.manifests(values, release)
+    for each in made:
+        assert each["metadata"]["name"].startswith(prefix)
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+    for pod in pods(made):
+        assert pod.labels["app.kubernetes.io/instance"] == release
+
+
 def test_a_worker_outlasts_its_leader() -> None:
     leader, worker = engines(nodes=2, preStopSeconds=10, drainSeconds=60)
     sleeps = [

@@ -42,13 +42,13 @@
 {{- define "roundhouse.engine.selector" -}}
 {{ include "roundhouse.selector" .root }}
 app.kubernetes.io/component: engine
-roundhouse-engine: {{ .engine.name }}
+roundhouse-engine: {{ .engine.name | quote }}
 {{- end }}
 
 {{- define "roundhouse.engine.labels" -}}
 {{ include "roundhouse.labels" .root }}
 app.kubernetes.io/component: engine
-roundhouse-engine: {{ .engine.name }}
+roundhouse-engine: {{ .engine.name | quote }}
 {{- end }}
 
 {{/* vLLM's arguments. Takes `engine` and `role`. */}}
@@ -95,7 +95,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ include "roundhouse.serviceAccountName" .root }}
+  serviceAccountName: {{ include "roundhouse.serviceAccountName" .root | quote }}
   automountServiceAccountToken: false
   # VLLM_PORT of a Service named vllm would be taken for a setting.
   enableServiceLinks: false
@@ -104,10 +104,10 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $engine.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   {{- with $engine.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   terminationGracePeriodSeconds: {{ add $engine.preStopSeconds $engine.drainSeconds 15 }}
   securityContext:
@@ -115,7 +115,7 @@ spec:
   containers:
     - name: engine
       image: {{ include "roundhouse.image" (dict "image" $engine.image "where" "engineDefaults.image" "tag" "") | quote }}
-      imagePullPolicy: {{ $engine.image.pullPolicy }}
+      imagePullPolicy: {{ $engine.image.pullPolicy | quote }}
       command:
         {{- toYaml $engine.command | nindent 8 }}
       args:
@@ -138,8 +138,8 @@ spec:
         - name: HF_TOKEN
           valueFrom:
             secretKeyRef:
-              name: {{ . }}
-              key: {{ $engine.hfToken.key }}
+              name: {{ . | quote }}
+              key: {{ $engine.hfToken.key | quote }}
         {{- end }}
         {{- with $engine.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -191,15 +191,15 @@ spec:
     - name: cache
       {{- if eq $engine.cache.kind "pvc" }}
       persistentVolumeClaim:
-        claimName: {{ $engine.cache.existingClaim | default (printf "%s-cache" $engine.fullname) }}
+        claimName: {{ $engine.cache.existingClaim | default (printf "%s-cache" $engine.fullname) | quote }}
       {{- else if eq $engine.cache.kind "hostPath" }}
       hostPath:
-        path: {{ $engine.cache.hostPath }}
+        path: {{ $engine.cache.hostPath | quote }}
         # Kubernetes would make it for root alone.
         type: Directory
       {{- else }}
       emptyDir:
-        sizeLimit: {{ $engine.cache.size }}
+        sizeLimit: {{ $engine.cache.size | quote }}
       {{- end }}
     - name: home
       emptyDir:
@@ -210,7 +210,7 @@ spec:
     - name: shm
       emptyDir:
         medium: Memory
-        sizeLimit: {{ $engine.shm }}
+        sizeLimit: {{ $engine.shm | quote }}
   {{- with $engine.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}

@@ -18,8 +18,8 @@ for an engine's name and for what Kubernetes adds to a pod's. */}}
 {{- end }}
 
 {{- define "roundhouse.selector" -}}
-app.kubernetes.io/name: {{ include "roundhouse.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "roundhouse.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. What a selector uses is put in last: nobody may change it. */}}
