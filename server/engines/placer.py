@@ -94,8 +94,12 @@ class Placer:
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            again: float | None = self._clock() + AFTER_FAULT
+            again: float | None = None
             try:
+                if not any(True for _ in self._crews()):
+                    await self._until(None)  # nothing to place, so nothing to look at
+                    continue
+                again = self._clock() + AFTER_FAULT
                 while not self._measured:
                     self._measured = True  # unless somebody says otherwise meanwhile
                     self._devices = await self._launcher.machine()

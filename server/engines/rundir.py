@@ -69,6 +69,28 @@ def remove(run: Path) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
+class RunFolder:
+    """One for the server, made when its first engine starts: a server without engines makes none,
+    and one that is killed before leaves none."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+
+    def check(self) -> None:
+        """Is there a place for it? Raises EngineError (`environment`)."""
+        remove(create())
+
+    def scratch(self, generation: int) -> Path:
+        """As the function; raises what `create` does, too."""
+        if self.path is None:
+            self.path = create()
+        return scratch(self.path, generation)
+
+    def remove(self) -> None:
+        if self.path is not None:
+            remove(self.path)
+
+
 def kept() -> tuple[Path, ...]:
     """Those of this process that nobody has removed yet."""
     return tuple(_made)

@@ -11,6 +11,7 @@ from typing import Protocol
 from server.engines import backoff
 from server.engines.estimates import Estimates
 from server.engines.launcher import Launcher
+from server.engines.rundir import RunFolder
 from server.engines.spec import Spec
 from server.engines.state import EngineView
 from server.engines.watch import Timing
@@ -24,7 +25,7 @@ class Shop:
     `measure` when there may be less memory than was thought."""
 
     launcher: Launcher
-    run: Path
+    run: RunFolder
     home: Path
     metrics: Metrics
     estimates: Estimates

@@ -14,13 +14,14 @@ from typing import Final
 
 from server.config.engine import Engine, Runtime
 from server.config.placement import Placement
-from server.engines import backoff, rundir
+from server.engines import backoff
 from server.engines.crew import Crew
 from server.engines.estimates import Estimates
 from server.engines.feed import Feed
 from server.engines.launcher import Launcher, VllmLauncher
 from server.engines.placer import Placer
 from server.engines.record import log_of
+from server.engines.rundir import RunFolder
 from server.engines.shop import Shop
 from server.engines.spec import Spec
 from server.engines.state import EngineState, EngineView, Instance
@@ -85,11 +86,13 @@ class Supervisor:
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Make the run directory and begin with what is wanted at startup; does not wait for it.
+        """Begin with what is wanted at startup; does not wait for it.
 
         Raises EngineError when there is no place for sockets.
         """
-        run = rundir.create()
+        run = RunFolder()
+        if self._engines:
+            run.check()
         estimates = await asyncio.to_thread(Estimates, self._home / "estimates.json")
         self._shop = Shop(
             launcher=self._launcher, run=run, home=self._home, metrics=self._metrics,
@@ -131,7 +134,7 @@ class Supervisor:
         for feed in list(self._feeds):
             feed.end()
         if self._shop is not None:
-            await asyncio.to_thread(rundir.remove, self._shop.run)
+            await asyncio.to_thread(self._shop.run.remove)
 
     async def apply(
         self,

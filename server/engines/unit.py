@@ -226,7 +226,7 @@ class EngineUnit(Record):
     async def _bring_up(self, spec: Spec, fitted: Fitted, place: Placement) -> EngineProcess:
         """A ready process."""
         shop, name = self.shop, self.owner.name
-        scratch = rundir.scratch(shop.run, self.generation)
+        scratch = shop.run.scratch(self.generation)
         socket = str(scratch / "s")
         try:
             launch = await shop.launcher.prepare(
@@ -238,7 +238,7 @@ class EngineUnit(Record):
             raise
         self._process = process = EngineProcess(
             launch, socket=socket, file=self._file, on_line=self._line, clock=shop.clock,
-            parent=str(shop.run),
+            parent=str(shop.run.path),
         )  # fmt: skip
         self._file.append(f"--- roundhouse: start {self.generation}: {name}\n".encode())
         self.pid = await process.start()

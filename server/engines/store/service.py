@@ -61,14 +61,14 @@ def counting(metrics: Metrics) -> Callable[[str | None, int], None]:
 
 @dataclass
 class Shared:
-    """One pull. `state`: running, done, failed or stopped. `begun` in Unix time; `notes` are what
+    """One pull. `state`: running, done, failed or stopped. `begun` in monotonic seconds; `notes` are what
     it had to say, each once."""
 
     id: str
     wanted: Wanted
     progress: Progress = field(default_factory=Progress)
     stop: threading.Event = field(default_factory=threading.Event)
-    begun: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
     state: str = "running"
     notes: list[str] = field(default_factory=list)
     record: Record | None = None
@@ -87,7 +87,7 @@ class Shared:
             "model": self.wanted.repo,
             "revision": self.wanted.revision,
             "state": self.state,
-            "since_s": round(time.time() - self.begun, 1),
+            "since_s": round(time.monotonic() - self.begun, 1),
             **facts_of(self.progress.look()),
             "commit": self.record.commit if self.record else None,
             "error": self.error.message if self.error else None,
