@@ -24,6 +24,8 @@ def timeouts(**more: Any) -> dict[str, Any]:
 TWO = {"engineDefaults": VLLM, "engines": [{"name": "a", "model": "b"}] * 2}
 CLASH = {**engine(), "config": {"engines": {"qwen": {"runtime": "external", "urls": ["http://a"]}}}}
 
+HEADER = {"config": {"providers": {"a": {"headers": {"Authorization": "Bearer abc"}}}}}
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": {"repository": ""}}, "Set image.repository"),
     ({"engines": [{"name": "a", "model": "b"}]}, "Set engineDefaults.image.tag"),
@@ -43,6 +45,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"config": {"providers": {"a": {"api_keys": ["${A}", "b"]}}}}, "config.providers.a.api_keys"),
     ({"config": {"server": {"keys": [{"name": "a", "key": "b"}]}}}, "config.server.keys[0].key"),
     ({"config": {"providers": {"a": {"proxy": "http://me:word@p"}}}}, "config.providers.a.proxy"),
+    (HEADER, "config.providers.a.headers.Authorization"),
     (engine(name="Qwen"), "/engines/0/name"),
     (engine(model="--host"), "/engines/0/model"),
     (engine(gpu=1), "additional properties 'gpu' not allowed"),
@@ -77,6 +80,8 @@ def test_it_is_refused(values: dict[str, Any], words: str) -> None:
         {"server": {"keys": [{"name": "a", "key": "sha256:" + "0" * 64}]}},
         {"providers": {"a": {"proxy": "http://${USER}:${PASSWORD}@p", "api_key": None}}},
         {"models": {"key": {"alias": "x"}}},
+        {"providers": {"a": {"headers": {"authorization": "Bearer ${TOKEN}", "x-team": "b"}}}},
+        {"providers": {"a": {"api_key": "${A:-}"}}},
     ],
 )
 def test_what_is_no_secret_is_taken(config: dict[str, Any]) -> None:

@@ -24,11 +24,11 @@
 {{- if kindIs "map" .node -}}
 {{- range $key, $value := .node -}}
 {{- $here := printf "%s.%s" $at $key -}}
-{{- if has $key (list "api_key" "api_keys" "admin_key" "key") -}}
+{{- if has (lower $key) (list "api_key" "api_keys" "admin_key" "key" "authorization" "x-api-key" "api-key") -}}
 {{- $found := $value -}}
 {{- if not (kindIs "slice" $value) }}{{ $found = list $value }}{{ end -}}
 {{- range $found -}}
-{{- if and (kindIs "string" .) . (not (regexMatch `^\$\{[A-Za-z_][A-Za-z0-9_]*\}$` .)) (not (hasPrefix "sha256:" .)) }}
+{{- if and (kindIs "string" .) . (not (regexMatch `^([A-Za-z]+ )?\$\{[A-Za-z_][A-Za-z0-9_]*(:-)?\}$` .)) (not (hasPrefix "sha256:" .)) }}
 {{ $here }}
 {{- end -}}
 {{- end -}}
