@@ -61,8 +61,8 @@ def counting(metrics: Metrics) -> Callable[[str | None, int], None]:
 
 @dataclass
 class Shared:
-    """One pull. `state`: running, done, failed or stopped. `begun` in monotonic seconds; `notes` are what
-    it had to say, each once."""
+    """One pull. `state`: running, done, failed or stopped. `begun` in monotonic seconds; `notes`
+    are what it had to say, each once."""
 
     id: str
     wanted: Wanted
