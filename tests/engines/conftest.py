@@ -184,8 +184,10 @@ async def fleets() -> AsyncIterator[Fleets]:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Whatever a test did, no process of it may be alive afterwards."""
+    before = set(psutil.Process().children(recursive=True))  # servers that all tests share
     yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+    now = {child for child in psutil.Process().children(recursive=True) if child.is_running()}
+    left = list(now - before)
     _, left = psutil.wait_procs(left, timeout=2)
     for process in left:
         process.kill()

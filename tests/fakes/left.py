@@ -24,12 +24,13 @@ class Left(AssertionError):
 
 
 @contextmanager
-def nothing_left(*, shared: bool) -> Iterator[Path]:
+def nothing_left(*, files: bool = True, shared: bool = False) -> Iterator[Path]:
     """Gives all processes that are started meanwhile a temporary folder of their own; at the end
     nobody may live who knows it, and nothing may lie in it. So orphans are found, too, and what
     others do on this machine is none of our business.
 
-    `shared`: look at the shared memory as well, which has no owner: only where nobody else runs.
+    `files`: look at what lies in the folder, which goes in any case. `shared`: look at the shared
+    memory as well, which has no owner: only where nobody else runs.
     """
     here = tempfile.gettempdir()  # this process keeps its own
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir=here))
@@ -42,7 +43,7 @@ def nothing_left(*, shared: bool) -> Iterator[Path]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = outer
-        found = [*_processes(folder), *_files(folder), *_segments_left(before, shared)]
+        found = [*_processes(folder), *_files(folder, files), *_segments_left(before, shared)]
         shutil.rmtree(folder, ignore_errors=True)
     if found:
         raise Left("left behind by the tests:\n" + "\n".join(found))
@@ -72,8 +73,8 @@ def _argv(one: psutil.Process) -> list[str]:
         return []
 
 
-def _files(folder: Path) -> list[str]:
-    entries = [one for one in folder.iterdir() if not one.name.startswith(_CACHES)]
+def _files(folder: Path, look: bool) -> list[str]:
+    entries = [one for one in folder.iterdir() if look and not one.name.startswith(_CACHES)]
     return [f"file {one}" for one in entries] + [f"folder {one}" for one in rundir.kept()]
 
 
