@@ -155,7 +155,9 @@ async def told_of(server: ServerProcess, ended: list[Ended]) -> None:
     assert len(logged) == len(lines()) == len(ended)
     for one in ended:
         line = logged[one.id]
-        assert (line["status"], line["target"]) == (200, one.target)
+        assert line["status"] == 200
+        # A head that was out before another attempt names the one before.
+        assert line["target"] == one.target or line["attempts"] > one.attempts
         if one.end == OK:
             assert line["completion_tokens"] == one.tokens == one.asked
         assert (line["end"] in ("ok", "done")) == (one.end == OK), line
