@@ -93,6 +93,8 @@ ADMIN_PATHS: Final = (
     *("/metrics", "/engines", "/events", "/default"),
     *("/plans", "/pulls", "/reload", "/weights"),
 )
+#: What `server.metrics_key` opens, too.
+METRICS: Final = frozenset({"/metrics", "/metrics/engines"})
 #: Paths of other servers' APIs, and where their users find the same thing here.
 ELSEWHERE: Final = {
     "/api/chat": "/v1/chat/completions",
@@ -178,7 +180,8 @@ def admin_app(services: Services, watcher: Watcher) -> ASGIApp:
 
     def check(request: HttpRequest) -> None:
         _not_from_elsewhere(request, services.state.config.server.admin_key is not None)
-        services.state.keyring.authenticate_admin(request.scope["headers"])
+        metrics = request.scope["path"] in METRICS
+        services.state.keyring.authenticate_admin(request.scope["headers"], metrics=metrics)
 
     routes = _routes(ADMIN, groups, check)
     document = build_admin(services.version)

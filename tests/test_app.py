@@ -60,6 +60,28 @@ async def test_admin_key(serve: Serve, upstream: ScriptedUpstream) -> None:
         assert good.json() == {"engines": []}
 
 
+async def test_metrics_key(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """It opens the metrics and nothing else; the admin key opens them as before."""
+    admin, metrics = (f"sk-{who}-0123456789abcdef0123456789abcdef" for who in ("adm", "met"))
+    server = await serve(config_of(upstream, server={"admin_key": admin, "metrics_key": metrics}))
+    headers = {"authorization": f"Bearer {metrics}"}
+    async with httpx.AsyncClient(base_url=server.admin_url or "", headers=headers) as http:
+        opened = set()
+        for method, path, _, public in app.ADMIN:
+            answer = await http.request(method, re.sub(r"\{.*?\}", "x", path))
+            assert public or answer.status_code in (200, 401), path
+            if answer.status_code == 200 and not public:
+                opened.add(path)
+        assert opened == app.METRICS == {"/metrics", "/metrics/engines"}
+        assert (await http.get("/metrics//engines")).status_code == 404
+        for path in sorted(app.METRICS):
+            for key, status in ((admin, 200), ("wrong", 401)):
+                answer = await http.get(path, headers={"authorization": f"Bearer {key}"})
+                assert answer.status_code == status
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+        assert (await http.get("/metrics")).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "hint"),
     [

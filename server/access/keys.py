@@ -63,20 +63,27 @@ EVERYONE: Final = KeyInfo("anonymous")
 class Keyring:
     """The keys of one config. Looked up by digest; the keys themselves are not kept."""
 
-    __slots__ = ("_admin", "_keys")
+    __slots__ = ("_admin", "_keys", "_metrics")
 
-    def __init__(self, keys: Sequence[Key], admin_key: str | None = None) -> None:
+    def __init__(
+        self, keys: Sequence[Key], admin_key: str | None = None, metrics_key: str | None = None
+    ) -> None:
         self._keys: dict[bytes, KeyInfo] = {}
         for key in keys:
             digest = _digest(key.key.get_secret_value())
             self._keys[digest] = KeyInfo(key.name, key.models, _tenant(digest), _limits(key))
         self._admin = None if admin_key is None else _digest(admin_key)
+        self._metrics = None if metrics_key is None else _digest(metrics_key)
 
     @classmethod
     def from_config(cls, config: Config) -> Keyring:
         """The keys of a checked config; those of the keys file and the environment are in it."""
-        admin = config.server.admin_key
-        return cls(config.server.keys, admin.get_secret_value() if admin else None)
+        admin, metrics = config.server.admin_key, config.server.metrics_key
+        return cls(
+            config.server.keys,
+            admin.get_secret_value() if admin else None,
+            metrics.get_secret_value() if metrics else None,
+        )
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(key.name for key in self._keys.values())})"
@@ -104,14 +111,22 @@ class Keyring:
             raise NotAuthenticated(_unknown(secret, "server.keys"))
         return found
 
-    def authenticate_admin(self, headers: Headers) -> None:
-        """Raises NotAuthenticated unless the admin key is sent, or none is set."""
+    def authenticate_admin(self, headers: Headers, *, metrics: bool = False) -> None:
+        """Raises NotAuthenticated unless the admin key is sent, or none is set. `metrics`: the
+        metrics are asked for, which have a key of their own, too."""
         if self._admin is None:
             return
         secret = _secret(headers)
         digest = hashlib.sha256(secret).digest()
         if hmac.compare_digest(self._admin, digest):
             return
+        if self._metrics is not None and hmac.compare_digest(self._metrics, digest):
+            if metrics:
+                return
+            raise NotAuthenticated(
+                "This key opens the metrics alone. The admin API's is server.admin_key, or "
+                "ROUNDHOUSE_ADMIN_KEY."
+            )
         if digest in self._keys:
             raise NotAuthenticated(
                 "This key is a client's. The admin API has a key of its own: server.admin_key, or "

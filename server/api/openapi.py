@@ -113,5 +113,6 @@ def build_admin(version: str) -> dict[str, Any]:
             "health": "For probes; no key needed.",
             "about": "The API about itself; no key needed.",
         },
-        "The config's `server.admin_key`. Not needed where it has none.",
+        "The config's `server.admin_key`; for the metrics `server.metrics_key` as well. Not needed "
+        "where the config has no admin key.",
     )

@@ -45,6 +45,9 @@ def advice(config: Config, places: Places, catalog: Catalog) -> list[str]:
             if not pattern.endswith("*") and pattern not in known and not route:
                 where = places.of(("server", "keys", at, "models"))
                 found.append(f"{where}: key `{key.name}`: there is no model `{pattern}`.")
+    if config.server.metrics_key is not None and config.server.admin_key is None:
+        where = places.of(("server", "metrics_key"))
+        found.append(f"{where}: without server.admin_key the metrics are open to everybody there.")
     found += provider_checks.advice(config)
     found += engine_checks.advice(config)
     return [*found, *model_checks.advice(config, places, catalog)]
@@ -72,6 +75,17 @@ def _keys(config: Config, places: Places) -> Iterator[Problem]:
         if _as_digest(secret) in secrets:
             yield places.error(
                 path, "is also a client's key.", "Clients must not hold the admin key."
+            )
+        secrets.add(_as_digest(secret))
+    if config.server.metrics_key is not None:
+        secret = config.server.metrics_key.get_secret_value()
+        path = ("server", "metrics_key")
+        yield from _secret(path, secret, places)
+        if _as_digest(secret) in secrets:
+            yield places.error(
+                path,
+                "is also a client's key, or the admin key.",
+                "It opens the metrics alone: give scrapers one of their own.",
             )
 
 

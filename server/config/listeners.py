@@ -65,6 +65,9 @@ def exposure(config: Config, places: Places) -> Iterator[Problem]:
         else:
             secret = server.admin_key.get_secret_value()
             yield from _weak(("server", "admin_key"), secret, places)
+        if server.metrics_key is not None:
+            secret = server.metrics_key.get_secret_value()
+            yield from _weak(("server", "metrics_key"), secret, places)
 
 
 def _weak(path: Path, secret: str, places: Places) -> Iterator[Problem]:

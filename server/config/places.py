@@ -12,7 +12,9 @@ from server.errors import ConfigError
 Path = tuple[str | int, ...]
 
 #: Fields whose values are never repeated in a message.
-SECRETS: Final = frozenset({"key", "api_key", "api_keys", "admin_key", "headers", "proxy"})
+SECRETS: Final = frozenset(
+    {"key", "api_key", "api_keys", "admin_key", "metrics_key", "headers", "proxy"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,5 +306,5 @@ def key_variable(name: str, base_url: object, environ: Mapping[str, str]) -> str
 def holds_ours(environ: Mapping[str, str], variable: str) -> bool:
     """Does this variable hold a key of this server's own, which is for its clients?"""
     key = key_in(environ, variable)
-    ours = [key_in(environ, own) for own in ("ROUNDHOUSE_API_KEY", "ROUNDHOUSE_ADMIN_KEY")]
+    ours = [key_in(environ, f"ROUNDHOUSE_{own}_KEY") for own in ("API", "ADMIN", "METRICS")]
     return bool(key) and (key in ours or bool(_OUR_KEY.fullmatch(key)))

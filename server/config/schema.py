@@ -128,6 +128,11 @@ class Server(Strict):
     admin_key: SecretStr | None = Field(
         None, description="Needed on the admin listener when it is set, or beyond loopback."
     )
+    metrics_key: SecretStr | None = Field(
+        None,
+        description="For scrapers: opens `/metrics` and `/metrics/engines` of the admin listener "
+        "as `admin_key` does, and nothing else there.",
+    )
     keys: tuple[Key, ...] = Field(
         (), description="Who may ask. None: everybody who reaches the (loopback) listener."
     )

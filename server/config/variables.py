@@ -52,6 +52,12 @@ TWINS: Final = (
         "Key of the admin API. The client commands send it, too.",
     ),
     Twin(
+        "ROUNDHOUSE_METRICS_KEY",
+        ("server", "metrics_key"),
+        None,
+        "Key that opens the metrics and nothing else.",
+    ),
+    Twin(
         "ROUNDHOUSE_API_KEY",
         None,
         None,

@@ -13,6 +13,7 @@ from server.errors import NotAuthenticated
 
 SECRET = "sk-rh-0a1b2c3d-" + "x" * 43
 ADMIN = "sk-rh-ffffffff-" + "y" * 43
+METRICS = "sk-rh-eeeeeeee-" + "z" * 43
 
 
 def key(name: str, secret: str, *models: str) -> Key:
@@ -26,9 +27,8 @@ def bearer(secret: str) -> list[tuple[bytes, bytes]]:
 @pytest.fixture
 def ring() -> Keyring:
     keys = (key("a", SECRET, "guide", "openai/*"), key("b", "b" * 20))
-    return Keyring.from_config(
-        Config(version=1, server=Server(keys=keys, admin_key=SecretStr(ADMIN)))
-    )
+    server = Server(keys=keys, admin_key=SecretStr(ADMIN), metrics_key=SecretStr(METRICS))
+    return Keyring.from_config(Config(version=1, server=server))
 
 
 def test_known_keys(ring: Keyring) -> None:
@@ -70,6 +70,7 @@ def test_a_key_given_as_its_digest() -> None:
         (bearer(SECRET[:-1]), "invalid_api_key"),
         ([(b"authorization", b"Bearer \xff\xfe")], "invalid_api_key"),
         (bearer(ADMIN), "invalid_api_key"),
+        (bearer(METRICS), "invalid_api_key"),
     ],
 )
 def test_what_is_no_key(ring: Keyring, headers: list[tuple[bytes, bytes]], code: str) -> None:
@@ -151,6 +152,7 @@ def test_keys_are_not_kept(ring: Keyring) -> None:
     held = [getattr(ring, slot) for slot in Keyring.__slots__]
     assert SECRET not in repr(held)
     assert ADMIN not in repr(held)
+    assert METRICS not in repr(held)
 
 
 def test_a_miss_is_compared_like_a_hit(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,3 +189,16 @@ def test_the_admin_key(ring: Keyring) -> None:
 
 def test_an_admin_api_without_a_key_is_open() -> None:
     Keyring([key("a", SECRET)]).authenticate_admin([])
+
+
+def test_the_metrics_key_opens_the_metrics_and_nothing_else(ring: Keyring) -> None:
+    ring.authenticate_admin(bearer(METRICS), metrics=True)
+    ring.authenticate_admin(bearer(ADMIN), metrics=True)
+    with pytest.raises(NotAuthenticated, match="opens the metrics alone"):
+        ring.authenticate_admin(bearer(METRICS))
+    for secret in (SECRET, "x"):
+        with pytest.raises(NotAuthenticated):
+            ring.authenticate_admin(bearer(secret), metrics=True)
+    without = Keyring([], ADMIN)
+    with pytest.raises(NotAuthenticated):
+        without.authenticate_admin(bearer(METRICS), metrics=True)

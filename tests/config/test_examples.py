@@ -19,6 +19,7 @@ from server.config.variables import TWINS
 VARIABLES = {
     "ROUNDHOUSE_API_KEY": "sk-rh-1",
     "ROUNDHOUSE_ADMIN_KEY": "sk-rh-2",
+    "ROUNDHOUSE_METRICS_KEY": "sk-rh-3",
     "OPENAI_API_KEY": "sk-3",
     "CLAUDE_KEY_A": "sk-4",
     "CLAUDE_KEY_B": "sk-5",

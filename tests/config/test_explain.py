@@ -69,6 +69,7 @@ def test_a_secret_is_never_repeated(faults: Faults) -> None:
     for text in (
         "server: {keys: [{name: a, key: 73577357}]}",
         "server: {admin_key: 73577357}",
+        "server: {metrics_key: 73577357}",
         "providers: {openai: {api_key: 73577357}}",
         "providers: {openai: {api_key: a, headers: {x: 73577357}}}",
         "server: {keys: [{name: a, key: [73577357]}]}",

@@ -138,6 +138,9 @@ CASES = {
     "server: {keys: [{name: a, key: 'a '}]}": "holds a line break, a space at an end",
     "server: {keys: [{name: a, key: x}], admin_key: x}": "is also a client's key.",
     "server: {admin_key: ' x'}": "server.admin_key: holds a line break",
+    "server: {metrics_key: ' x'}": "server.metrics_key: holds a line break",
+    "server: {keys: [{name: a, key: x}], metrics_key: x}": "is also a client's key, or the admin",
+    "server: {admin_key: x, metrics_key: x}": "server.metrics_key: is also a client's key, or",
 }
 
 

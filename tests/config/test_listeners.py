@@ -77,6 +77,12 @@ def test_a_flag_opens_what_the_file_did_not(faults: Faults) -> None:
     assert found.startswith("--host: server.host: 0.0.0.0 can be reached from other machines")
 
 
+def test_a_metrics_key_alone_locks_nothing(good: Good) -> None:
+    config = "version: 1\nproviders: {openai: {api_key: k}}\nserver: {metrics_key: a-key}"
+    assert "without server.admin_key the metrics are open" in good(config).advice[0]
+    assert not good(config, {"ROUNDHOUSE_ADMIN_KEY": new_key()}).advice
+
+
 def test_admin_beyond_loopback(good: Good, faults: Faults) -> None:
     config = 'version: 1\nserver: {admin: "0.0.0.0:8001"}'
     (found,) = faults(config)
@@ -85,6 +91,9 @@ def test_admin_beyond_loopback(good: Good, faults: Faults) -> None:
     (found,) = faults(config, {"ROUNDHOUSE_ADMIN_KEY": "short"})
     assert found.startswith("ROUNDHOUSE_ADMIN_KEY: server.admin_key: has fewer than 16")
     assert good(config, {"ROUNDHOUSE_ADMIN_KEY": new_key()}).config.server.admin_key
+    keys = {"ROUNDHOUSE_ADMIN_KEY": new_key(), "ROUNDHOUSE_METRICS_KEY": "short"}
+    (found,) = faults(config, keys)
+    assert found.startswith("ROUNDHOUSE_METRICS_KEY: server.metrics_key: has fewer than 16")
 
 
 @pytest.mark.parametrize(

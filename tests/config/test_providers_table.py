@@ -173,6 +173,8 @@ def test_a_clients_key_of_ours_is_no_key_of_openai() -> None:
     assert key_variable("openai", None, same) is None
     assert key_variable("openai", None, {**same, "OPENAI_API_KEY": "house-key\n"}) is None
     assert key_variable("openai", None, {**same, "ROUNDHOUSE_API_KEY": "k"}) == "OPENAI_API_KEY"
+    scraper = {"OPENAI_API_KEY": "house-key", "ROUNDHOUSE_METRICS_KEY": "house-key"}
+    assert key_variable("openai", None, scraper) is None
     both = {
         "HF_TOKEN": "house-key",
         "HUGGINGFACE_API_KEY": "hf",

@@ -129,6 +129,7 @@ def test_stdlib_loggers_take_the_same_way(lines: Lines) -> None:
         ("api_key", "short", "***"),
         ("Authorization", "Bearer x", "***"),
         ("admin_key", "a", "***"),
+        ("metrics_key", "a", "***"),
         ("hf_token", "a", "***"),
         ("password", ["a"], "***"),
         ("headers", {"x-api-key": "v", "accept": "json"}, {"x-api-key": "***", "accept": "json"}),
