@@ -224,6 +224,11 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
+_START: Final = (
+    "Start one with `roundhouse serve`, or say where it is: --base-url or ROUNDHOUSE_BASE_URL."
+)
+
+
 def public(base_url: str | None, api_key: str | None) -> Client:
     """The public API: what was given, else what the config here says."""
     found = here()
@@ -233,9 +238,13 @@ def public(base_url: str | None, api_key: str | None) -> Client:
         base_url or found.public,
         key,
         key_hint="Give the key with ROUNDHOUSE_API_KEY=… or --api-key.",
-        start_hint="Start one with `roundhouse serve`, or say where it is: --base-url or "
-        "ROUNDHOUSE_BASE_URL.",
+        start_hint=_START,
     )
+
+
+def anybody(base_url: str | None) -> Client:
+    """The public API as who has no key sees it."""
+    return Client(base_url or here().public, None, key_hint="", start_hint=_START)
 
 
 def admin(admin_url: str | None, admin_key: str | None) -> Client:

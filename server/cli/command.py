@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rm": ("weights.removing", "Remove a model from this disk."),
     "du": ("weights.listing", "Show what the models take on the disk."),
     "ps": ("ps", "Show the engines of a running server."),
+    "health": ("health", "Ask a running server whether it is well; for health checks."),
     "explain": ("explain", "Show where a request would go, target by target, and why."),
     "load": ("loading", "Load an engine, or other weights, into a running server."),
     "unload": ("engines", "Drain and stop an engine."),

@@ -72,16 +72,21 @@ def log_options() -> Sequence[Callable[[Command], Command]]:
     ]
 
 
+def base_url_option(command: Command) -> Command:
+    """Where the server is."""
+    return click.option(
+        "--base-url",
+        metavar="URL",
+        envvar="ROUNDHOUSE_BASE_URL",
+        help="Where the server is. Default: as the config here says, else "
+        "http://127.0.0.1:8000. [ROUNDHOUSE_BASE_URL]",
+    )(command)
+
+
 def client_options(command: Command) -> Command:
     """Where the server is, and the key to use."""
-    options = [
-        click.option(
-            "--base-url",
-            metavar="URL",
-            envvar="ROUNDHOUSE_BASE_URL",
-            help="Where the server is. Default: as the config here says, else "
-            "http://127.0.0.1:8000. [ROUNDHOUSE_BASE_URL]",
-        ),
+    options: list[Callable[[Command], Command]] = [
+        base_url_option,
         click.option(
             "--api-key",
             metavar="KEY",
