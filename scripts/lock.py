@@ -48,6 +48,18 @@ LOCKS = (
         ("--extra=dev", "--constraints=requirements/server.txt"),
     ),
     Lock(
+        "image.txt",
+        ("pyproject.toml",),
+        f"{ANYWHERE}. Of the server's lock what it needs to run: the images",
+        ("--constraints=requirements/server.txt",),
+    ),
+    Lock(
+        "build.txt",
+        ("requirements/build.in",),
+        f"{ANYWHERE}. Of the server's lock what builds the package, for the images",
+        ("--constraints=requirements/server.txt",),
+    ),
+    Lock(
         "engine-cpu.txt",
         ("requirements/engine-cpu.in",),
         "for Linux, Python 3.11 to 3.13. .venv-engine without a GPU; torch is installed beside it",
