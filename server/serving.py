@@ -47,6 +47,9 @@ log = structlog.get_logger("roundhouse")
 
 #: Seconds that exchanges have to send their last error event after the drain.
 _LAST_WORDS: Final = 2.0
+#: Seconds that a client's connection stays after its last answer while the server drains: the next
+#: request may be on its way. Less than the last words.
+_LINGER: Final = 1.0
 
 
 def version() -> str:
@@ -178,8 +181,8 @@ class Roundhouse:
         ]
         bounds = bounds_of(self._loaded.config.server)
         return [
-            listener(sock, app, metrics=self.metrics, bounds=bounds, backstop=_LAST_WORDS)
-            for sock, app in zip(sockets, apps, strict=False)
+            listener(sock, app, metrics=self.metrics, bounds=bounds, backstop=_LAST_WORDS, linger=s)
+            for sock, app, s in zip(sockets, apps, (_LINGER, 0.0), strict=False)
         ]
 
     @property
@@ -319,10 +322,14 @@ class Roundhouse:
         for task in self._background:
             task.cancel()
         begun = time.monotonic()
+        public.part()
         await self._watch_drain(begun, times.unready, lambda: True)
-        self.services.accepting = False
         public.stop_accepting()
-        await self._watch_drain(begun, times.drain, lambda: bool(self.services.open))
+        # Who has a connection may ask once more: nothing that comes in is lost.
+        await self._watch_drain(
+            begun, times.drain, lambda: bool(self.services.open) or public.expecting
+        )
+        self.services.accepting = False
         seconds, left = time.monotonic() - begun, list(self.services.open)
         log.info("drained", seconds=round(seconds, 3), cut=len(left))
         for exchange in left:

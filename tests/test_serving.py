@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -24,6 +25,12 @@ CHAT = "/v1/chat/completions"
 
 def write(server: Roundhouse, config: dict[str, Any]) -> None:
     server._loaded.path.write_text(yaml.safe_dump(config, sort_keys=False))  # type: ignore[union-attr]
+
+
+async def until_closed(server: Roundhouse) -> None:
+    """Until no new connection is taken."""
+    while server._listeners[0].socket.fileno() >= 0:
+        await asyncio.sleep(0)
 
 
 async def test_reload_swaps_and_leaves_requests_alone(
@@ -132,14 +139,102 @@ async def test_drain_lets_streams_finish(upstream: ScriptedUpstream, tmp_path: A
         gate.release(2)
         await client.read_head()
         leave.set()
-        while server.services.accepting:
-            await asyncio.sleep(0)
+        await until_closed(server)
         gate.open()
         events = []
         while event := await client.read_event():
             events.append(event)
         assert events[-1] == b"data: [DONE]"
     await asyncio.wait_for(task, 10)
+
+
+async def test_who_has_a_connection_may_ask_once_more(
+    upstream: ScriptedUpstream, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was on its way when the server closed is answered, on a connection that was
+    idle, that was new, or whose stream had promised to keep it."""
+    monkeypatch.setattr("server.serving._LINGER", 60.0)
+    path = tmp_path / "roundhouse.yaml"
+    settings = {"home": str(tmp_path), "timeouts": {"drain": "60s"}}
+    path.write_text(yaml.safe_dump(config_of(upstream, server=settings)))
+    gate = Gate()
+    upstream.queue(chat_answer(), chat_stream(["a", "b"], gate=gate))
+    upstream.default = chat_answer()
+    server = Roundhouse(load(path, environ={}))
+    async with asyncio.TaskGroup() as group:
+        await server.__aenter__()
+        port = port_of(server)
+        async with (
+            RawClient(port=port) as idle,
+            RawClient(port=port) as new,
+            RawClient(port=port) as busy,
+        ):
+            await idle.post(CHAT, ASK)
+            assert (await idle.read_head()).header("connection") is None
+            await idle.read_body()
+            await busy.post(CHAT, {**ASK, "stream": True})
+            gate.release(2)
+            assert (await busy.read_head()).header("connection") is None
+            leaving = group.create_task(server.__aexit__(None, None, None))
+            await until_closed(server)
+            gate.open()
+            assert (await busy.read_body()).endswith(b"data: [DONE]\n\n")
+            for client in (idle, new, busy):
+                assert not leaving.done()
+                await client.post(CHAT, ASK)
+                head = await client.read_head()
+                assert (head.status, head.header("connection")) == (200, "close")
+                await client.read_body()
+                await client.closed()
+        await leaving
+
+
+async def test_idle_connections_do_not_hold_up_the_end(
+    upstream: ScriptedUpstream, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that nobody has used for a while is closed at once, also with a long drain."""
+    monkeypatch.setattr("server.serving._LINGER", 0.0)
+    path = tmp_path / "roundhouse.yaml"
+    settings = {"home": str(tmp_path), "timeouts": {"drain": "1h"}}
+    path.write_text(yaml.safe_dump(config_of(upstream, server=settings)))
+    upstream.default = chat_answer()
+    async with AsyncExitStack() as stack:
+        async with Roundhouse(load(path, environ={})) as server:
+            new = await stack.enter_async_context(RawClient(port=port_of(server)))
+            idle = await stack.enter_async_context(RawClient(port=port_of(server)))
+            await idle.post(CHAT, ASK)
+            await idle.read_head()
+            await idle.read_body()
+        await idle.closed()
+        await new.closed()
+
+
+async def test_while_unready_every_answer_sends_its_client_elsewhere(
+    upstream: ScriptedUpstream, tmp_path: Any
+) -> None:
+    path = tmp_path / "roundhouse.yaml"
+    settings = {"home": str(tmp_path), "timeouts": {"unready": "1h"}}
+    path.write_text(yaml.safe_dump(config_of(upstream, server=settings)))
+    upstream.default = chat_answer()
+    server = Roundhouse(load(path, environ={}))
+    await server.__aenter__()
+    async with RawClient(port=port_of(server)) as old:
+        await old.get("/health")
+        assert (await old.read_head()).header("connection") is None
+        await old.read_body()
+        leaving = asyncio.create_task(server.__aexit__(None, None, None))
+        while server.services.ready:
+            await asyncio.sleep(0)
+        async with RawClient(port=port_of(server)) as new:
+            for client in (old, new):
+                await client.post(CHAT, ASK)
+                head = await client.read_head()
+                assert (head.status, head.header("connection")) == (200, "close")
+                await client.read_body()
+                await client.closed()
+    server.stop()
+    server.stop()
+    await leaving
 
 
 async def test_a_stream_may_take_the_whole_drain(

@@ -31,8 +31,6 @@ _never: Final = math.inf
 _PLAIN_URL: Final = re.compile(rb"/[A-Za-z0-9._/-]*")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
-
-
 #: Requests that may wait for their turn before no more are read.
 _QUEUED: Final = 8
 
@@ -58,9 +56,11 @@ class Protocol(HttpToolsProtocol):
     connection_limit: int
     write_timeout: float
     metrics: Metrics
+    #: Answers tell clients to leave; seconds that an idle connection stays at the end.
+    parting, linger = False, 0.0
 
     _head_timer: asyncio.TimerHandle | None = None
-    #: When the last answer was complete; infinite while there is a request.
+    #: When it was made, or the last answer was complete; infinite while there is a request.
     _idle_since = math.inf
     _head_size = 0
     _head_done = False
@@ -80,6 +80,7 @@ class Protocol(HttpToolsProtocol):
             self.metrics.shed.labels("connections").inc()
             self._refuse(Overloaded("Too many connections are open.", retry_after=1))
             return
+        self._idle_since = time.monotonic()
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -223,7 +224,7 @@ class Protocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=version != "1.0" and parser.should_keep_alive() and not self.parting,
             on_response=self.on_response_complete,
         )
         scope["roundhouse.cycle"] = cycle
@@ -291,6 +292,20 @@ class Protocol(HttpToolsProtocol):
             return
         self.transport.close()
         self._watch_flush()
+
+    def part(self) -> None:
+        """The answer under way, if it has no head yet, tells the client to leave after it."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        # Not uvicorn's own, which closes in the face of a client whose next request is on its way:
+        # that one would be lost, since nobody can tell whether it was begun.
+        self.part()
+        self.timeout_keep_alive = self.linger  # type: ignore[assignment]
+        self._unset_keepalive_if_required()
+        if self._idle_since != _never:
+            self._watch_idle(max(0.0, self._idle_since + self.linger - time.monotonic()))
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is no valid HTTP request.", code="invalid_http"))

@@ -78,15 +78,41 @@ class Listener:
         """Set what new connections are held to."""
         config = self._server.config
         config.timeout_keep_alive = int(bounds.keep_alive)
-        protocol: Any = config.http
+        protocol = self._protocol
         protocol.header_timeout = bounds.header_timeout
         protocol.header_limit = bounds.header_limit
         protocol.connection_limit = bounds.connection_limit
         protocol.write_timeout = bounds.write_timeout
 
+    def part(self) -> None:
+        """From now on every answer tells its client that the connection ends with it."""
+        self._protocol.parting = True
+        for connection in self._connections():
+            connection.part()
+
     def stop_accepting(self) -> None:
-        """Close the socket; idle connections end now, busy ones after their answer."""
+        """Close the socket. Connections end after their answer, idle ones now, or once they have
+        been idle for as long as the listener's are to linger: they may bring one request more."""
+        self.part()
         self._server.should_exit = True
+        for server in self._server.servers:  # uvicorn looks ten times a second only
+            server.close()
+        for connection in self._connections():
+            connection.shutdown()
+
+    @property
+    def expecting(self) -> bool:
+        """Is there a connection on which something may still be asked or answered?"""
+        return any(not connection.transport.is_closing() for connection in self._connections())
+
+    @property
+    def _protocol(self) -> type[Protocol]:
+        protocol: Any = self._server.config.http
+        return protocol  # type: ignore[no-any-return]
+
+    def _connections(self) -> list[Protocol]:
+        connections: Any = self._server.server_state.connections
+        return list(connections)
 
     async def stopped(self) -> None:
         """Until every connection is gone; `backstop` seconds from now the last ones are cut."""
@@ -153,13 +179,19 @@ class Bounds:
 
 
 def listener(
-    sock: socket.socket, app: ASGIApp, *, metrics: Metrics, bounds: Bounds, backstop: float
+    sock: socket.socket,
+    app: ASGIApp,
+    *,
+    metrics: Metrics,
+    bounds: Bounds,
+    backstop: float,
+    linger: float = 0.0,
 ) -> Listener:
     """A listener for the app on a bound socket. `backstop` seconds after `stopped` is called what
-    still runs is cut."""
+    still runs is cut. `linger`: seconds that idle connections stay when it stops accepting."""
     config = uvicorn.Config(
         app,
-        http=type("ListenerProtocol", (Protocol,), {"metrics": metrics}),
+        http=type("ListenerProtocol", (Protocol,), {"metrics": metrics, "linger": linger}),
         ws="none",
         interface="asgi3",
         lifespan="off",

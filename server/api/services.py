@@ -116,7 +116,7 @@ class Services:
     store: StoreService | None = None
     #: To be sent new work: false from the first signal to stop.
     ready: bool = True
-    #: Accepting new work: false once those who send it had the time to see that we are not ready.
+    #: Answering requests that come in: false once the drain is over. Then they get a 503.
     accepting: bool = True
     #: Open exchanges, so that a drain can end them.
     open: set[Open] = field(default_factory=set)
