@@ -1,0 +1,1 @@
+"""Grafana's dashboards from a short description each: `python -m scripts.dashboards [--check]`."""
