@@ -190,7 +190,8 @@ def test_names_that_yaml_takes_for_something_else(name: str) -> None:
         ("roundhouse", "roundhouse"),
         ("my-roundhouse", "my-roundhouse"),
         ("llm", "llm-roundhouse"),
-        ("a-release-with-a-very-long-name-indeed-it-is", "a-release-with-a-very-long-nam"),
+        ("a-release-with-a-very-long-name-indeed-it-is", "a-release-with-a-very-2dc12627"),
+        ("a-release-with-a-very-long-name-indeed-it-was", "a-release-with-a-very-2c812fb7"),
     ],
 )
 def test_releases_beside_each_other_have_names_of_their_own(release: str, prefix: str) -> None:
@@ -214,6 +215,66 @@ def test_a_worker_outlasts_its_leader() -> None:
         for pod in (leader, worker)
     ]
     assert sleeps == [10, 70]
+
+
+def test_machines_of_a_group_name_their_own_address() -> None:
+    variables = {each["name"]: each for each in container(nodes=2)["env"]}
+    assert variables["VLLM_HOST_IP"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert "VLLM_HOST_IP" not in {each["name"] for each in container()["env"]}
+
+
+def test_a_group_is_replaced_before_another_asks_for_its_gpus() -> None:
+    strategy = of_kind(manifests(nodes=2), "LeaderWorkerSet")[0]["spec"]["rolloutStrategy"]
+    assert strategy["rollingUpdateConfiguration"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_a_variable_of_the_users_stands_instead_of_the_charts() -> None:
+    variables = [
+        each
+        for each in container(extraEnv=[{"name": "HF_HOME", "value": "/models"}])["env"]
+        if each["name"] == "HF_HOME"
+    ]
+    assert variables == [{"name": "HF_HOME", "value": "/models"}]
+
+
+def test_a_cache_on_the_node_is_asked_for() -> None:
+    def asked(**engine: Any) -> Any:
+        return container(**engine)["resources"]["requests"].get("ephemeral-storage")
+
+    assert asked(cache={"size": "30Gi"}) == "30Gi"
+    assert asked(cache={"kind": "hostPath", "hostPath": "/w"}) is None
+    assert asked(resources={"requests": {"ephemeral-storage": "1Gi"}}) == "1Gi"
+
+
+def test_what_is_more_is_added() -> None:
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    pod = engines(
+        extraVolumes=[{"name": "own", "configMap": {"name": "own"}}],
+        extraVolumeMounts=[{"name": "own", "mountPath": "/own"}],
+        podLabels={"team": "a", "roundhouse-role": "none"},
+        topologySpreadConstraints=[spread],
+    )[0]
+    assert pod.spec["volumes"][-1] == {"name": "own", "configMap": {"name": "own"}}
+    mounts = pod.spec["containers"][0]["volumeMounts"]
+    assert mounts[-1] == {"name": "own", "mountPath": "/own"}
+    assert pod.spec["topologySpreadConstraints"] == [spread]
+    assert pod.labels["team"] == "a"
+    assert pod.role == "serving"
+
+
+def test_a_drained_node_takes_one_pod_of_an_engine_at_a_time() -> None:
+    made = manifests(replicas=2)
+    budget = next(
+        each
+        for each in of_kind(made, "PodDisruptionBudget")
+        if "engine" in each["metadata"]["name"]
+    )
+    pod = next(pod for pod in pods(made) if pod.role)
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["spec"]["selector"]["matchLabels"].items() <= pod.labels.items()
+    without = manifests(podDisruptionBudget={"enabled": False})
+    assert len(of_kind(without, "PodDisruptionBudget")) == 1
 
 
 def test_who_may_reach_an_engine() -> None:

@@ -35,6 +35,16 @@ def test_the_config_is_a_mounted_folder_so_that_it_can_change() -> None:
     assert made["args"] == ["serve", "/etc/roundhouse/roundhouse.yaml"]
 
 
+def test_a_server_that_is_full_is_neither_killed_nor_left_out() -> None:
+    made = container()
+    ports = {
+        probe: made[probe]["httpGet"]["port"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    # The limit of connections is each listener's own.
+    assert ports == {"startupProbe": "http", "livenessProbe": "admin", "readinessProbe": "admin"}
+
+
 def test_an_ingress_passes_streams_on_for_an_hour() -> None:
     ingress = of_kind(manifests(ingress={"enabled": True, "hosts": ["a.example"]}), "Ingress")[0]
     annotations = ingress["metadata"]["annotations"]

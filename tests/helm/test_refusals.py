@@ -23,7 +23,10 @@ def timeouts(**more: Any) -> dict[str, Any]:
 
 TWO = {"engineDefaults": VLLM, "engines": [{"name": "a", "model": "b"}] * 2}
 CLASH = {**engine(), "config": {"engines": {"qwen": {"runtime": "external", "urls": ["http://a"]}}}}
-
+NO_LIMIT = {
+    **engine(),
+    "engineDefaults": {**VLLM, "resources": {"limits": {"memory": None}}},
+}
 HEADER = {"config": {"providers": {"a": {"headers": {"Authorization": "Bearer abc"}}}}}
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -57,6 +60,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (engine(cache={"kind": "pvc"}, replicas=2), "needs ReadWriteMany"),
     (engine(name="a" * 40, nodes=2), "makes names of more than 42 characters"),
     (engine(shm="lots"), "/engines/0/shm"),
+    (NO_LIMIT, "set resources.limits.memory of qwen"),
+    ({"fullnameOverride": "8ball"}, "/fullnameOverride"),
     ({"engineDefaults": VLLM, "engines": [{"name": "a"}]}, "missing property 'model'"),
     (TWO, "two have the name a"),
     (CLASH, "config.engines.qwen: one of `engines` has this name, too"),
@@ -71,6 +76,13 @@ def test_it_is_refused(values: dict[str, Any], words: str) -> None:
     # Where Go's templates fall over by themselves, nobody knows what to do.
     assert "error calling" not in str(refused.value)
     assert "nil pointer" not in str(refused.value)
+
+
+@pytest.mark.parametrize("release", ["8ball", "my.release"])
+def test_a_release_whose_name_no_service_may_have(release: str) -> None:
+    with pytest.raises(helm_python.HelmError, match="a Service may not have this name"):
+        helm_render.render({"image": IMAGE}, release)
+    assert helm_render.render({"image": IMAGE, "fullnameOverride": "llm"}, release)
 
 
 @pytest.mark.parametrize(

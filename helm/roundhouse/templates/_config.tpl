@@ -89,10 +89,10 @@
 {{- $drain = include "roundhouse.seconds" (dict "value" $drain "where" "config.server.timeouts.drain") | int64 -}}
 {{- $needed := add .Values.gateway.preStopSeconds $unready $drain -}}
 {{- $grace := .Values.gateway.terminationGracePeriodSeconds -}}
-{{- if kindIs "invalid" $grace -}}
+{{- if not $grace -}}
 {{- add $needed 15 -}}
 {{- else if le (int64 $grace) $needed -}}
-{{- fail (printf "\n\ngateway.terminationGracePeriodSeconds: %d is too short: preStopSeconds and the config's unready and drain take %d. Give more, or leave it out.\n" (int64 $grace) $needed) -}}
+{{- fail (printf "\n\ngateway.terminationGracePeriodSeconds: %d is too short: preStopSeconds and the config's unready and drain take %d. Give more, or 0.\n" (int64 $grace) $needed) -}}
 {{- else -}}
 {{- int64 $grace -}}
 {{- end -}}

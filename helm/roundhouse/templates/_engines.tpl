@@ -22,6 +22,9 @@
 {{- fail (printf "\n\nengines: args.%s of %s: write flags of vLLM without the dashes, such as max-model-len.\n" $flag $engine.name) -}}
 {{- end -}}
 {{- end -}}
+{{- if not (($engine.resources.limits | default dict).memory) -}}
+{{- fail (printf "\n\nengines: set resources.limits.memory of %s, or it may take all memory of its node.\n" $engine.name) -}}
+{{- end -}}
 {{- $cache := $engine.cache -}}
 {{- if and (eq $cache.kind "hostPath") (not $cache.hostPath) -}}
 {{- fail (printf "\n\nengines: set cache.hostPath of %s, the folder of the node.\n" .name) -}}
@@ -82,6 +85,52 @@ roundhouse-engine: {{ .engine.name | quote }}
 {{- concat $list $engine.extraArgs | toYaml -}}
 {{- end }}
 
+{{/* A container's variables, before `extraEnv`. Takes an engine. */}}
+{{- define "roundhouse.engine.env" -}}
+- {name: HOME, value: /home/engine}
+# The number that it runs as has no name, and libraries ask for one.
+- {name: USER, value: engine}
+- {name: XDG_CACHE_HOME, value: /cache}
+- {name: HF_HOME, value: /cache/huggingface}
+- {name: VLLM_CACHE_ROOT, value: /cache/vllm}
+- {name: TORCHINDUCTOR_CACHE_DIR, value: /cache/inductor}
+- {name: TRITON_CACHE_DIR, value: /cache/triton}
+- {name: FLASHINFER_WORKSPACE_BASE, value: /cache}
+- {name: CUDA_CACHE_PATH, value: /cache/cuda}
+- {name: VLLM_NO_USAGE_STATS, value: "1"}
+# Seconds that a connection may rest; the gateway keeps its own for less.
+- {name: VLLM_HTTP_TIMEOUT_KEEP_ALIVE, value: "75"}
+{{- if gt (int .nodes) 1 }}
+# Where the other machines reach this one; by itself it would guess.
+- name: VLLM_HOST_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+{{- end }}
+{{- with .hfToken.existingSecret }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . | quote }}
+      key: {{ $.hfToken.key | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What a pod asks for: GPUs, and a node's disk for a cache on it, lest it is found full when the
+weights have come. Takes an engine. */}}
+{{- define "roundhouse.engine.resources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- range list "requests" "limits" -}}
+{{- $these := get $resources . | default dict -}}
+{{- if $.gpus }}{{ $these = merge (dict $.gpuResource (int64 $.gpus)) $these }}{{ end -}}
+{{- if and (eq . "requests") (eq $.cache.kind "emptyDir") (not (hasKey $these "ephemeral-storage")) -}}
+{{- $_ := set $these "ephemeral-storage" $.cache.size -}}
+{{- end -}}
+{{- $_ := set $resources . $these -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end }}
+
 {{/* A pod of an engine. Takes `root`, `engine` and `role`: serving, or worker of a group's leader. */}}
 {{- define "roundhouse.engine.pod" -}}
 {{- $engine := .engine -}}
@@ -89,7 +138,7 @@ roundhouse-engine: {{ .engine.name | quote }}
 metadata:
   labels:
     {{- $role := printf "roundhouse-role: %s" .role }}
-    {{- include "roundhouse.podLabels" (dict "labels" .root.Values.commonLabels "selector" (printf "%s\n%s" (include "roundhouse.engine.selector" .) $role)) | nindent 4 }}
+    {{- include "roundhouse.podLabels" (dict "labels" (merge (dict) $engine.podLabels .root.Values.commonLabels) "selector" (printf "%s\n%s" (include "roundhouse.engine.selector" .) $role)) | nindent 4 }}
   {{- with $engine.podAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
@@ -121,29 +170,7 @@ spec:
       args:
         {{- include "roundhouse.engine.args" . | nindent 8 }}
       env:
-        - {name: HOME, value: /home/engine}
-        # The number that it runs as has no name, and libraries ask for one.
-        - {name: USER, value: engine}
-        - {name: XDG_CACHE_HOME, value: /cache}
-        - {name: HF_HOME, value: /cache/huggingface}
-        - {name: VLLM_CACHE_ROOT, value: /cache/vllm}
-        - {name: TORCHINDUCTOR_CACHE_DIR, value: /cache/inductor}
-        - {name: TRITON_CACHE_DIR, value: /cache/triton}
-        - {name: FLASHINFER_WORKSPACE_BASE, value: /cache}
-        - {name: CUDA_CACHE_PATH, value: /cache/cuda}
-        - {name: VLLM_NO_USAGE_STATS, value: "1"}
-        # Seconds that a connection may rest; the gateway keeps its own for less.
-        - {name: VLLM_HTTP_TIMEOUT_KEEP_ALIVE, value: "75"}
-        {{- with $engine.hfToken.existingSecret }}
-        - name: HF_TOKEN
-          valueFrom:
-            secretKeyRef:
-              name: {{ . | quote }}
-              key: {{ $engine.hfToken.key | quote }}
-        {{- end }}
-        {{- with $engine.extraEnv }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "roundhouse.env" (dict "own" (include "roundhouse.engine.env" $engine | fromYamlArray) "more" $engine.extraEnv) | nindent 8 }}
       {{- if eq .role "serving" }}
       ports:
         - name: http
@@ -173,13 +200,7 @@ spec:
             seconds: {{ $sleep }}
       {{- end }}
       resources:
-        {{- $resources := deepCopy $engine.resources }}
-        {{- if $gpus }}
-        {{- range list "requests" "limits" }}
-        {{- $_ := set $resources . (merge (dict $engine.gpuResource $gpus) (get $resources . | default dict)) }}
-        {{- end }}
-        {{- end }}
-        {{- toYaml $resources | nindent 8 }}
+        {{- include "roundhouse.engine.resources" $engine | nindent 8 }}
       securityContext:
         {{- include "roundhouse.containerSecurity" . | nindent 8 }}
       volumeMounts:
@@ -187,6 +208,9 @@ spec:
         - {name: home, mountPath: /home/engine}
         - {name: tmp, mountPath: /tmp}
         - {name: shm, mountPath: /dev/shm}
+        {{- with $engine.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: cache
       {{- if eq $engine.cache.kind "pvc" }}
@@ -211,6 +235,9 @@ spec:
       emptyDir:
         medium: Memory
         sizeLimit: {{ $engine.shm | quote }}
+    {{- with $engine.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- with $engine.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
@@ -225,6 +252,10 @@ spec:
   {{- end }}
   {{- with $engine.affinity }}
   affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $engine.topologySpreadConstraints }}
+  topologySpreadConstraints:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}

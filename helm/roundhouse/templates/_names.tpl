@@ -1,20 +1,29 @@
-{{/* Names and labels. A release's objects share a prefix of at most 30 characters, which leaves room
-for an engine's name and for what Kubernetes adds to a pod's. */}}
-{{- define "roundhouse.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 30 | trimSuffix "-" -}}
+{{/* At most 30 characters of a name, which leaves room for an engine's and for what Kubernetes adds to
+a pod's. Of two long ones that begin alike each keeps its own. */}}
+{{- define "roundhouse.short" -}}
+{{- if gt (len .) 30 -}}
+{{- printf "%s-%s" (trunc 21 . | trimSuffix "-") (sha256sum . | trunc 8) -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
 {{- end }}
 
+{{- define "roundhouse.name" -}}
+{{- include "roundhouse.short" (.Values.nameOverride | default .Chart.Name) -}}
+{{- end }}
+
+{{/* What the names of all objects begin with. */}}
+
 {{- define "roundhouse.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 30 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := include "roundhouse.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 30 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 30 | trimSuffix "-" -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- end -}}
+{{- if not (regexMatch `^[a-z]([-a-z0-9]*[a-z0-9])?$` $full) -}}
+{{- fail (printf "\n\n%s: a Service may not have this name. Choose a release that begins with a letter and has no dots, or set fullnameOverride.\n" $full) -}}
 {{- end -}}
+{{- include "roundhouse.short" $full -}}
 {{- end }}
 
 {{- define "roundhouse.selector" -}}
@@ -73,6 +82,15 @@ Takes `labels` of the user's and `selector`. */}}
 {{- else -}}
 {{- fail (printf "\n\nSet %s.tag or %s.digest: which version of %s is to run?\n" .where .where .image.repository) -}}
 {{- end -}}
+{{- end }}
+
+{{/* Variables of a container: `own`, and `more`, which win: a name may stand in a list but once. */}}
+{{- define "roundhouse.env" -}}
+{{- $names := dict -}}
+{{- range .more }}{{ $_ := set $names .name true }}{{ end -}}
+{{- $env := list -}}
+{{- range .own }}{{ if not (hasKey $names .name) }}{{ $env = append $env . }}{{ end }}{{ end -}}
+{{- concat $env .more | toYaml -}}
 {{- end }}
 
 {{/* What every container has. */}}
