@@ -15,7 +15,7 @@ Policy = Callable[[list[Manifest]], Iterable[str]]
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that some object makes."""
+    """A pod, or one that some object makes."""
 
     owner: str
     labels: dict[str, str]
@@ -25,6 +25,11 @@ class Pod:
     @property
     def containers(self) -> list[dict[str, Any]]:
         return [*self.spec.get("initContainers", []), *self.spec["containers"]]
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """A test's, which nobody keeps running."""
+        return self.owner.startswith("Pod/")
 
 
 def of_kind(manifests: Iterable[Manifest], *kinds: str) -> list[Manifest]:
@@ -36,9 +41,11 @@ def name_of(manifest: Manifest) -> str:
 
 
 def pods(manifests: Iterable[Manifest]) -> Iterator[Pod]:
-    """Every pod template."""
+    """Every pod and pod template."""
     for each in manifests:
-        if each["kind"] == "Deployment":
+        if each["kind"] == "Pod":
+            templates = [each]
+        elif each["kind"] == "Deployment":
             templates = [each["spec"]["template"]]
         elif each["kind"] == "LeaderWorkerSet":
             group = each["spec"]["leaderWorkerTemplate"]
@@ -114,8 +121,8 @@ def limited(manifests: list[Manifest]) -> Iterator[str]:
 
 def probed(manifests: list[Manifest]) -> Iterator[str]:
     for pod in pods(manifests):
-        if pod.role == "worker":
-            continue  # listens nowhere: its group is made anew when it dies
+        if pod.role == "worker" or pod.ends_by_itself:
+            continue  # listens nowhere; a worker's group is made anew when it dies
         for container in pod.spec["containers"]:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 path = container.get(probe, {}).get("httpGet", {}).get("path")
@@ -205,13 +212,36 @@ def labelled(manifests: list[Manifest]) -> Iterator[str]:
         if not each["metadata"].get("namespace"):
             yield f"{name_of(each)} is in no namespace"
     for pod in pods(manifests):
-        if "helm.sh/chart" in pod.labels or "app.kubernetes.io/version" in pod.labels:
+        versions = {"helm.sh/chart", "app.kubernetes.io/version"} & set(pod.labels)
+        if versions and not pod.ends_by_itself:
             yield f"{pod.owner} is replaced by every new version of the chart"
         if any(len(value) > 63 for value in pod.labels.values()):
             yield f"{pod.owner} has a label that is too long"
     names = [name_of(each) for each in manifests]
     if len(names) != len(set(names)):
         yield f"two objects have one name: {sorted(names)}"
+
+
+def distinct(manifests: list[Manifest]) -> Iterator[str]:
+    """A list that Kubernetes keeps as a map has each key once; server-side apply insists."""
+    for pod in pods(manifests):
+        lists = [("volumes", [each["name"] for each in pod.spec.get("volumes", [])])]
+        for container in pod.containers:
+            for key, name in (("env", "name"), ("volumeMounts", "mountPath"), ("ports", "name")):
+                lists.append((key, [each[name] for each in container.get(key, [])]))
+        for key, names in lists:
+            if len(names) != len(set(names)):
+                yield f"{pod.owner} has two {key} of one name: {names}"
+
+
+def versioned(manifests: list[Manifest]) -> Iterator[str]:
+    """An image says which one it is."""
+    for pod in pods(manifests):
+        for container in pod.containers:
+            name, at, _ = container["image"].partition("@")
+            tag = name.rpartition("/")[2].partition(":")[2]
+            if not at and tag in ("", "latest"):
+                yield f"{pod.owner} runs whatever {container['image']} is today"
 
 
 def one_scaler(manifests: list[Manifest]) -> Iterator[str]:
@@ -292,6 +322,8 @@ POLICIES: tuple[Policy, ...] = (
     selectors_match,
     ports_exist,
     labelled,
+    distinct,
+    versioned,
     one_scaler,
     time_to_end,
     guarded,

@@ -52,6 +52,17 @@ app.kubernetes.io/component: gateway
 app.kubernetes.io/component: gateway
 {{- end }}
 
+{{/* Of the pod that asks for `helm test`. */}}
+{{- define "roundhouse.test.selector" -}}
+{{ include "roundhouse.selector" . }}
+app.kubernetes.io/component: test
+{{- end }}
+
+{{- define "roundhouse.test.labels" -}}
+{{ include "roundhouse.labels" . }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{/* Labels of pods: without versions, so that a new chart does not replace pods that it leaves alone.
 Takes `labels` of the user's and `selector`. */}}
 {{- define "roundhouse.podLabels" -}}
