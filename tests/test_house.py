@@ -22,6 +22,7 @@ BESIDE = {
     "node",
     "providers",
     "replay",
+    "rollout",
     "roundhouse",
     "scripts",
 }
