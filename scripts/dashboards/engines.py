@@ -51,11 +51,12 @@ def _vllm(metric: str, word: str = "p95") -> Query:
 
 
 def _mean(metric: str, selector: str, *by: str) -> Query:
-    """Of what happened in the whole time that is shown: starts are rare."""
+    """Of all since the servers started. A series begins with its first event, in which
+    `increase` sees no rise, and starts are rare."""
     within = ", ".join(by)
     return Query(
-        f"sum by ({within}) (increase({metric}_sum{{{selector}}}[$__range]))"
-        f" / (sum by ({within}) (increase({metric}_count{{{selector}}}[$__range])) > 0)",
+        f"sum by ({within}) ({metric}_sum{{{selector}}})"
+        f" / sum by ({within}) ({metric}_count{{{selector}}})",
         " ".join(f"{{{{{label}}}}}" for label in by),
     )
 
@@ -199,13 +200,14 @@ _TURNS = Row(
         ),
         Panel(
             "A start's stages",
-            "Seconds that each stage took on average, of starts in the time that is shown.",
+            "Seconds that each stage took on average, since the server started.",
             (_mean("roundhouse_engine_stage_seconds", ENGINE, "engine", "stage"),),
             kind="bargauge", unit="s",
         ),
         Panel(
             "A start",
-            "Seconds from starting the process to the first 200 of /health, on average.",
+            "Seconds from starting the process to the first 200 of /health, on average since the "
+            "server started.",
             (_mean("roundhouse_engine_start_seconds", ENGINE, "engine"),),
             kind="bargauge", unit="s",
         ),
@@ -235,8 +237,8 @@ _TURNS = Row(
         ),
         Panel(
             "Stayed ready for",
-            "How long engines stayed, on average, of those that went in the time that is shown. "
-            "Minutes mean that they push each other out.",
+            "How long engines stayed on average, since the server started. Minutes mean that they "
+            "push each other out.",
             (_mean("roundhouse_engine_residency_seconds", ENGINE, "engine"),),
             kind="bargauge", unit="s",
         ),
@@ -318,7 +320,7 @@ def made() -> dict[str, Any]:
             Variable(
                 "engine",
                 "Engine",
-                'label_values({__name__=~"roundhouse_engine_state|roundhouse_replicas"}, engine)',
+                "label_values(roundhouse_engine_state, engine)",
             ),
         ),
         (_STATE, _WORK, _TIME, _TURNS, _MEMORY),

@@ -118,6 +118,14 @@ SERVER: Final = Row(
             bars=True,
         ),
         Panel(
+            "Config accepted",
+            "0: a server refused the last config that it read, and serves the one before.",
+            (
+                Query(f"roundhouse_config_last_reload_successful{{{HERE}}}", "{{instance}}"),
+            ),
+            maximum=1,
+        ),
+        Panel(
             "Age of the config",
             "Time since each server took its config. Servers of one release should agree.",
             (

@@ -58,6 +58,7 @@ class Watcher:
         self._home = loaded.home
         self._apply = apply
         self._metrics = metrics
+        metrics.config_good.set(1)
         self._sleep = sleep
         self._asked = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -104,6 +105,7 @@ class Watcher:
         async with self._one_at_a_time:
             report = await self._reload()
         self._metrics.config_reloads.labels(report.result).inc()
+        self._metrics.config_good.set(report.error is None)
         if report.error is not None:
             log.error("config rejected; the last good one stays", error=report.error)
         elif report.result == "ok":
@@ -122,15 +124,25 @@ class Watcher:
         async with self._one_at_a_time:
             if callable(additions):
                 additions = additions(self._loaded.additions)
-            loaded = await asyncio.to_thread(self._loaded.with_additions, additions)
-            pending = await asyncio.to_thread(prepare, self._home, loaded.kept)
-            try:
-                await self._apply(loaded)
-                changed = differences(self._loaded, loaded)
-                self._loaded = loaded
-                pending.commit()
-            finally:
-                pending.discard()
+            return await self._keep(
+                await asyncio.to_thread(self._loaded.with_additions, additions)
+            )
+
+    async def forget(self, kept: Additions) -> Loaded:
+        """Keep these alone for the next start, in force or not, and serve those that can be. Raises
+        as `add` does."""
+        async with self._one_at_a_time:
+            return await self._keep(await asyncio.to_thread(self._loaded.keeping, kept))
+
+    async def _keep(self, loaded: Loaded) -> Loaded:
+        pending = await asyncio.to_thread(prepare, self._home, loaded.kept)
+        try:
+            await self._apply(loaded)
+            changed = differences(self._loaded, loaded)
+            self._loaded = loaded
+            pending.commit()
+        finally:
+            pending.discard()
         log.info("config added to", changed=changed)
         return loaded
 

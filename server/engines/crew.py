@@ -18,6 +18,7 @@ from server.engines.stages import CHECKING
 from server.engines.state import EngineState, EngineView
 from server.engines.unit import EngineUnit
 from server.errors import EngineError
+from server.telemetry import rare
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Crew:
         self._stage, self._note = "", ""
         self._until: float | None = None
         self.view = EngineView(name, EngineState.STOPPED, since=shop.clock())
+        rare.managed_engine(shop.metrics, name)
         self._count_state()
         self.changed()
 

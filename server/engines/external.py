@@ -15,6 +15,7 @@ from server.engines.control import Control
 from server.engines.discovery import Place, Resolver, fixed, found
 from server.engines.replicas import Check, Finding, Replica, Standing, after_check
 from server.engines.state import EngineState, EngineView
+from server.telemetry import rare
 from server.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -103,6 +104,7 @@ class External:
         self.bell = asyncio.Event()  # replaced at each change of state
         self.waiting = 0
         self.closed = False
+        rare.external_engine(means.metrics, name)
         self._members: dict[str, Member] = {}
         self._leaving: set[Member] = set()
         self._work: set[asyncio.Task[None]] = set()

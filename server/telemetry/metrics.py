@@ -316,6 +316,15 @@ class Metrics:
             "Reloads by result: ok, unchanged, rejected.",
             ("result",),
         )
+        for result in ("ok", "unchanged", "rejected"):
+            self.config_reloads.labels(result)
+        self.config_good = self._add(
+            Gauge,
+            "roundhouse_config_last_reload_successful",
+            "1 if the last config that was read was accepted, 0 if it was rejected and the one "
+            "before is served.",
+            (),
+        )
         self.config_loaded = self._add(
             Gauge,
             "roundhouse_config_last_reload_timestamp_seconds",

@@ -106,6 +106,20 @@ async def test_the_same_content_changes_nothing(house: House) -> None:
     assert house.counts() == (0, 1, 0)
 
 
+async def test_the_metric_says_whether_the_file_is_the_config(house: House) -> None:
+    def good() -> float | None:
+        return house.metrics.registry.get_sample_value("roundhouse_config_last_reload_successful")
+
+    assert good() == 1
+    text = house.file.read_text()
+    house.file.write_text("version: 2")
+    await house.watcher.reload()
+    assert good() == 0
+    house.file.write_text(text)
+    await house.watcher.reload()
+    assert good() == 1
+
+
 async def test_a_bad_config_leaves_the_good_one(house: House) -> None:
     house.file.write_text(BAD)
     report = await house.watcher.reload()

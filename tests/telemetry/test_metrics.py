@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
+from server.telemetry import rare
 from server.telemetry.metrics import OTHER, Metrics
 
 
@@ -64,3 +65,21 @@ def test_registries_are_apart_and_every_metric_is_described() -> None:
         assert kind in {"counter", "gauge", "histogram"}
         assert text.endswith(".")
         assert not {"id", "path", "user", "client"} & set(labels)
+
+
+def test_rare_events_begin_at_zero() -> None:
+    metrics = Metrics()
+    rare.managed_engine(metrics, "one")
+    rare.external_engine(metrics, "far")
+    value = metrics.registry.get_sample_value
+    assert value("roundhouse_engine_restarts_total", {"engine": "one", "reason": "killed"}) == 0
+    assert value("roundhouse_engine_swaps_total", {"engine": "one"}) == 0
+    assert value("roundhouse_replica_changes_total", {"engine": "far", "change": "lost"}) == 0
+    assert value("roundhouse_config_reloads_total", {"result": "rejected"}) == 0
+    assert value("roundhouse_engine_swaps_total", {"engine": "far"}) is None
+    assert value("roundhouse_replica_changes_total", {"engine": "one", "change": "lost"}) is None
+    metrics.engine_restarts.labels("one", "killed").inc()
+    rare.managed_engine(metrics, "one")
+    assert value("roundhouse_engine_restarts_total", {"engine": "one", "reason": "killed"}) == 1
+    metrics.forget("engine", ["one", "far"])
+    assert 'engine="' not in exposed(metrics)
