@@ -20,7 +20,7 @@ from server.config.providers_table import _OUR_KEY
 from tests.helm.policies import Manifest, of_kind
 
 VALUES = {"image": {"repository": "roundhouse", "tag": "dev"}}
-NAMES = {"ROUNDHOUSE_API_KEY", "ROUNDHOUSE_ADMIN_KEY"}
+NAMES = {"ROUNDHOUSE_API_KEY", "ROUNDHOUSE_ADMIN_KEY", "ROUNDHOUSE_METRICS_KEY"}
 WHERE = f"/api/v1/namespaces/{helm_render.NAMESPACE}/secrets/roundhouse"
 
 # In a process of its own: Helm's client keeps what it learns of a cluster in the home folder.
@@ -46,7 +46,7 @@ def test_a_key_is_made_in_the_servers_own_form() -> None:
     first, second = (keys(helm_render.manifests(VALUES)) for _ in range(2))
     assert set(first) == NAMES
     assert all(_OUR_KEY.fullmatch(key) for key in first.values())
-    assert len({*first.values(), *second.values()}) == 4
+    assert len({*first.values(), *second.values()}) == 2 * len(NAMES)
 
 
 def test_a_secret_that_is_there_is_used_and_none_is_made() -> None:
