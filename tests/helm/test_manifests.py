@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
 import pytest
-from kubernetes_validate import utils
 
 from scripts import helm_render
+from tests.helm import crds
+from tests.helm.crds import VERSIONS
 from tests.helm.policies import Manifest, of_kind
 
-# Each version is listed twice, once with strict schemas.
-VERSIONS = list(dict.fromkeys(utils.all_versions()))[-2:]
-# Kinds that somebody else defines: what pods they make is looked at all the same.
-FOREIGN = {"LeaderWorkerSet"}
 
-
-def native(manifests: list[Manifest]) -> Iterator[Manifest]:
-    """What Kubernetes itself has a schema for, and the pods of what it has none for."""
-    for each in manifests:
-        if each["kind"] not in FOREIGN:
-            yield each
-    for group in of_kind(manifests, "LeaderWorkerSet"):
-        template = group["spec"]["leaderWorkerTemplate"]
-        for name in ("leaderTemplate", "workerTemplate"):
-            yield {"apiVersion": "v1", "kind": "Pod", **template[name]}
+def valid(manifest: Manifest, version: str = VERSIONS[-1]) -> None:
+    """Raises for what Kubernetes, or whose kind it is, would not take."""
+    if manifest["kind"] in crds.KINDS:
+        crds.validate(manifest, version)
+    else:
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", helm_render.examples())
 def test_examples_are_valid(name: str, version: str) -> None:
-    for each in native(helm_render.manifests(helm_render.example(name))):
-        kubernetes_validate.validate(each, version, strict=True)
+    for each in helm_render.manifests(helm_render.example(name)):
+        valid(each, version)
 
 
 def test_a_wrong_manifest_is_not_valid() -> None:
