@@ -32,9 +32,8 @@ def network_guard() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def tidy_run() -> Iterator[None]:
-    """At the end of a run no process of it is left on the machine. Files: what vLLM leaves when a
-    test itself started and killed it is not ours to judge; the folder that has them is removed."""
-    with nothing_left(files=False):
+    """At the end of a run nothing of it is left on the machine."""
+    with nothing_left(shared=IN_CI):
         yield
 
 

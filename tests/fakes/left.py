@@ -24,13 +24,13 @@ class Left(AssertionError):
 
 
 @contextmanager
-def nothing_left(*, files: bool = True, shared: bool = False) -> Iterator[Path]:
+def nothing_left(*, shared: bool = False) -> Iterator[Path]:
     """Gives all processes that are started meanwhile a temporary folder of their own; at the end
     nobody may live who knows it, and nothing may lie in it. So orphans are found, too, and what
     others do on this machine is none of our business.
 
-    `files`: look at what lies in the folder, which goes in any case. `shared`: look at the shared
-    memory as well, which has no owner: only where nobody else runs.
+    `shared`: look at the shared memory as well. It has no owner: what a process of somebody else
+    uses is theirs, but what they leave behind meanwhile is held to be the tests'.
     """
     here = tempfile.gettempdir()  # this process keeps its own
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir=here))
@@ -43,7 +43,7 @@ def nothing_left(*, files: bool = True, shared: bool = False) -> Iterator[Path]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = outer
-        found = [*_processes(folder), *_files(folder, files), *_segments_left(before, shared)]
+        found = [*_processes(folder), *_files(folder), *_segments_left(before, shared)]
         shutil.rmtree(folder, ignore_errors=True)
     if found:
         raise Left("left behind by the tests:\n" + "\n".join(found))
@@ -73,8 +73,8 @@ def _argv(one: psutil.Process) -> list[str]:
         return []
 
 
-def _files(folder: Path, look: bool) -> list[str]:
-    entries = [one for one in folder.iterdir() if look and not one.name.startswith(_CACHES)]
+def _files(folder: Path) -> list[str]:
+    entries = [one for one in folder.iterdir() if not one.name.startswith(_CACHES)]
     return [f"file {one}" for one in entries] + [f"folder {one}" for one in rundir.kept()]
 
 
@@ -86,4 +86,19 @@ def _segments() -> set[str]:
 
 
 def _segments_left(before: set[str], shared: bool) -> list[str]:
-    return [f"shared memory {name}" for name in sorted(_segments() - before)] if shared else []
+    """Those that are new. Processes of the tests are dead by now: whoever uses one is another's."""
+    new = _segments() - before if shared else set()
+    if not new:
+        return []
+    used = {name for pid in psutil.pids() if pid != os.getpid() for name in _mapped(pid)}
+    return [f"shared memory {name}" for name in sorted(new - used)]
+
+
+def _mapped(pid: int) -> set[str]:
+    """The names of the shared memory that a process uses."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    where = f"{_SHARED}/"
+    return {line.partition(where)[2] for line in lines if where in line}

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -38,3 +41,53 @@ def test_an_orphan_is_told_and_ended() -> None:
         done = subprocess.run([sys.executable, "-c", start], capture_output=True, check=True)
     pid = int(done.stdout)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+#: Makes a segment of shared memory that nobody removes, and says when it has it mapped.
+SEGMENT = (
+    "import mmap, sys\n"
+    "with open(sys.argv[1], 'xb+') as file:\n"
+    "    file.truncate(4096)\n"
+    "    mapped = mmap.mmap(file.fileno(), 4096)\n"
+    "print(flush=True)\n"
+    "sys.stdin.read()"
+)
+
+
+@pytest.fixture
+def segment() -> Iterator[Path]:
+    path = Path(f"/dev/shm/psm_test_{uuid4().hex}")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def using(segment: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A process that has made it."""
+    made = subprocess.Popen(
+        [sys.executable, "-c", SEGMENT, str(segment)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert made.stdout is not None
+    assert made.stdout.readline()
+    return made
+
+
+def test_shared_memory_is_told(segment: Path) -> None:
+    with pytest.raises(Left, match=f"shared memory {segment.name}"), nothing_left(shared=True):
+        using(segment).communicate()
+
+
+def test_shared_memory_of_one_that_has_to_be_ended_is_told(segment: Path) -> None:
+    told = f"(?s)process .*shared memory {segment.name}"
+    with pytest.raises(Left, match=told), nothing_left(shared=True):
+        alive = using(segment)
+    alive.communicate()
+
+
+def test_what_others_use_is_theirs(segment: Path) -> None:
+    with nothing_left(shared=True):
+        theirs = using(segment, {**os.environ, "TMPDIR": "/tmp"})
+    assert segment.exists()
+    theirs.communicate()

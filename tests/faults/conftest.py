@@ -145,17 +145,15 @@ def config_of(
 
 
 @pytest.fixture
-async def one() -> AsyncIterator[ScriptedUpstream]:
+def one(upstream: ScriptedUpstream) -> ScriptedUpstream:
     """The provider `one`, which is asked first."""
-    async with ScriptedUpstream() as upstream:
-        yield upstream
+    return upstream
 
 
 @pytest.fixture
-async def two() -> AsyncIterator[ScriptedUpstream]:
+def two(second: ScriptedUpstream) -> ScriptedUpstream:
     """The provider `two`."""
-    async with ScriptedUpstream() as upstream:
-        yield upstream
+    return second
 
 
 @pytest.fixture

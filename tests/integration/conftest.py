@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,32 @@ from tests.integration.stack import ENGINE_PYTHON, ServerProcess, free_port, run
 KEY = "sk-integration-0123456789abcdef0123456789abcdef"
 
 
+HERE = Path(__file__).parent
+#: Modules that share their engines, since a start takes 40 s of a core, come one after the other,
+#: and none that runs idles beside others for long. Who kills one that is shared comes last.
+ORDER = (
+    *("test_leaks", "test_failures", "test_swap"),  # with engines of their own
+    *("test_two_engines", "test_kills"),  # `pair`
+    *("test_external_engine", "test_second_", "test_dialect_fallback"),  # `second`
+    *("test_disconnect", "test_guide", "test_sdk_"),  # `stack`
+    "test_external_engine::test_it_dies",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and getattr(_module(item), "NEEDS_ENGINE", True):
+    mine = [item for item in items if HERE in item.path.parents]
+    for item in mine:
+        if getattr(_module(item), "NEEDS_ENGINE", True):
             item.add_marker(pytest.mark.engine)
             item.add_marker(pytest.mark.timeout(600))
+    places = [number for number, item in enumerate(items) if item in mine]
+    for number, item in zip(places, sorted(mine, key=_turn), strict=True):
+        items[number] = item
+
+
+def _turn(item: pytest.Item) -> int:
+    name = f"{item.path.stem}::{item.name}"
+    return max(turn for turn, begins in enumerate(ORDER) if name.startswith(begins))
 
 
 def _module(item: pytest.Item) -> object:
@@ -64,19 +85,30 @@ def backup_port() -> int:
     return free_port()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What vLLM finds out about its own classes, in 12 s, it finds out once and not for each
+    server's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CACHE_ROOT", str(tmp_path_factory.mktemp("vllm-cache")))
+        yield
+
+
+def backup_at(port: int) -> dict[str, Any]:
+    return {"backup": {"dialect": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}}
+
+
 @pytest.fixture(scope="session")
-def stack(
+def stack_starting(
     engine_environment: None,
     tmp_path_factory: pytest.TempPathFactory,
     minilm: Path,
     backup_port: int,
 ) -> Iterator[ServerProcess]:
-    """Models: `guide`, `minilm`, and `org/guide-with-slash` (an alias)."""
+    """`stack`, which may still be on its way."""
     config = {
         "server": {"keys": [{"name": "tests", "key": KEY}]},
-        "providers": {
-            "backup": {"dialect": "openai", "base_url": f"http://127.0.0.1:{backup_port}/v1"}
-        },
+        "providers": backup_at(backup_port),
         "engines": {
             "guide": guide_engine(**{"enable-log-requests": True}),
             "minilm": {
@@ -91,17 +123,60 @@ def stack(
             "org/guide-with-slash": {"alias": "guide"},
         },
     }
-    folder = tmp_path_factory.mktemp("stack")
-    with running(folder, config, "guide", "minilm") as server:
+    with running(tmp_path_factory.mktemp("stack"), config) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def second(engine_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Second]:
-    """A vLLM that nobody supervises and that speaks Anthropic's and Cohere's APIs, too."""
+def stack(stack_starting: ServerProcess) -> ServerProcess:
+    """Models: `guide`, `minilm`, and `org/guide-with-slash` (an alias)."""
+    stack_starting.wait_ready("guide", "minilm")
+    return stack_starting
+
+
+@pytest.fixture(scope="session")
+def second_starting(
+    request: pytest.FixtureRequest,
+    engine_environment: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Second]:
+    """`second`, which may still be on its way."""
+    if any("stack" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("stack_starting")  # one engine does not keep two cores busy
     engine = Second(tmp_path_factory.mktemp("second"))
     try:
-        engine.wait_ready()
         yield engine
     finally:
-        engine.end()
+        engine.tidy()
+
+
+@pytest.fixture(scope="session")
+def second(second_starting: Second) -> Second:
+    """A vLLM that nobody supervises and that speaks Anthropic's and Cohere's APIs, too."""
+    second_starting.wait_ready()
+    return second_starting
+
+
+@pytest.fixture(scope="session")
+def pair(
+    engine_environment: None, tmp_path_factory: pytest.TempPathFactory, backup_port: int
+) -> Iterator[ServerProcess]:
+    """Two engines with the same weights. Models: `both` asks engine one first, `either` the one
+    with less to do, `one` and `two` have one; `one-or-backup` and `two-or-backup` fall back to a
+    scripted upstream."""
+    targets = [{"engine": "one"}, {"engine": "two"}]
+    backup = {"provider": "backup", "model": "backup-model"}
+    config = {
+        "providers": backup_at(backup_port),
+        "engines": {"one": guide_engine(), "two": guide_engine()},
+        "models": {
+            "both": {"targets": targets},
+            "either": {"balance": "least_busy", "targets": targets},
+            "one": {"targets": targets[:1]},
+            "two": {"targets": targets[1:]},
+            "one-or-backup": {"targets": [targets[0], backup]},
+            "two-or-backup": {"targets": [targets[1], backup]},
+        },
+    }
+    with running(tmp_path_factory.mktemp("pair"), config, "one", "two") as server:
+        yield server

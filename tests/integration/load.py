@@ -26,7 +26,9 @@ BROKEN: Final = "broken"
 
 @dataclass(slots=True)
 class Ended:
-    """One request and its one end. `problem`: what no client may see; empty when there is none."""
+    """One request and its one end. `problem`: what no client may see; empty when there is none.
+    `waited`: a stream's head came to say that it waits, so that what it says of targets and
+    attempts may not be the last word."""
 
     stream: bool
     asked: int
@@ -37,6 +39,7 @@ class Ended:
     id: str = ""
     target: str = ""
     attempts: int = 0
+    waited: bool = False
     tokens: int = 0
     end: str = ""
     problem: str = ""
@@ -104,6 +107,7 @@ class Load:
             if done or ended.end == BROKEN:
                 raise Bad(f"after the end came {block!r}")
             if block.startswith(b":"):
+                ended.waited = ended.waited or ended.first is None
                 continue
             if block == b"data: [DONE]":
                 done = True

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +19,8 @@ import httpx
 from server.dialects.anthropic import Anthropic
 from server.dialects.base import Dialect
 from server.dialects.cohere import Cohere
-from server.embedded import path as embedded
 from tests.dialects.replay import ASKED, chunks, read, sent, strict, strict_chunks
-from tests.integration.stack import ENGINE_PYTHON, START, free_port, until
+from tests.integration.unsupervised import Unsupervised
 
 MODEL: Final = "their/guide"
 KEY: Final = "sk-second-0123456789abcdef0123456789abcdef"
@@ -62,58 +57,29 @@ class Heard:
     details: list[Any] = field(default_factory=list, compare=False)
 
 
-class Second:
-    """One vLLM on a TCP port, as its owner starts it, with a key of its own."""
+class Second(Unsupervised):
+    """One vLLM with a key of its own that speaks them all."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.log = free_port(), folder / "vllm.log"
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, headers=BEARER, timeout=60)
-        argv = [
-            *(str(ENGINE_PYTHON), "-m", "vllm.entrypoints.launchers.api_server.entry"),
-            *("--model", str(embedded("guide")), "--served-model-name", MODEL),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--api-key", KEY),
-            *("--max-model-len", str(CONTEXT), "--kv-cache-memory-bytes", str(64 * 2**20)),
-            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        super().__init__(
+            folder,
+            MODEL,
+            *("--api-key", KEY, "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
             *("--reasoning-parser", "colon", "--reasoning-parser-plugin", str(_THOUGHTS)),
             # A template that does not know of reasoning makes vLLM take `none` for `low`.
-            *("--anthropic-disabled-thinking-effort", "none"),
-            *("--enforce-eager", "--disable-uvicorn-access-log", "--enable-prompt-tokens-details"),
-        ]
-        env = {
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_ENABLE_COHERE_API": "1",
-            "VLLM_SERVER_DEV_MODE": "1",  # for /abort_requests
-            "PYTHONPATH": str(_with_cohere(folder / "lib")),
-        }
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                argv, env=env, stdout=out, stderr=out, start_new_session=True
-            )
+            *("--anthropic-disabled-thinking-effort", "none", "--enable-prompt-tokens-details"),
+            context=CONTEXT,
+            environment={
+                "VLLM_ENABLE_COHERE_API": "1",
+                "VLLM_SERVER_DEV_MODE": "1",  # for /abort_requests
+                "PYTHONPATH": str(_with_cohere(folder / "lib")),
+            },
+        )
+        self.http = httpx.Client(base_url=self.url, headers=BEARER, timeout=60)
 
-    def wait_ready(self) -> None:
-        def ready() -> bool:
-            assert self.process.poll() is None, self.tail()
-            with suppress(httpx.TransportError):
-                return self.http.get("/health").status_code == 200
-            return False
-
-        try:
-            until(ready, within=START, what="the second vLLM up")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.tail()}") from None
-
-    def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-4000:]
-
-    def end(self) -> None:
-        """With its whole group: its core and its worker outlive the server alone."""
+    def tidy(self) -> None:
         self.http.close()
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        super().tidy()
 
     # --- asked in OpenAI's words
 

@@ -174,7 +174,8 @@ class ServerProcess:
 
 @contextmanager
 def running(folder: Path, config: dict[str, Any], *models: str) -> Iterator[ServerProcess]:
-    """A server whose models are ready; stopped afterwards, with nothing left."""
+    """A server that has started and whose `models` are ready; stopped afterwards, with nothing
+    left."""
     server = ServerProcess(folder, config)
     server.start()
     try:

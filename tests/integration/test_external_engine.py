@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,19 +12,11 @@ import httpx
 import pytest
 
 from tests.fakes.client import RawClient
-from tests.integration.stack import (
-    ENGINE_PYTHON,
-    REPO_ROOT,
-    START,
-    ServerProcess,
-    free_port,
-    until,
-)
+from tests.integration.second import BEARER, KEY, MODEL, Second
+from tests.integration.stack import START, ServerProcess, running, until
 
 pytestmark = pytest.mark.usefixtures("engine_environment")
 
-#: What its owner calls the model.
-THEIRS: Final = "their/guide-3m"
 CHAT: Final = "/v1/chat/completions"
 ASK: Final = {"model": "far", "messages": [{"role": "user", "content": "What is Roundhouse?"}]}
 LONG: Final = {**ASK, "ignore_eos": True, "max_tokens": 1900}
@@ -39,65 +28,21 @@ ENDLESS: Final = {
 }
 
 
-class Vllm:
-    """A vLLM server as its owner starts it: no supervisor of ours knows of it."""
-
-    def __init__(self, log: Path) -> None:
-        self.port, self.log = free_port(), log
-        self.url = f"http://127.0.0.1:{self.port}"
-        weights = REPO_ROOT / "server" / "embedded" / "guide"
-        argv = [
-            *(str(ENGINE_PYTHON), "-m", "vllm.entrypoints.launchers.api_server.entry"),
-            *("--model", str(weights), "--served-model-name", THEIRS),
-            *("--host", "127.0.0.1", "--port", str(self.port)),
-            *("--max-model-len", "2048", "--kv-cache-memory-bytes", str(64 * 2**20)),
-            *("--enforce-eager", "--disable-uvicorn-access-log"),
-        ]
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                argv, env=env, stdout=out, stderr=out, start_new_session=True
-            )
-
-    def signal(self, number: int) -> None:
-        """To its whole group: its core and its worker outlive the server alone."""
-        os.killpg(self.process.pid, number)
-
-    def end(self) -> None:
-        with suppress(ProcessLookupError):
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture
-def vllm(tmp_path: Path) -> Iterator[Vllm]:
-    engine = Vllm(tmp_path / "vllm.log")
-    try:
-        yield engine
-    finally:
-        engine.end()
-
-
-@pytest.fixture
-def server(tmp_path: Path, vllm: Vllm) -> Iterator[ServerProcess]:
-    """Its only engine is found by DNS, and does not listen yet."""
+def server(tmp_path: Path, second_starting: Second) -> Iterator[ServerProcess]:
+    """Its only engine is found by DNS, and may not listen yet."""
     far = {
         "runtime": "external",
-        "discover": f"dns://localhost:{vllm.port}",
+        "discover": f"dns://localhost:{second_starting.port}",
+        "api_key": KEY,
         "refresh": "1s",
         "health_interval": "1s",
         "health_misses": 4,  # a busy machine may make it miss one or two while it is well
     }
-    server = ServerProcess(
-        tmp_path,
-        {"engines": {"far": far}, "models": {"far": {"targets": [{"engine": "far"}]}}},
-    )
-    server.start()
-    try:
+    config = {"engines": {"far": far}, "models": {"far": {"targets": [{"engine": "far"}]}}}
+    with running(tmp_path, config) as server:
+        server.wait_up()
         yield server
-    finally:
-        server.stop()
 
 
 def replica(server: ServerProcess) -> dict[str, Any]:
@@ -114,30 +59,32 @@ def well(server: ServerProcess) -> float:
     return server.metric("roundhouse_replicas", engine="far", state="well")
 
 
-async def sees(vllm: Vllm, what: str, look: Callable[[], bool], *, within: float = 60) -> None:
+async def sees(vllm: Second, what: str, look: Callable[[], bool], *, within: float = 60) -> None:
     try:
         await asyncio.to_thread(until, look, within=within, what=what)
     except AssertionError as error:
-        raise AssertionError(f"{error}\n{vllm.log.read_text()[-3000:]}") from None
+        raise AssertionError(f"{error}\n{vllm.tail()}") from None
 
 
-async def test_found_scraped_lost_and_found(server: ServerProcess, vllm: Vllm) -> None:
-    server.wait_up()
+async def test_found_scraped_lost_and_found(server: ServerProcess, second_starting: Second) -> None:
+    vllm = second_starting
     async with httpx.AsyncClient(timeout=START + 60) as http:
         # Asked before it listens: the request waits for it.
         answer = await http.post(f"{server.url}{CHAT}", json=ASK)
-        assert answer.status_code == 200, answer.text + vllm.log.read_text()[-3000:]
+        assert answer.status_code == 200, answer.text + vllm.tail()
         assert answer.headers["x-roundhouse-target"] == "engine/far"
         assert answer.json()["choices"][0]["message"]["content"]
         found = replica(server)
         assert (found["well"], found["model"], found["address"]) == (
-            True, THEIRS, f"127.0.0.1:{vllm.port}",
+            True, MODEL, f"127.0.0.1:{vllm.port}",
         )  # fmt: skip
         assert well(server) == 1
 
         # Somebody else's requests, straight to it: what the scrape is for.
         theirs = [
-            asyncio.create_task(http.post(f"{vllm.url}{CHAT}", json={**LONG, "model": THEIRS}))
+            asyncio.create_task(
+                http.post(f"{vllm.url}{CHAT}", json={**LONG, "model": MODEL}, headers=BEARER)
+            )
             for _ in range(3)
         ]
         await sees(vllm, "a load of 3", lambda: replica(server)["load"] == 3)
@@ -155,21 +102,25 @@ async def test_found_scraped_lost_and_found(server: ServerProcess, vllm: Vllm) -
         assert (await waiting).status_code == 200
         assert changes(server, "returned") >= 1
 
-        # It dies with a stream of ours open.
-        async with RawClient(port=server.port) as stream:
-            await stream.post(CHAT, ENDLESS)
-            assert (await stream.read_head()).status == 200
-            events = [await stream.read_event()]
-            vllm.signal(signal.SIGKILL)
-            while event := await stream.read_event():
-                events.append(event)
-        assert b'"error"' in events[-1]
-        assert b"[DONE]" not in b"".join(events)
-        await sees(vllm, "lost for good", lambda: well(server) == 0)
-        assert changes(server, "lost") >= 2
-        # With nobody left a request that may not wait long is told so.
+
+async def test_it_dies(server: ServerProcess, second: Second) -> None:
+    """With a stream of ours open. The last of the tests that have this vLLM."""
+    await sees(second, "found", lambda: well(server) == 1)
+    async with RawClient(port=server.port) as stream:
+        await stream.post(CHAT, ENDLESS)
+        assert (await stream.read_head()).status == 200
+        events = [await stream.read_event()]
+        second.kill()
+        while event := await stream.read_event():
+            events.append(event)
+    assert b'"error"' in events[-1]
+    assert b"[DONE]" not in b"".join(events)
+    await sees(second, "lost for good", lambda: well(server) == 0)
+    assert changes(server, "lost") >= 1
+    # With nobody left a request that may not wait long is told so.
+    async with httpx.AsyncClient(timeout=60) as http:
         answer = await http.post(
             f"{server.url}{CHAT}", json=ASK, headers={"x-roundhouse-timeout": "1"}
         )
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
-        assert server.engines()["far"]["state"] == "backoff"
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
+    assert server.engines()["far"]["state"] == "backoff"

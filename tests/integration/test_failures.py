@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,23 @@ import pytest
 
 from tests.fakes.upstream import ScriptedUpstream, chat_answer
 from tests.integration.conftest import guide_engine
-from tests.integration.stack import REPO_ROOT, ServerProcess, free_port, until
+from tests.integration.stack import REPO_ROOT, ServerProcess, free_port, running, until
 
 pytestmark = pytest.mark.usefixtures("engine_environment")
 
 GUIDE = REPO_ROOT / "server" / "embedded" / "guide"
-START = 240.0
+#: Seconds for several starts beside each other, on a machine that has other work.
+START = 500.0
 SMALL = {"kv_cache": "256MiB", "load": "request"}
+#: Stages in which an engine core is at work for its model.
+LOADS = {"loading weights", "weights loaded", "preparing the KV cache"}
+#: Why they fail, and what is told of it.
+FAILURES = {
+    "misshapen": ("weights", "tensors are of other sizes than the model's config.json says"),
+    "untokenized": ("weights", "A JSON file beside the weights is damaged"),
+    "parser": ("arguments", "invalid tool call parser: nope"),
+    "slow": ("timeout", "it was not ready in time in 2 starts in a row"),
+}
 
 
 def copy(folder: Path) -> Path:
@@ -66,6 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Serv
         "parser": {**guide_engine(**{"tool-call-parser": "nope"}), "load": "request"},
         "slow": {**guide_engine(), **SMALL, "start_timeout": "2s"},
         "killed": {**guide_engine(), **SMALL},
+        "coreless": {**guide_engine(), **SMALL},
     }
     config = {
         "providers": {"backup": {"dialect": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}},
@@ -75,13 +87,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Serv
             "backup": {"targets": [{"provider": "backup", "model": "backup-model"}]},
         },
     }
-    made = ServerProcess(folder, config)
-    made.start()
-    try:
+    with running(folder, config) as made:
         made.wait_up()
         yield made
-    finally:
-        made.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first(server: ServerProcess) -> Iterator[dict[str, Future[httpx.Response]]]:
+    """The first request to each of those that fail by themselves, all at once: no start keeps two
+    cores busy."""
+    with ThreadPoolExecutor(len(FAILURES)) as pool:
+        yield {name: pool.submit(ask, server, name) for name in FAILURES}
 
 
 def ask(server: ServerProcess, model: str) -> httpx.Response:
@@ -89,18 +105,53 @@ def ask(server: ServerProcess, model: str) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=START)
 
 
-FAILURES = {
-    "misshapen": ("weights", "tensors are of other sizes than the model's config.json says"),
-    "untokenized": ("weights", "A JSON file beside the weights is damaged"),
-    "parser": ("arguments", "invalid tool call parser: nope"),
-    "slow": ("timeout", "it was not ready in time in 2 starts in a row"),
-}
+def told_of(server: ServerProcess, name: str) -> str:
+    """What is said of one that somebody has killed; it does not start again."""
+
+    def died() -> Any:
+        return server.engines()[name]["error"]
+
+    error: str = until(died, within=START, what="it is told of")
+    httpx.post(f"{server.admin_url}/engines/{name}/unload", timeout=START).raise_for_status()
+    return error
+
+
+# As the kernel's OOM killer does it: by SIGKILL, and no log says so.
+
+
+def test_its_first_process_is_killed_while_it_starts(server: ServerProcess) -> None:
+    httpx.post(f"{server.admin_url}/engines/killed/load").raise_for_status()
+
+    def begun() -> Any:
+        view = server.engines()["killed"]
+        return view["state"] == "starting" and view["pid"]
+
+    os.kill(until(begun, within=START, what="it starts"), signal.SIGKILL)
+    assert "It was killed while it started" in told_of(server, "killed")
+
+
+def test_its_core_is_killed_while_it_loads(server: ServerProcess) -> None:
+    """Before that vLLM itself would wait for its core until `start_timeout`."""
+    httpx.post(f"{server.admin_url}/engines/coreless/load").raise_for_status()
+
+    def loads() -> bool:
+        view = server.engines()["coreless"]
+        assert view["state"] != "ready", "nobody saw it load"
+        return view["stage"].partition(" (")[0] in LOADS
+
+    until(loads, within=START, what="it loads its weights")
+    family = server.engine_processes("coreless")
+    (core,) = [one for one in family if "EngineCore" in " ".join(one.cmdline())]
+    core.send_signal(signal.SIGKILL)
+    assert "One of its processes was killed while it started" in told_of(server, "coreless")
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_start_that_fails(server: ServerProcess, name: str) -> None:
+def test_a_start_that_fails(
+    server: ServerProcess, first: dict[str, Future[httpx.Response]], name: str
+) -> None:
     reason, told = FAILURES[name]
-    answer = ask(server, name)
+    answer = first[name].result()
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (503, "engine_failed"), server.tail()
     assert str(server.folder) not in answer.text
@@ -114,26 +165,6 @@ def test_a_start_that_fails(server: ServerProcess, name: str) -> None:
     assert failed == (2 if name == "slow" else 1)
     if name == "slow":
         assert "it stood at «" in view["error"]
-
-
-def test_a_process_that_is_killed_while_it_starts(server: ServerProcess) -> None:
-    """As the kernel's OOM killer does it: by SIGKILL, and no log says so. Its first process: where
-    its core alone is killed early enough, vLLM itself waits for it until `start_timeout`."""
-    httpx.post(f"{server.admin_url}/engines/killed/load").raise_for_status()
-
-    def begun() -> Any:
-        view = server.engines()["killed"]
-        return view["state"] == "starting" and view["pid"]
-
-    os.kill(until(begun, within=START, what="it starts"), signal.SIGKILL)
-
-    def died() -> Any:
-        view = server.engines()["killed"]
-        return view["error"] and view
-
-    view = until(died, within=START, what="it is told of")
-    assert "was killed while it started" in view["error"]
-    httpx.post(f"{server.admin_url}/engines/killed/unload", timeout=START).raise_for_status()
 
 
 async def test_the_server_goes_on(server: ServerProcess, port: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import psutil
@@ -15,40 +15,30 @@ import pytest
 from tests.fakes.client import RawClient
 from tests.fakes.http1 import PeerGone
 from tests.fakes.upstream import ScriptedUpstream, chat_answer
-from tests.integration.conftest import guide_engine
-from tests.integration.stack import ServerProcess, free_port, running, until
+from tests.integration.stack import START, ServerProcess, until
 
 pytestmark = pytest.mark.usefixtures("engine_environment")
 
-ASK = {"model": "guide", "messages": [{"role": "user", "content": "What is Roundhouse?"}]}
+ASK = {"messages": [{"role": "user", "content": "What is Roundhouse?"}]}
 LONG = {**ASK, "ignore_eos": True, "max_tokens": 3500, "stream": True}
+CHAT = "/v1/chat/completions"
 
 
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
+@pytest.fixture
+def server(pair: ServerProcess) -> ServerProcess:
+    return pair
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[ServerProcess]:
-    """`alone` has one engine only; `guide` falls back to a scripted upstream."""
-    config = {
-        "providers": {"backup": {"dialect": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}},
-        "engines": {"guide": guide_engine()},
-        "models": {
-            "guide": {
-                "targets": [{"engine": "guide"}, {"provider": "backup", "model": "backup-model"}]
-            },
-            "alone": {"targets": [{"engine": "guide"}]},
-        },
-    }
-    with running(tmp_path_factory.mktemp("kills"), config, "alone") as server:
-        yield server
+@pytest.fixture
+async def backup(backup_port: int) -> AsyncIterator[None]:
+    async with ScriptedUpstream(port=backup_port) as upstream:
+        upstream.default = chat_answer("from the backup")
+        yield
 
 
-def victims(server: ServerProcess) -> dict[str, psutil.Process]:
+def victims(server: ServerProcess, engine: str) -> dict[str, psutil.Process]:
     """The engine's processes by what they are."""
-    head, *others = server.engine_processes("guide")
+    head, *others = server.engine_processes(engine)
     found = {"api_server": head}
     for process in others:
         title = " ".join(process.cmdline())
@@ -59,36 +49,33 @@ def victims(server: ServerProcess) -> dict[str, psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("which", ["worker", "engine_core", "api_server"])
-async def test_engine_process_killed(server: ServerProcess, port: int, which: str) -> None:
-    server.wait_ready("alone")
-    if which not in victims(server):
-        pytest.skip(f"this vLLM runs without a {which} process of its own")
-    before = server.engine_processes("guide")
-    restarts = server.engines()["guide"]["restarts"]
+async def killed(server: ServerProcess, engine: str, which: str) -> None:
+    """Its stream ends with an error, whoever asks is answered, and it comes back."""
+    before = server.engine_processes(engine)
+    restarts = server.engines()[engine]["restarts"]
+    or_backup = {**ASK, "model": f"{engine}-or-backup"}
     # One request that meets two deaths is refused.
-    long = {**LONG, "model": "alone", "user": which}
-    async with RawClient(port=server.port) as stream, ScriptedUpstream(port=port) as backup:
-        backup.default = chat_answer("from the backup")
-        await stream.post("/v1/chat/completions", long)
+    long = {**LONG, "model": engine, "user": which}
+    async with RawClient(port=server.port) as stream:
+        await stream.post(CHAT, long)
         assert (await stream.read_head()).status == 200
         await stream.read_event()
         whole = asyncio.create_task(
             asyncio.to_thread(
                 httpx.post,
-                f"{server.url}/v1/chat/completions",
+                f"{server.url}{CHAT}",
                 json={**long, "stream": False, "max_tokens": 1000},
-                timeout=240,
+                timeout=START,
             )
         )
         await asyncio.to_thread(
             until,
-            lambda: server.engines()["guide"]["in_flight"] == 2,
+            lambda: server.engines()[engine]["in_flight"] == 2,
             within=30,
             what="both requests at the engine",
         )
-        killed = time.monotonic()
-        victims(server)[which].send_signal(signal.SIGKILL)
+        dead = time.monotonic()
+        victims(server, engine)[which].send_signal(signal.SIGKILL)
         # The open stream ends with an error event and no [DONE].
         last = b""
         try:
@@ -96,15 +83,15 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
                 last = event
         except PeerGone:
             pytest.fail("the stream was cut without an error event")
-        stream_ended = time.monotonic() - killed
+        stream_ended = time.monotonic() - dead
         assert b'"error"' in last
         # In between the fallback answers, at once.
         between = await asyncio.to_thread(
-            httpx.post, f"{server.url}/v1/chat/completions", json=ASK, timeout=30
+            httpx.post, f"{server.url}{CHAT}", json=or_backup, timeout=30
         )
         assert between.json()["choices"][0]["message"]["content"] == "from the backup"
         assert between.headers["x-roundhouse-target"] == "backup/backup-model"
-        assert between.headers["x-roundhouse-fallback-from"] == "engine/guide"
+        assert between.headers["x-roundhouse-fallback-from"] == f"engine/{engine}"
         # No process of the dead engine is left.
         await asyncio.to_thread(
             until,
@@ -112,11 +99,11 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
             within=30,
             what="the old processes are gone",
         )
-    await asyncio.to_thread(server.wait_ready, "alone")
-    back = time.monotonic() - killed
+    await asyncio.to_thread(server.wait_ready, engine)
+    back = time.monotonic() - dead
     # What was no stream waited for the engine, and was asked anew.
     answer = await whole
-    whole_ended = time.monotonic() - killed
+    whole_ended = time.monotonic() - dead
     assert answer.status_code == 200, answer.text
     assert int(answer.headers["x-roundhouse-attempts"]) > 1
     print(
@@ -124,9 +111,22 @@ async def test_engine_process_killed(server: ServerProcess, port: int, which: st
     )
     # Tenths of a second on an idle machine; what is asked is that nobody waits for a time-out.
     assert stream_ended < 15
-    assert server.engines()["guide"]["restarts"] == restarts + 1
-    response = httpx.post(f"{server.url}/v1/chat/completions", json=ASK, timeout=60)
-    assert response.headers["x-roundhouse-target"] == "engine/guide"
+    assert server.engines()[engine]["restarts"] == restarts + 1
+    response = await asyncio.to_thread(
+        httpx.post, f"{server.url}{CHAT}", json=or_backup, timeout=60
+    )
+    assert response.headers["x-roundhouse-target"] == f"engine/{engine}"
+
+
+@pytest.mark.usefixtures("backup")
+@pytest.mark.parametrize("which", [("worker", "engine_core"), ("api_server",)], ids=" and ".join)
+async def test_engine_processes_killed(server: ServerProcess, which: tuple[str, ...]) -> None:
+    """Of two engines at once: a start alone does not keep two cores busy."""
+    server.wait_ready("one", "two")
+    assert {*which} <= {*victims(server, "one")}
+    await asyncio.gather(
+        *(killed(server, *one) for one in zip(("one", "two"), which, strict=False))
+    )
 
 
 async def read_to_the_end(stream: RawClient) -> None:
@@ -135,11 +135,12 @@ async def read_to_the_end(stream: RawClient) -> None:
 
 
 async def test_server_killed(server: ServerProcess) -> None:
-    server.wait_ready("alone")
+    """The last of the tests that have the pair."""
+    server.wait_ready("one", "two")
     family = server.descendants()
-    assert len(family) >= 3
+    assert len(family) >= 6
     async with RawClient(port=server.port) as stream:
-        await stream.post("/v1/chat/completions", {**LONG, "model": "alone"})
+        await stream.post(CHAT, {**LONG, "model": "one"})
         await stream.read_head()
         await stream.read_event()
         os.kill(server.pid, signal.SIGKILL)
