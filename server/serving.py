@@ -350,7 +350,7 @@ class Roundhouse:
         deadline = time.monotonic() + limit
         while busy() and (now := time.monotonic()) < deadline and not self._hurry.is_set():
             self.metrics.drain.set(now - begun)
-            await _until(self._hurry, min(0.05, deadline - now))
+            await _until(self._hurry, min(0.01, deadline - now))
 
     async def _close_engines(self) -> None:
         """Drain and stop them; a second signal skips the drain."""

@@ -25,18 +25,42 @@ from server.telemetry.metrics import Metrics
 
 #: Seconds that a cut connection's task has to end by itself.
 _PARTING: Final = 0.5
+#: Seconds after which a server that stops looks whether anybody is left.
+_LOOK: Final = 0.01
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the app owns the signals."""
+    """uvicorn without its signal handlers, since the app owns the signals, and without its naps of
+    0.1 seconds: an idle server wakes once a second, for the date, and one that stops does so."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.up = asyncio.Event()
+        self.up, self.leaving = asyncio.Event(), asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.up.set()
+
+    async def main_loop(self) -> None:
+        while not self.leaving.is_set():
+            await self.on_tick(0)  # the tick that writes the date
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.leaving.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await asyncio.sleep(_LOOK)  # who was just let in is known by then
+        # uvicorn's sets tell nobody when they are empty.
+        while (state.connections or state.tasks) and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+        for server in self.servers:
+            await server.wait_closed()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -94,8 +118,8 @@ class Listener:
         """Close the socket. Connections end after their answer, idle ones now, or once they have
         been idle for as long as the listener's are to linger: they may bring one request more."""
         self.part()
-        self._server.should_exit = True
-        for server in self._server.servers:  # uvicorn looks ten times a second only
+        self._server.leaving.set()
+        for server in self._server.servers:
             server.close()
         for connection in self._connections():
             connection.shutdown()
