@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,12 +117,15 @@ class Client:
             raise ClientError("The key holds a sign that cannot stand in a header.")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # A proxy of the environment would be asked for 127.0.0.1, too.
-        beyond = not is_loopback(urlsplit(self.url).hostname or "")
+        parts = urlsplit(self.url)
+        beyond = not is_loopback(parts.hostname or "")
         self._http = httpx.Client(
             base_url=self.url,
             headers=headers,
             timeout=httpx.Timeout(30, connect=_CONNECT),
             trust_env=beyond,
+            # To read all authorities takes longer than most commands.
+            verify=beyond or parts.scheme != "http" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 
     def __enter__(self) -> Client:
