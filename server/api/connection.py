@@ -281,7 +281,7 @@ class Protocol(HttpToolsProtocol):
             seconds, self.timeout_keep_alive_handler
         )
 
-    def timeout_keep_alive_handler(self) -> None:
+    def timeout_keep_alive_handler(self, again: bool = False) -> None:
         # One lazy timer per connection: it looks how long the client has been idle by now.
         self.timeout_keep_alive_task = None
         left = self._idle_since + self.timeout_keep_alive - time.monotonic()
@@ -289,9 +289,12 @@ class Protocol(HttpToolsProtocol):
             return  # the next answer's end sets it again
         if left > 0.002:
             self._watch_idle(left)
-            return
-        self.transport.close()
-        self._watch_flush()
+        elif not again:  # a busy loop is late for its timers, and reads what has come after them
+            look = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(0.002, look, True)
+        else:
+            self.transport.close()
+            self._watch_flush()
 
     def part(self) -> None:
         """The answer under way, if it has no head yet, tells the client to leave after it."""
@@ -299,8 +302,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        # Not uvicorn's own, which closes in the face of a client whose next request is on its way:
-        # that one would be lost, since nobody can tell whether it was begun.
+        # Not uvicorn's own, which closes in the face of a client whose request is on its way.
         self.part()
         self.timeout_keep_alive = self.linger  # type: ignore[assignment]
         self._unset_keepalive_if_required()

@@ -36,6 +36,7 @@ class Load:
         self._headers = [("authorization", f"Bearer {key}")]
         self._turn = itertools.count()
         self._over = asyncio.Event()
+        self._coming: set[asyncio.Event] = set()
         self.lost: list[str] = []
         self.done: Counter[tuple[bool, bool]] = Counter()
         self._news = asyncio.Event()
@@ -50,9 +51,20 @@ class Load:
         return str(found[next(self._turn) % len(found)])
 
     async def connect(self, address: str | None = None) -> RawClient:
-        client = RawClient(host=address or await self.where(), port=self._port)
-        await client.connect()
+        arrived = asyncio.Event()
+        self._coming.add(arrived)
+        try:
+            client = RawClient(host=address or await self.where(), port=self._port)
+            await client.connect()
+        finally:
+            self._coming.discard(arrived)
+            arrived.set()
         return client
+
+    async def arrived(self) -> None:
+        """Until all are connected that are looking for an address, or have one."""
+        for one in list(self._coming):
+            await one.wait()
 
     def body(self, *, stream: bool, text: str = "hi") -> dict[str, Any]:
         messages = [{"role": "user", "content": text}]
@@ -81,13 +93,13 @@ class Load:
         while not self._over.is_set():
             try:
                 if client is None or client.connection.peer_closed.is_set():
-                    leave(client)
+                    await leave(client)
                     client = await self.connect()
                 head = await self.ask(client, stream=stream)
             except (OSError, AssertionError, TimeoutError) as error:
                 where = "nowhere" if client is None else client.host
                 self.lost.append(f"{where}: {type(error).__name__} {error}")
-                leave(client)
+                await leave(client)
                 client = None
                 continue
             finally:
@@ -95,13 +107,13 @@ class Load:
             ends = head.header("connection") == "close"
             self.done[stream, ends] += 1
             if ends or not keeps:
-                leave(client)
+                await leave(client)
                 client = None
             await asyncio.sleep(THINKS)
-        leave(client)
+        await leave(client)
 
     @asynccontextmanager
-    async def running(self, each: int = 2) -> AsyncIterator[None]:
+    async def running(self, each: int = 1) -> AsyncIterator[None]:
         """`each` clients of every kind, meanwhile."""
         async with asyncio.TaskGroup() as group:
             for kind in KINDS * each:
@@ -119,9 +131,11 @@ class Load:
             await self._news.wait()
 
 
-def leave(client: RawClient | None) -> None:
-    if client is not None and not client.connection.lost.is_set():
-        client.close()
+async def leave(client: RawClient | None) -> None:
+    if client is not None:
+        if not client.connection.lost.is_set():
+            client.close()
+        await client.connection.lost.wait()
 
 
 def whole(body: bytes) -> bool:
@@ -130,5 +144,8 @@ def whole(body: bytes) -> bool:
 
 
 async def rests(clients: Sequence[RawClient]) -> list[bytes]:
-    """What is left of these answers."""
-    return await asyncio.gather(*(client.read_body() for client in clients))
+    """What is left of these answers; then they leave."""
+    left = await asyncio.gather(*(client.read_body() for client in clients))
+    for client in clients:
+        await leave(client)
+    return left

@@ -34,4 +34,4 @@ if __name__ == "__main__":
     socket.getaddrinfo = look_up
     from server.cli import main
 
-    sys.exit(main())
+    main()

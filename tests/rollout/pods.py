@@ -23,7 +23,7 @@ import httpx
 from tests.fakes.dns import NameServer
 from tests.rollout.rendered import Life
 
-FASTER: Final = 10.0
+FASTER: Final = 20.0
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -114,11 +114,17 @@ class Pod:
 
 
 class Deployment:
-    """Pods of one kind behind a name. `make` makes the next one; `draining` is called for each that
-    has got its SIGTERM."""
+    """Pods of one kind behind a name. `make` makes the next one; `arrived` waits for clients that
+    were told an address and have not gone there yet."""
 
-    def __init__(self, life: Life, behind: Endpoints, make: Callable[[], Pod]) -> None:
-        self.life, self.behind, self._make = life, behind, make
+    def __init__(
+        self,
+        life: Life,
+        behind: Endpoints,
+        make: Callable[[], Pod],
+        arrived: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.life, self.behind, self._make, self._arrived = life, behind, make, arrived
         self.pods: list[Pod] = []
         self.made: list[Pod] = []
 
@@ -143,6 +149,7 @@ class Deployment:
         async with asyncio.timeout(self.life.grace):  # it begins with preStop
             self.behind.remove(pod.address)
             await asyncio.sleep(self.life.pre_stop / FASTER)
+            await self._arrived()  # a busy machine may be slower than pods are faster
             pod.process.send_signal(signal.SIGTERM)
             await pod.refuses()
             await draining(pod)
@@ -151,7 +158,8 @@ class Deployment:
 
     async def roll(self, draining: Callable[[Pod], Awaitable[None]]) -> None:
         """Replace every pod, as many at one time as the strategy says. Where none is to be added
-        for the while, one that comes has to wait for the place of one that goes."""
+        for the while, one that comes has to wait for the place of one that goes. `draining` is
+        called for each that has got its SIGTERM."""
         life, old, started = self.life, list(self.pods), 0
         async with asyncio.TaskGroup() as endings:
             while old or started < life.replicas:

@@ -79,6 +79,11 @@ class Rendered:
         return found
 
     @property
+    def gateway_pod(self) -> dict[str, Any]:
+        pod: dict[str, Any] = self._find("Deployment", "gateway")["spec"]["template"]["spec"]
+        return pod
+
+    @property
     def config(self) -> dict[str, Any]:
         """The gateway's, as its ConfigMap has it."""
         text = self._find("ConfigMap", "gateway")["data"]["roundhouse.yaml"]

@@ -117,7 +117,7 @@ async def test_a_rolling_update_loses_no_request(tmp_path: Path) -> None:
             upstream.let_go(pod.address)
             assert all(map(whole, await rests(held.pop(pod.address))))
 
-        async with Deployment(rendered.gateways, behind, make) as gateways:
+        async with Deployment(rendered.gateways, behind, make, load.arrived) as gateways:
             before = behind.addresses
             assert len(before) == rendered.gateways.replicas == 2
             async with load.running():
