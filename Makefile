@@ -42,6 +42,7 @@ check: ## what CI runs besides the tests: style, types, import floors, house rul
 	$(BIN)/python -m scripts.providers_page --check
 	$(BIN)/python -m server.registry.check
 	$(BIN)/python -m scripts.registry_page --check
+	$(BIN)/python -m scripts.helm_readme --check
 
 setup: ## the environments alone: server, development tools, engine
 	@$(SETUP) --optional dev engine
@@ -64,6 +65,7 @@ docs: schema ## write all that is made from the code: the schema, tables of keys
 	$(BIN)/python -m scripts.metrics_page
 	$(BIN)/python -m scripts.providers_page
 	$(BIN)/python -m scripts.registry_page
+	$(BIN)/python -m scripts.helm_readme
 
 lock: ## write the locks anew; pins that still fit stay
 	@$(SETUP) dev
