@@ -1,13 +1,28 @@
 """Requests that an engine may have died of. Pure: deaths and answers in, who may go where out.
 
 A process that dies takes every request with it that it was working on, and one of them may be the
-cause. All are suspects then. A suspect is sent alone, that is, not beside other suspects of that
-engine, so that the next death tells: who was alone in it is held to have caused it, and is refused
-for a while. Who is answered is none any more, and what a culprit explains is held against nobody
-else.
+cause. Most often none is: memory ran out, a driver failed, somebody killed it. So after one death
+its requests are remembered and nothing else, and all go again at once. Who is in a second death, of
+whichever engine, is a suspect, and is held back: it is sent where no other suspect is, so that the
+next death tells. Where a death had many suspects, one by one would take too long: an eighth of them
+may go together, and who is in a third death goes without others. Requests that are no suspects go
+beside them as always.
 
-Where a death had many suspects, one by one would take too long: an eighth of them may go together,
-and who dies among them goes with an eighth of those.
+Guilty, and refused for a while, is who was in two deaths and alone in the last of them: as the only
+suspect there, or as the only body in flight. Who is answered is none any more, and what a guilty
+one explains is held against nobody else.
+
+The bound: a body that kills whatever works on it is refused after four deaths at the most, of all
+engines together: two unheld, one among few suspects, one as the only suspect. After the second it
+was explained away with, it goes unheld once more, and after the third never: still four. It is two
+where it was alone, and three where fewer than twice `SHARE` were in both of the first. A body that
+is under way at several processes at once, before it is held, may bring down each: one death more
+for each process beyond the first. M such bodies cause at most 4 M. That is below `Policy.limit`
+for one of them: what it kills comes back.
+
+Where one such body is about, no other is ever refused. Where there are more, an innocent one can
+be: if it was in two deaths, and is on its own trial when another that nobody knows yet kills. It is
+only for a while.
 
 A body is known by its digest, the same for all engines: what has killed one is not tried on all the
 others in turn. Each tenant has its own: who can kill an engine at will could else have a body that
@@ -29,12 +44,14 @@ from server.protocol.request import Request
 
 #: Seconds for which a death is held against what it coincided with.
 WHILE: Final = 600.0
-#: Different deaths from which on a body is refused, if it was alone in the last of them.
+#: Deaths from which on a body is held back, and refused if it was alone in the last of them.
 DEATHS: Final = 2
+#: From so many on it goes without other suspects, even if what it was in is explained.
+PROVEN: Final = 3
 #: Of so many suspects of one death one at a time is tried anew.
 SHARE: Final = 8
 #: Bodies that are remembered; the oldest are forgotten first.
-MOST: Final = 1024
+MOST: Final = 4096
 _NO_PART: Final = frozenset({"model", "request_id", "stream", "stream_options"})
 
 #: An engine and the number of the start whose process died.
@@ -42,28 +59,52 @@ Death = tuple[str, int]
 
 
 @dataclass(slots=True)
-class _Suspect:
-    deaths: set[Death]
+class _Remembered:
+    """A body that was in flight at a death."""
+
     until: float
-    #: How many could have caused the last of them, itself among them.
+    #: All that it was in since it was last answered.
+    seen: set[Death] = field(default_factory=set)
+    #: Those of them that nobody else explains.
+    deaths: set[Death] = field(default_factory=set)
+    latest: Death | None = None
+    #: In that one: nobody else can have caused it.
+    alone: bool = False
+    #: In that one: bodies that are suspects since then at the latest.
     group: int = 1
     #: Engines that have answered it.
     answered: set[str] = field(default_factory=set)
 
     @property
+    def held(self) -> bool:
+        return len(self.deaths) >= DEATHS or len(self.seen) >= PROVEN
+
+    @property
     def limit(self) -> int:
         """So many suspects may be at an engine at one time, this one among them."""
-        return max(1, self.group // SHARE)
+        return 1 if len(self.seen) >= PROVEN else max(1, self.group // SHARE)
 
     @property
     def guilty(self) -> bool:
-        return self.group == 1 and len(self.deaths) >= DEATHS
+        return self.held and self.alone
+
+
+@dataclass(slots=True)
+class _Party:
+    """Who was in flight at a death."""
+
+    until: float
+    bodies: set[bytes] = field(default_factory=set)
+    #: Those of them that were there as suspects.
+    suspects: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What a death has shown."""
 
+    #: Bodies that are remembered now, and not held back.
+    remembered: int = 0
     #: Bodies that are suspects from now on, or again.
     suspects: int = 0
     #: Digests of those that are refused from now on.
@@ -73,16 +114,18 @@ class Judged:
 class Suspects:
     """All of them, over all engines and all reloads. Times are monotonic seconds."""
 
-    __slots__ = ("_accused", "_clock", "_inside", "_known", "_salt", "any")
+    __slots__ = ("_accused", "_clock", "_inside", "_known", "_parties", "_salt", "any")
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, salt: bytes | None = None
     ) -> None:
         self._clock = clock
         self._salt = salt or secrets.token_bytes(16)
-        self._known: dict[bytes, _Suspect] = {}
+        self._known: dict[bytes, _Remembered] = {}
         #: By a failure that may have been a death.
-        self._accused: dict[Death, set[bytes]] = {}
+        self._accused: dict[Death, _Party] = {}
+        #: Deaths of the last while.
+        self._parties: dict[Death, _Party] = {}
         #: Suspects under way, by engine.
         self._inside: dict[str, Counter[bytes]] = {}
         #: Is there anybody to heed? Nothing costs anything while there is not.
@@ -115,7 +158,10 @@ class Suspects:
         it the first of that process? Then `died` or `lived` has to follow."""
         death = engine, generation
         first = death not in self._accused
-        self._accused.setdefault(death, set()).add(digest)
+        party = self._accused.setdefault(death, _Party(self._clock() + WHILE))
+        party.bodies.add(digest)
+        if digest in self._inside.get(engine, ()) and self._is_suspect(engine, digest):
+            party.suspects.add(digest)
         self.any = True
         return first
 
@@ -125,45 +171,62 @@ class Suspects:
         self._look()
 
     def died(self, engine: str, generation: int) -> Judged:
-        """That process is dead."""
+        """That process is dead. Who is found later to have been in that death, too, is judged with
+        the others, and they anew."""
         death, now = (engine, generation), self._clock()
-        accused = self._accused.pop(death, set())
         self._forget(now)
-        again = {digest for digest in accused if self._is_suspect(engine, digest)}
-        guilty = []
-        for digest in accused:
-            one = self._known.pop(digest, None) or _Suspect(set(), now)
-            one.deaths.add(death)
-            one.answered.discard(engine)
-            one.until, one.group = now + WHILE, len(again if digest in again else accused)
-            self._known[digest] = one
-            if one.guilty:
-                guilty.append(digest)
+        accused = self._accused.pop(death, None) or _Party(now)
+        party = self._parties.setdefault(death, _Party(now + WHILE))
+        before = self._guilty_of(death)
+        for digest in accused.bodies - party.bodies:
+            found = self._known.pop(digest, None) or _Remembered(now)
+            found.seen.add(death)
+            found.deaths.add(death)
+            found.answered.discard(engine)
+            found.until, found.latest = now + WHILE, death
+            self._known[digest] = found
+        party.bodies |= accused.bodies
+        party.suspects |= accused.suspects
+        here = {d: one for d in party.bodies if (one := self._last_in(death, d)) is not None}
+        held = [digest for digest, one in here.items() if one.held]
+        for digest, one in here.items():
+            beside = party.suspects if digest in party.suspects else party.bodies
+            one.alone, one.group = len(beside) == 1, len(held)
+        guilty = self._guilty_of(death)
         for digest in guilty:
             self._explain(digest)
         while len(self._known) > MOST:
             del self._known[next(iter(self._known))]
         self._look()
-        return Judged(len(accused), tuple(guilty))
+        suspects = len(accused.bodies.intersection(held))
+        return Judged(len(accused.bodies) - suspects, suspects, tuple(guilty - before))
+
+    def _last_in(self, death: Death, digest: bytes) -> _Remembered | None:
+        one = self._known.get(digest)
+        return one if one is not None and one.latest == death else None
+
+    def _guilty_of(self, death: Death) -> set[bytes]:
+        """Who is guilty of it, as things are known now."""
+        bodies = self._parties[death].bodies
+        return {d for d in bodies if (one := self._last_in(death, d)) is not None and one.guilty}
 
     def _explain(self, digest: bytes) -> None:
         """What this one has caused is held against nobody else."""
         caused = self._known[digest].deaths
-        for other, one in list(self._known.items()):
+        for other, one in self._known.items():
             if other != digest and not one.guilty:
                 one.deaths -= caused
-                if not one.deaths:
-                    del self._known[other]
 
     def answered(self, engine: str, digest: bytes) -> bool:
-        """That engine has answered it, whatever the answer. Was it a suspect there?"""
+        """That engine has answered it, whatever the answer. Was it remembered there?"""
         one = self._known.get(digest)
         if one is None:
             return False
-        was = self._is_suspect(engine, digest)
-        one.deaths = {death for death in one.deaths if death[0] != engine}
+        was = engine not in one.answered
+        one.seen = {death for death in one.seen if death[0] != engine}
+        one.deaths &= one.seen
         one.answered.add(engine)
-        if not one.deaths:
+        if not one.seen:
             del self._known[digest]
         self._look()
         return was
@@ -181,15 +244,21 @@ class Suspects:
 
     def may_go(self, engine: str, digest: bytes) -> bool:
         """May an attempt with it begin there now? Not while nobody knows yet whether it was in a
-        death; nor beside other suspects, if it is one."""
+        death; nor beside other suspects, or where itself is under way, if it is one."""
         self._forget(self._clock())
-        if any(digest in accused for accused in self._accused.values()):
+        if self.accused(digest):
             return False
         if not self._is_suspect(engine, digest):
             return True
-        others = [other for other in self._inside.get(engine, ()) if other != digest]
+        if any(digest in inside for inside in self._inside.values()):
+            return False
+        others = self._inside.get(engine, ())
         limits = [one.limit for other in others if (one := self._known.get(other)) is not None]
-        return len(others) < min([self._known[digest].limit, *limits]) or not others
+        return not others or len(others) < min([self._known[digest].limit, *limits])
+
+    def accused(self, digest: bytes) -> bool:
+        """Was it where something broke off, and nobody knows yet whether that was a death?"""
+        return any(digest in party.bodies for party in self._accused.values())
 
     def enter(self, engine: str, digest: bytes) -> bool:
         """An attempt with it begins there. Is it a suspect? Then `leave` has to follow."""
@@ -209,7 +278,7 @@ class Suspects:
 
     def _is_suspect(self, engine: str, digest: bytes) -> bool:
         one = self._known.get(digest)
-        return one is not None and engine not in one.answered
+        return one is not None and one.held and engine not in one.answered
 
     def _forget(self, now: float) -> None:
         """Those whose time is over: the first ones, since each death puts its own at the end."""
@@ -218,6 +287,11 @@ class Suspects:
             if self._known[digest].until > now:
                 break
             del self._known[digest]
+        while self._parties:
+            death = next(iter(self._parties))
+            if self._parties[death].until > now:
+                break
+            del self._parties[death]
         self._look()
 
     def _look(self) -> None:

@@ -144,7 +144,7 @@ async def attempt(job: Job, route: Route, answered: Callable[[Route], None]) -> 
         said = _said(error, target.label)
         if outcome not in ALIVE:
             target.failed(mark)
-            job.watch.failed(job.request, target, mark, outcome)
+            job.watch.failed(job.request, route, mark, outcome)
         record.detail = error.detail
         if not job.sink.committed:
             raise

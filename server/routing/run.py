@@ -104,6 +104,8 @@ class Run:
                 chosen = await turn(self.job, *chosen)
             if chosen is not None:
                 return chosen
+        if self.owner.suspects.any:
+            await self.job.watch.judged(self.job.request)
         raise self._final()
 
     # --- who is next ------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -28,6 +29,10 @@ _ANSWERED: Final = frozenset({"ok", "http_4xx", "too_large"})
 _LOOKS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 _LONG_LOOKS: Final = (*_LOOKS, 0.8, 1.6, 3.2)
 _HUNG_UP: Final = frozenset({"reset", "protocol", "truncated"})
+#: Seconds to each look whether all who were there have noticed that it died.
+_NOTICES: Final = (0.02, 0.05, 0.1)
+#: Seconds that an error waits for what a death shows.
+_SOON: Final = 1.0
 #: Requests that the log names.
 _NAMED: Final = 16
 
@@ -70,16 +75,16 @@ class Watch:
 
     # --- attempts that ended ------------------------------------------------------------------
 
-    def failed(self, request: Request, target: Target, mark: int, outcome: str) -> None:
+    def failed(self, request: Request, route: Route, mark: int, outcome: str) -> None:
         """An attempt at an engine broke off. Whether it died will show."""
-        engine = target.local
+        target, engine = route.target, route.target.local
         if engine is None or outcome not in DEADLY or target.died(mark) is False:
             return
         first = self.suspects.accuse(engine, mark, self.suspects.digest_of(request))
         self._ids.setdefault((engine, mark), []).append(request.id)
         if first:
             looks = _LONG_LOOKS if outcome in _HUNG_UP else _LOOKS
-            self._look_later(engine, target, mark, looks)
+            self._look_later(engine, route, mark, looks)
 
     def ended(self, request: Request, target: Target, outcome: str) -> None:
         """An attempt is over. Who was answered, if only with a refusal, was no harm."""
@@ -91,19 +96,34 @@ class Watch:
             self._metrics.suspects.labels(engine, "cleared").inc()
             self.ring()
 
-    def _look_later(self, engine: str, target: Target, mark: int, looks: Sequence[float]) -> None:
-        asyncio.get_running_loop().call_later(looks[0], self._look, engine, target, mark, looks[1:])
+    def _look_later(self, engine: str, route: Route, mark: int, looks: Sequence[float]) -> None:
+        asyncio.get_running_loop().call_later(looks[0], self._look, engine, route, mark, looks[1:])
 
-    def _look(self, engine: str, target: Target, mark: int, looks: Sequence[float]) -> None:
-        died = target.died(mark)
+    def _look(self, engine: str, route: Route, mark: int, looks: Sequence[float]) -> None:
+        died = route.target.died(mark)
         if died is None and looks:
-            self._look_later(engine, target, mark, looks)
-            return
+            self._look_later(engine, route, mark, looks)
+        elif died:
+            self._judge_later(engine, route, mark, _NOTICES)
+        else:
+            self._judge(engine, mark, died=False)
+
+    def _judge_later(self, engine: str, route: Route, mark: int, looks: Sequence[float]) -> None:
+        """Who was alone is told only once all have noticed. Who cannot write to its client does
+        not, and others may be at the next process by then: it is not waited for long."""
+        if route.standing.in_flight and looks:
+            loop = asyncio.get_running_loop()
+            loop.call_later(looks[0], self._judge_later, engine, route, mark, looks[1:])
+        else:
+            self._judge(engine, mark, died=True)
+
+    def _judge(self, engine: str, mark: int, *, died: bool) -> None:
         ids = self._ids.pop((engine, mark), [])
         if not died:
             self.suspects.lived(engine, mark)
         else:
             judged = self.suspects.died(engine, mark)
+            self._metrics.suspects.labels(engine, "remembered").inc(judged.remembered)
             self._metrics.suspects.labels(engine, "suspected").inc(judged.suspects)
             self._metrics.suspects.labels(engine, "guilty").inc(len(judged.guilty))
             log.warning(
@@ -112,6 +132,7 @@ class Watch:
                 generation=mark,
                 requests=ids[:_NAMED],
                 count=len(ids),
+                held_back=judged.suspects - len(judged.guilty),
                 refused_from_now_on=len(judged.guilty),
             )
         self.ring()
@@ -138,11 +159,19 @@ class Watch:
         except TimeoutError:
             self._metrics.shed.labels("queue_timeout").inc()
             raise Overloaded(
-                "An engine died while it worked on this request and others. They are tried anew a "
-                "few at a time, and this one's turn did not come in time."
+                "Engines died twice while they worked on this request and others. They are tried "
+                "anew a few at a time, and this one's turn did not come in time."
             ) from None
 
     # --- the end ------------------------------------------------------------------------------
+
+    async def judged(self, request: Request) -> None:
+        """Until it shows what the last attempt's failure was, if it shows soon: then the error can
+        tell."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SOON):
+                while self.suspects.accused(self.suspects.digest_of(request)):
+                    await self.bell.wait()
 
     def final(
         self, error: RoundhouseError, request: Request, last: str | None, plan: Sequence[Ranked]

@@ -90,14 +90,16 @@ async def test_after_two_deaths_it_is_refused_and_the_innocent_are_answered(
         refused(await poison)
         for answer in await asyncio.gather(*harmless):
             answered_by(answer, ENGINE)
-    assert await restarts(house) == 2
-    assert await event(house, "suspected") == 5
+    # Whether it was alone at the second death depends on who came back first.
+    deaths = await restarts(house)
+    assert deaths in (2, 3)
+    assert await event(house, "remembered") >= 4
     assert await event(house, "guilty") == 1
     await is_ready(house)
     refused(await house.ask(**ALONE, **POISON))
     refused(await house.ask(**ALONE, **POISON, stream=False))
     answered_by(await house.ask(**ALONE, **says("something else")), ENGINE)
-    assert await restarts(house) == 2
+    assert await restarts(house) == deaths
     assert await event(house, "refused") >= 2
     assert await house.metric("engine_state", engine="local", state="ready") == 1
 
@@ -162,7 +164,7 @@ async def test_what_an_operator_kills_a_request_with_is_no_death(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_whoever_killed_it_its_requests_are_suspects_until_they_are_answered(
+async def test_whoever_killed_it_its_requests_are_remembered_until_they_are_answered(
     start: Start, launcher: FakeLauncher, how: signal.Signals
 ) -> None:
     house = await start(health_misses=3)
@@ -173,7 +175,8 @@ async def test_whoever_killed_it_its_requests_are_suspects_until_they_are_answer
         assert view.pid is not None
         os.kill(view.pid, how)
         answered_by(await whole, ENGINE)
-    assert await event(house, "suspected") == 1
+    assert await event(house, "remembered") == 1
+    assert await event(house, "suspected") == 0
     assert await event(house, "cleared") == 1
     assert not house.server.services.dispatcher.suspects.any
     state = house.server.supervisor.view("local")

@@ -11,6 +11,7 @@ import pytest
 from server.errors import InvalidRequest
 from server.protocol.request import Request
 from server.routing import suspicion
+from tests.fakes.exchange import Exchange
 from tests.fakes.faults import reset_before_head
 from tests.fakes.upstream import Gate, ScriptedUpstream, answer_json, chat_answer, error
 from tests.routing.conftest import FakeTarget, request_of
@@ -40,13 +41,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suspicion, "_LONG_LOOKS", (0.0, 0.0))
 
 
-def suspected(stage: Stage, *texts: str) -> list[Request]:
-    """Requests that were in flight at one death."""
+def suspected(stage: Stage, *texts: str, deaths: int = 2) -> list[Request]:
+    """Requests that were in flight at so many deaths."""
     suspects = stage.dispatcher.suspects
     found = [request_of(stream=False, messages=[{"role": "user", "content": t}]) for t in texts]
-    for request in found:
-        suspects.accuse("e", 1, suspects.digest_of(request))
-    suspects.died("e", 1)
+    for death in range(-deaths, 0):
+        for request in found:
+            suspects.accuse("e", death, suspects.digest_of(request))
+        suspects.died("e", death)
     return found
 
 
@@ -71,8 +73,24 @@ async def test_the_second_engine_that_dies_of_it_is_the_last(
     again = await stage.ask(stage.chain(one, two))
     assert (again.status, again.record.attempts) == (400, 0)
     assert (len(upstream.requests), len(second.requests)) == (1, 1)
-    events = {event: counted(stage, event) for event in ("suspected", "guilty", "refused")}
-    assert events == {"suspected": 2, "guilty": 1, "refused": 2}
+    events = {e: counted(stage, e) for e in ("remembered", "suspected", "guilty", "refused")}
+    assert events == {"remembered": 1, "suspected": 1, "guilty": 1, "refused": 2}
+
+
+async def test_its_own_client_is_told_so_after_its_last_attempt(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+    ours: tuple[FakeTarget, FakeTarget],
+) -> None:
+    one, two = ours
+    stage.settings(attempts=2)
+    one.fate, two.fate = {1: True}, {101: True}
+    upstream.queue(reset_before_head())
+    second.queue(reset_before_head())
+    found = await stage.ask(stage.chain(one, two))
+    assert found.error is not None
+    assert (found.status, found.error.code) == (400, "request_crashed_engine")
 
 
 async def test_a_provider_answers_what_engines_die_of(
@@ -101,8 +119,7 @@ async def test_the_providers_own_failure_is_told_as_it_is(
     one, _ = ours
     suspected(stage, "hi")
     suspects = stage.dispatcher.suspects
-    suspects.accuse("e", 2, suspects.digest_of(request_of()))
-    suspects.died("e", 2)
+    assert suspects.refused("e", suspects.digest_of(request_of())) is not None
     third.default = answer_json(500, error("x"))
     found = await stage.ask(stage.chain(one, fallbacks=[three]))
     assert found.status == 500
@@ -124,6 +141,58 @@ async def test_an_engine_that_lives_or_was_asked_to_end_blames_nobody(
     assert (await stage.ask(stage.chain(one, two))).target == "two"
     assert not stage.dispatcher.suspects.any
     assert counted(stage, "suspected") == 0
+
+
+async def test_after_one_death_all_go_again_at_once(
+    stage: Stage, upstream: ScriptedUpstream, ours: tuple[FakeTarget, FakeTarget], gate: Gate
+) -> None:
+    one, _ = ours
+    requests = suspected(stage, "first", "second", "third", deaths=1)
+    tasks = [stage.start(stage.chain(one), request=request) for request in requests]
+    for _ in requests:
+        await upstream.next_request()
+    gate.open()
+    assert [(await task).status for task in tasks] == [200] * 3
+    assert counted(stage, "cleared") == 3
+    assert not stage.dispatcher.suspects.any
+
+
+async def test_who_was_alone_is_told_once_all_have_noticed(
+    stage: Stage,
+    upstream: ScriptedUpstream,
+    ours: tuple[FakeTarget, FakeTarget],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Connections to a dead process do not break all at one moment."""
+    one, _ = ours
+    chain = stage.chain(one)
+    looked, noticed = asyncio.Event(), asyncio.Event()
+    asked: list[int] = []
+
+    def died(mark: int) -> bool | None:
+        if not asked:  # as it broke off
+            asked.append(mark)
+            return None
+        looked.set()
+        return True
+
+    async def breaks_later(exchange: Exchange) -> None:
+        await noticed.wait()
+        exchange.reset()
+
+    monkeypatch.setattr(suspicion, "_NOTICES", [0.01] * 10_000)
+    monkeypatch.setattr(one, "mark", lambda: 7)
+    monkeypatch.setattr(one, "died", died)
+    (first,) = suspected(stage, "first", deaths=1)
+    upstream.queue(breaks_later, reset_before_head())
+    upstream.default = chat_answer()
+    other = stage.start(chain)
+    await upstream.next_request()
+    task = stage.start(chain, request=first)
+    await looked.wait()
+    noticed.set()
+    assert [(await task).status, (await other).status] == [200, 200]
+    assert [counted(stage, "guilty"), counted(stage, "suspected")] == [0, 1]
 
 
 async def test_what_says_no_has_not_died(
