@@ -13,12 +13,13 @@ suspect there, or as the only body in flight. Who is answered is none any more, 
 one explains is held against nobody else.
 
 The bound: a body that kills whatever works on it is refused after four deaths at the most, of all
-engines together: two unheld, one among few suspects, one as the only suspect. After the second it
-was explained away with, it goes unheld once more, and after the third never: still four. It is two
-where it was alone, and three where fewer than twice `SHARE` were in both of the first. A body that
-is under way at several processes at once, before it is held, may bring down each: one death more
-for each process beyond the first. M such bodies cause at most 4 M. That is below `Policy.limit`
-for one of them: what it kills comes back.
+engines together: two unheld, one among few suspects, one as the only suspect. Where another body
+explains the first two, the third is unheld, too, and the fourth is not. Two are enough where it is
+alone in the second, three where fewer than twice `SHARE` were in both. What is under way at several
+processes at once, before it is held, may bring down each: one death more for each beyond the first.
+So M such bodies cause 4 M deaths at the most, and one of them fewer than an engine is given up for
+(`backoff.Policy.limit`). Deaths that are further apart than `WHILE` have nothing to do with each
+other.
 
 Where one such body is about, no other is ever refused. Where there are more, an innocent one can
 be: if it was in two deaths, and is on its own trial when another that nobody knows yet kills. It is

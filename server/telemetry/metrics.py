@@ -275,9 +275,9 @@ class Metrics:
         self.suspects = self._add(
             Counter,
             "roundhouse_suspects",
-            "Requests that an engine may have died of: suspected, in flight at a death; cleared, "
-            "answered afterwards; guilty, alone in the last of two deaths; refused, sent again "
-            "while they were.",
+            "Requests that an engine may have died of: remembered, in flight at a death; "
+            "suspected, at two or more; cleared, answered afterwards; guilty, alone in the last of "
+            "two or more; refused, sent again while they were.",
             ("engine", "event"),
         )
         self.pulls = self._add(
