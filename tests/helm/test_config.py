@@ -66,18 +66,6 @@ def test_each_engine_is_found_at_a_headless_service(name: str, tmp_path: Path) -
     assert {engine.discover for engine in engines.values()} == services
 
 
-def test_without_models_it_starts_and_the_notes_say_what_is_next(tmp_path: Path) -> None:
-    assert not loaded(IMAGE, tmp_path).config.models
-    notes = helm_render.render(IMAGE)["roundhouse/templates/NOTES.txt"]
-    assert "has no models yet" in notes
-    assert (
-        "has no models yet"
-        not in (
-            helm_render.render(helm_render.example("one-gpu"))["roundhouse/templates/NOTES.txt"]
-        )
-    )
-
-
 def test_numbers_false_and_nothing_come_through(tmp_path: Path) -> None:
     limits = {"in_flight": 5_000_000, "waiting": 0}
     values = {
