@@ -18,6 +18,7 @@ BESIDE = {
     "fakes",
     "faults",
     "helm",
+    "image",
     "integration",
     "node",
     "providers",
