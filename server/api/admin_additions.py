@@ -171,6 +171,14 @@ def without_engine(before: Additions, name: str) -> tuple[Additions, list[str]]:
     return after, gone
 
 
+def added_as(name: str, additions: Additions) -> str | None:
+    """The added engine that a name means: its own, whatever its case, or its model's."""
+    engines = {one.lower(): one for one in additions.engines}
+    if (found := engines.get(name.lower())) is not None:
+        return found
+    return next((one for one in additions.engines if name in models_of(additions, one)), None)
+
+
 def models_of(additions: Additions, name: str) -> list[str]:
     """The added models that this engine answers for."""
     return [

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.api import admin_additions as asking
 from server.api import unknown
-from server.api.admin_engines import keep, refuse_default
+from server.api.admin_engines import forget, keep, refuse_default
 from server.api.admin_views import CONFIG, LOADED
 from server.api.plans import body_of
 from server.api.services import Services
@@ -60,12 +60,16 @@ class DefaultEndpoints:
         return self._told()
 
     async def clear(self, request: HttpRequest) -> Response:
-        """None any more, unless the config says one."""
+        """None any more, unless the config says one. One that is kept and not in force is forgotten
+        all the same."""
         async with self._one_at_a_time:
+            loaded = self._watcher.loaded
+            if loaded.left_out.default is not None:
+                await forget(self._watcher, asking.with_default(loaded.kept, None))
+                return self._told()
             refuse_default(self._watcher)
-            before = self._watcher.loaded.additions
-            if before.default is not None:
-                await keep(self._watcher, asking.with_default(before, None))
+            if loaded.additions.default is not None:
+                await keep(self._watcher, asking.with_default(loaded.additions, None))
         return self._told()
 
     def _told(self) -> Response:

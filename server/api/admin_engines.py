@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +22,11 @@ from server.api.admin_additions import Asked
 from server.api.admin_views import CONFIG, Views
 from server.api.plans import body_of
 from server.api.services import Services
-from server.config.additions import Additions
+from server.config.additions import Additions, KeepError
 from server.config.reload import Watcher
 from server.engines.logtail import MOST, LogTail
 from server.engines.state import EngineState
-from server.errors import Conflict, InvalidRequest, RouteNotFound, StartError
+from server.errors import Conflict, InvalidRequest, RouteNotFound, StartError, UnavailableError
 
 #: Bytes of a body that asks for an engine.
 _BODY: Final = 2**20
@@ -50,8 +50,13 @@ class EngineEndpoints:
         self._one_at_a_time = one_at_a_time
 
     async def index(self, request: HttpRequest) -> Response:
-        """Every engine."""
-        return JSONResponse({"engines": [self._views.told(one) for one in self._views.all()]})
+        """Every engine, and the names of those that are kept and not in force."""
+        return JSONResponse(
+            {
+                "engines": [self._views.told(one) for one in self._views.all()],
+                "left_out": list(self._watcher.loaded.left_out.engines),
+            }
+        )
 
     async def one(self, request: HttpRequest) -> Response:
         """One engine, by its name, its model's or its weights."""
@@ -88,8 +93,14 @@ class EngineEndpoints:
         return await self._load(name)
 
     async def forget(self, request: HttpRequest) -> Response:
-        """Drain and stop an engine that was added at run time, and forget it."""
-        name = self._views.own(_name(request))
+        """Drain and stop an engine that was added at run time, and forget it. One that is kept and
+        not in force is only forgotten: what runs under its name is the config's."""
+        said = _name(request)
+        if all(self._views.origin(one) == CONFIG for one in self._views.candidates(said)):
+            left_out = self._watcher.loaded.left_out
+            if (kept := asking.added_as(said, left_out)) is not None:
+                return await self._forget_left_out(kept)
+        name = self._views.own(said)
         if self._views.origin(name) == CONFIG:
             raise Conflict(
                 f"Engine `{name}` is in {self._file()}: take it out there, and it is gone. "
@@ -101,14 +112,14 @@ class EngineEndpoints:
             before = self._watcher.loaded.additions
             after, models = asking.without_engine(before, name)
             await keep(self._watcher, after)
-        return JSONResponse(
-            {
-                "name": name,
-                "forgotten": True,
-                "models": models,
-                "default_cleared": before.default is not None and after.default is None,
-            }
-        )
+        return _forgotten(name, models, before, after)
+
+    async def _forget_left_out(self, name: str) -> Response:
+        async with self._one_at_a_time:
+            before = self._watcher.loaded.kept
+            after, models = asking.without_engine(before, name)
+            await forget(self._watcher, after)
+        return _forgotten(name, models, before, after)
 
     async def logs(self, request: HttpRequest) -> Response:
         """The last lines of an engine's log, and with `follow` what comes."""
@@ -228,11 +239,37 @@ class EngineEndpoints:
 
 
 async def keep(watcher: Watcher, additions: Additions) -> None:
-    """Have the server take them over. Raises InvalidRequest with the config's own words."""
-    try:
+    """Have the server take them over. Raises InvalidRequest with the config's own words, and
+    UnavailableError where they cannot be kept."""
+    with _in_its_words():
         await watcher.add(additions)
+
+
+async def forget(watcher: Watcher, kept: Additions) -> None:
+    """Have the server keep no more than these, in force or not. Raises as `keep` does."""
+    with _in_its_words():
+        await watcher.forget(kept)
+
+
+@contextmanager
+def _in_its_words() -> Iterator[None]:
+    try:
+        yield
+    except KeepError as error:  # nothing that was asked for is wrong
+        raise UnavailableError(str(error), code="state_unwritable") from None
     except StartError as error:
         raise InvalidRequest(str(error), code="invalid_config") from None
+
+
+def _forgotten(name: str, models: list[str], before: Additions, after: Additions) -> Response:
+    return JSONResponse(
+        {
+            "name": name,
+            "forgotten": True,
+            "models": models,
+            "default_cleared": before.default is not None and after.default is None,
+        }
+    )
 
 
 def refuse_default(watcher: Watcher) -> None:

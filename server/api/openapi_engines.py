@@ -93,7 +93,7 @@ ENGINES: Final[Paths] = {
             "`context` for vLLM's `max-model-len`. What could run programs (`cmd`, `env`, "
             "`trust_remote_code`, flags with more than a number or a word) takes an admin key.",
             body=json_of("EngineRequest", one(_ASKED)),
-            fails=("400", "401", "403", "404", "408", "409", "413"),
+            fails=("400", "401", "403", "404", "408", "409", "413", "503"),
         ),
     },
     "/engines/{name}": {
@@ -110,8 +110,9 @@ ENGINES: Final[Paths] = {
             "forgetEngine",
             "Drain and stop an engine that was added at run time, and forget it and its models",
             ok("It is gone.", json_of("Forgotten", one(_FORGOTTEN))),
-            description="Answers when it has stopped. An engine of the config is refused: 409.",
-            fails=("400", "401", "403", "404", "409"),
+            description="Answers when it has stopped. An engine of the config is refused: 409. One "
+            "that is kept and left out is only forgotten.",
+            fails=("400", "401", "403", "404", "409", "503"),
             parameters=(_NAME,),
         ),
     },
@@ -177,14 +178,14 @@ ENGINES: Final[Paths] = {
             ok("It is in force.", json_of("Default", one(_DEFAULT))),
             description="409 where the config says which model is the default.",
             body=json_of("DefaultRequest", one({"model": "Qwen/Qwen3-8B"})),
-            fails=("400", "401", "403", "404", "408", "409", "413"),
+            fails=("400", "401", "403", "404", "408", "409", "413", "503"),
         ),
         "delete": operation(
             "engines",
             "clearDefault",
             "No default any more",
             ok("There is none.", json_of("Default", one({"model": None, "origin": None}))),
-            fails=("401", "403", "409"),
+            fails=("401", "403", "409", "503"),
         ),
     },
 }
@@ -247,7 +248,17 @@ ENGINE_SCHEMAS: Final[dict[str, Schema]] = {
         },
         *("address", "well"),
     ),
-    "Engines": thing({"engines": many(ref("Engine"))}, "engines"),
+    "Engines": thing(
+        {
+            "engines": many(ref("Engine")),
+            "left_out": many(
+                text(),
+                "Names of engines that were added, and are not in force: the config has them, too, "
+                "or they are no longer valid.",
+            ),
+        },
+        "engines",
+    ),
     "EngineRequest": thing(
         {
             "model": text(

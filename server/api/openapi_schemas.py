@@ -44,6 +44,7 @@ MORE_CODES: Final = (
     "request_crashed_engine",
     "request_too_large",
     "set_in_config",
+    "state_unwritable",
     "store_unusable",
     "unsafe_weights",
     "unsupported_ability",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -101,6 +101,11 @@ def normal(url: str) -> str:
     if not good:
         raise ClientError(f"{url!r} is no URL. Write it like {PUBLIC}.")
     return bare
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path, also one of dots alone, which would mean another path."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 
 
 class Client:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import click
 
-from server.cli.options import admin_options, all_options, json_option
+from server.cli.client import segment
+from server.cli.options import Name, admin_options, all_options, json_option
 
 if TYPE_CHECKING:
     from server.cli.client import Client
 
 _UNLOAD: Final = (
-    click.argument("engine", required=False),
+    click.argument("engine", required=False, type=Name()),
     click.option("--all", "every", is_flag=True, help="Every engine of the server."),
     click.option("--keep", is_flag=True, help="Do not forget what `roundhouse load` has added."),
     admin_options,
@@ -59,28 +60,44 @@ def _unload(
     as_json: bool,
 ) -> None:
     from server.cli import client
-    from server.cli.ps import engines_of
+    from server.cli.ps import listed_by
 
     if every is (engine is not None):
         raise click.UsageError("Name one engine, or say --all.")
     with client.admin(admin_url, admin_key) as server:
+        listed = listed_by(server)
         if engine is not None:
-            found = [_dict(server, server.get(f"/engines/{quote(engine, safe='')}"))]
+            found = [_named(server, engine, listed.left_out)]
         else:
-            ours = [one for one in engines_of(server) if "replicas" not in one]
+            ours = [one for one in listed.engines if "replicas" not in one]
             forget = not keep
             found = [o for o in ours if o.get("state") != "stopped" or (forget and _added(o))]
-        answers = [_one(server, told, keep, as_json) for told in found]
+        answers = [_one(server, told, keep, as_json, listed.left_out) for told in found]
     if as_json:
         click.echo(json.dumps(answers if every else answers[0], indent=2))
     elif not answers:
         click.echo("Nothing is loaded.")
 
 
-def _one(server: Client, told: dict[str, Any], keep: bool, quiet: bool) -> dict[str, Any]:
-    """Unload it, forget it if it was added, and say which."""
-    name, forget = str(told.get("name")), _added(told) and not keep
-    path = f"/engines/{quote(name, safe='')}"
+def _named(server: Client, name: str, left_out: Sequence[str]) -> dict[str, Any]:
+    """The engine that the server has under this name; one that is only kept is as good."""
+    from server.cli.client import Refused
+
+    try:
+        return _dict(server, server.get(_path(name)))
+    except Refused as error:
+        if error.status != 404 or not _is_of(left_out, name):
+            raise
+    return {"name": name}
+
+
+def _one(
+    server: Client, told: dict[str, Any], keep: bool, quiet: bool, left_out: Sequence[str]
+) -> dict[str, Any]:
+    """Unload it, forget it if it was added, and say which. What was added under the name of one of
+    the config is forgotten with it."""
+    name, forget = str(told.get("name")), not keep and (_added(told) or "origin" not in told)
+    path = _path(name)
     try:
         # It takes as long as the open requests do, up to the engine's stop_timeout.
         asked = (
@@ -94,10 +111,24 @@ def _one(server: Client, told: dict[str, Any], keep: bool, quiet: bool) -> dict[
     answer = _dict(server, asked)
     if not quiet:
         click.echo(_said(name, answer, told, forgotten=forget))
+    if not (forget or keep) and _is_of(left_out, name):
+        server.delete(path)
+        if not quiet:
+            click.echo(f"What was loaded as {name}, and left out, is forgotten.")
     return answer
 
 
+def _path(name: str) -> str:
+    return f"/engines/{segment(name)}"
+
+
+def _is_of(names: Sequence[str], name: str) -> bool:
+    return name.lower() in (one.lower() for one in names)
+
+
 def _said(name: str, answer: dict[str, Any], told: dict[str, Any], *, forgotten: bool) -> str:
+    if "origin" not in told:
+        return f"{name} is forgotten: it was kept, and left out."
     if not forgotten:
         kept = " It is kept for the next `roundhouse load`." if _added(told) else ""
         return f"{name} is {answer.get('state', 'unknown')}.{kept}"
@@ -127,7 +158,7 @@ Examples:
   roundhouse default Qwen/Qwen3-8B
   roundhouse default --clear"""
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=Name())
 @click.option("--clear", is_flag=True, help="Have none: then every request names its model.")
 @admin_options
 @json_option
@@ -154,7 +185,8 @@ def default(
     if name is None:
         click.echo("There is no default model: every request names its own.")
     else:
-        click.echo(f"{name} ({'in the config' if origin == 'config' else 'set at run time'})")
+        text = f"{name} ({'in the config' if origin == 'config' else 'set at run time'})"
+        click.echo(text + (". What was set at run time is forgotten." if clear else ""))
 
 
 @click.command(

@@ -24,6 +24,16 @@ SETTINGS: Final = {
 }
 
 
+class Name(click.types.StringParamType):
+    """Not empty, as what a variable holds that is not set: it would mean this folder, or all."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty.", param, ctx)
+        return text
+
+
 def server_options(command: Command) -> Command:
     """The settings of the config that have a flag. A flag wins over all else."""
     options: list[Callable[[Command], Command]] = [

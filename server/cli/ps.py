@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -56,6 +56,7 @@ def ps(
 ) -> None:
     """Show the engines of a running server: state, memory, requests, where they are from."""
     from server.cli import client
+    from server.cli.client import printable
     from server.cli.show import show
 
     if watch and as_json:
@@ -66,7 +67,7 @@ def ps(
         if watch:
             _watch(server, verbose)
             return
-        found = engines_of(server)
+        found, left_out = listed_by(server)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -80,9 +81,19 @@ def ps(
     if verbose:
         for engine in found:
             _lines_of(engine)
+    names = {str(engine.get("name")).lower() for engine in found}
+    for name in left_out:
+        _left_out(printable(name), overruled=name.lower() in names, verbose=verbose)
 
 
-def engines_of(server: Client) -> list[dict[str, Any]]:
+class Listed(NamedTuple):
+    """`left_out`: the names of those that were added, and are not in force."""
+
+    engines: list[dict[str, Any]]
+    left_out: list[str]
+
+
+def listed_by(server: Client) -> Listed:
     """Raises ClientError, also when it is not the admin API that answers."""
     from server.cli import client
 
@@ -93,7 +104,7 @@ def engines_of(server: Client) -> list[dict[str, Any]]:
             f"What answers at {server.url} is not the admin API. It has a listener of its own: "
             "server.admin in the config, http://127.0.0.1:8001 by default."
         )
-    return found
+    return Listed(found, [str(name) for name in answer.get("left_out") or ()])
 
 
 def _watch(server: Client, verbose: bool) -> None:
@@ -106,7 +117,7 @@ def _watch(server: Client, verbose: bool) -> None:
     console = Console()
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            rows = [row(engine, verbose) for engine in engines_of(server)]
+            rows = [row(engine, verbose) for engine in listed_by(server).engines]
             clean = [[printable(cell).replace("\n", " ") for cell in one] for one in rows]
             spare = _spare(verbose)
             live.update(
@@ -205,6 +216,17 @@ def _lines_of(engine: dict[str, Any]) -> None:
         click.echo(f"\n{engine.get('name')}, the last lines of its log:")
         for line in lines:
             click.echo(f"  | {printable(str(line))}")
+
+
+def _left_out(name: str, *, overruled: bool, verbose: bool) -> None:
+    """What a `load` has added and the server does not serve."""
+    if not overruled:
+        text = f"{name} was loaded once and is left out; the server's log says why."
+    elif verbose:
+        text = f"What was loaded as {name} is left out: the config has an engine of this name, too."
+    else:
+        return
+    click.echo(f"{text} `roundhouse unload {name}` forgets it.", err=True)
 
 
 def ago(seconds: float | None) -> str:

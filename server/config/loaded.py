@@ -59,11 +59,22 @@ class Loaded:
         draft = self._draft
         if draft is None:
             raise ValueError("nothing can be added to a config that was not loaded")
-        rest = self.kept.without(self.additions).without(additions)
+        rest = self.left_out.without(additions)
         names = {".".join(path) for path in rest.paths()}
         merged = merging.add(draft, _alone(draft), additions)
         merged = replace(merged, overruled=tuple(name for name in self.overruled if name in names))
         return _loaded(draft, self._again, merged, additions.over(rest))
+
+    def keeping(self, kept: Additions) -> Loaded:
+        """The same config with what can be of these."""
+        if self._draft is None:
+            raise ValueError("nothing is kept beside a config that was not loaded")
+        return finish(self._draft, self._again, kept)
+
+    @property
+    def left_out(self) -> Additions:
+        """What is kept and not in force: the config has it, too, or it is no longer valid."""
+        return self.kept.without(self.additions)
 
     def with_state(self) -> Loaded:
         """With what the state file in its home holds, as far as it can be. Never raises."""

@@ -124,9 +124,7 @@ class Watcher:
         async with self._one_at_a_time:
             if callable(additions):
                 additions = additions(self._loaded.additions)
-            return await self._keep(
-                await asyncio.to_thread(self._loaded.with_additions, additions)
-            )
+            return await self._keep(await asyncio.to_thread(self._loaded.with_additions, additions))
 
     async def forget(self, kept: Additions) -> Loaded:
         """Keep these alone for the next start, in force or not, and serve those that can be. Raises

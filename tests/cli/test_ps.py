@@ -68,6 +68,21 @@ def test_in_a_pipe(run: Run, fake: FakeServer) -> None:
     assert fake.seen[0].headers["authorization"] == "Bearer adm"
 
 
+def test_what_is_left_out(run: Run, fake: FakeServer) -> None:
+    fake.json("GET", "/engines", {"engines": [READY], "left_out": ["Guide", "old\x1b[2J"]})
+    result = run("ps", "--admin-url", fake.url)
+    assert len(result.stdout.splitlines()) == 2
+    old = (
+        "old[2J was loaded once and is left out; the server's log says why. "
+        "`roundhouse unload old[2J` forgets it.\n"
+    )
+    assert result.stderr == old
+    assert run("ps", "-v", "--admin-url", fake.url).stderr == (
+        "What was loaded as Guide is left out: the config has an engine of this name, too. "
+        f"`roundhouse unload Guide` forgets it.\n{old}"
+    )
+
+
 def test_json(run: Run, fake: FakeServer) -> None:
     fake.json("GET", "/engines", {"engines": [ENGINE, FAILED]})
     assert json.loads(run("ps", "--admin-url", fake.url, "--json").stdout) == [ENGINE, FAILED]

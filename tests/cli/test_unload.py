@@ -78,6 +78,32 @@ def test_all(run: Run, server: FakeServer) -> None:
     assert run("unload", "--all", "--admin-url", server.url).stdout == "Nothing is loaded.\n"
 
 
+def test_what_is_left_out_is_forgotten(run: Run, server: FakeServer) -> None:
+    left_out = {"engines": [OURS], "left_out": ["Guide", "old"]}
+    server.json("GET", "/engines", left_out)
+    gone = {"forgotten": True, "models": [], "default_cleared": False}
+    server.json("DELETE", "/engines/guide", {"name": "Guide", **gone})
+    server.json("DELETE", "/engines/old", {"name": "old", **gone})
+    server.error("GET", "/engines/old", 404, "There is no engine `old`.")
+    server.error("POST", "/engines/old/unload", 404, "There is no engine `old`.")
+    result = run("unload", "old", "--admin-url", server.url)
+    assert (result.exit_code, result.stdout) == (
+        0, "old is forgotten: it was kept, and left out.\n"
+    )  # fmt: skip
+    # The config's own stops as ever; what had its name besides is gone.
+    result = run("unload", "guide", "--admin-url", server.url)
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0, ["guide is stopped.", "What was loaded as guide, and left out, is forgotten."]
+    )  # fmt: skip
+    assert calls(server) == [
+        "DELETE /engines/old", "POST /engines/guide/unload", "DELETE /engines/guide"
+    ]  # fmt: skip
+    server.seen.clear()
+    assert run("unload", "guide", "--keep", "--admin-url", server.url).exit_code == 0
+    assert run("unload", "old", "--keep", "--admin-url", server.url).exit_code == 1
+    assert calls(server) == ["POST /engines/guide/unload", "POST /engines/old/unload"]
+
+
 def test_wrong_usage(run: Run, server: FakeServer) -> None:
     for flags in ((), ("q", "--all")):
         result = run("unload", *flags, "--admin-url", server.url)
@@ -120,6 +146,10 @@ def test_default(run: Run, fake: FakeServer) -> None:
     assert run("default", "--clear", "--admin-url", fake.url).stdout == nobody
     fake.json("GET", "/default", {"model": "m", "origin": "config"})
     assert run("default", "--admin-url", fake.url).stdout == "m (in the config)\n"
+    fake.json("DELETE", "/default", {"model": "m", "origin": "config"})
+    assert run("default", "--clear", "--admin-url", fake.url).stdout == (
+        "m (in the config). What was set at run time is forgotten.\n"
+    )
     told = json.loads(run("default", "--json", "--admin-url", fake.url).stdout)
     assert told == {"model": "m", "origin": "config"}
 
