@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from server.cli.options import Command, client_options
+from server.cli.options import Command, Name, client_options
 
 if TYPE_CHECKING:
     from server.loadtest.bench import Outcome, Settings
@@ -169,7 +169,7 @@ Examples:
 Exit codes: 0 done, 1 more than 1 % of a step's requests failed, 2 wrong usage,
 130 interrupted; what was measured until then is shown all the same."""
 )
-@click.argument("model")
+@click.argument("model", type=Name())
 @load_options
 @request_options
 @output_options

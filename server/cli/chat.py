@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from server.cli.options import Command, client_options
+from server.cli.options import Command, Name, client_options
 
 
 def chat_options(command: Command) -> Command:
@@ -35,7 +35,7 @@ Examples:
   echo "What is a fallback?" | roundhouse chat guide
   roundhouse chat --base-url https://llm.example.com gpt-6-luna"""
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=Name())
 @chat_options
 @client_options
 def chat(

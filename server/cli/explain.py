@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from server.cli.options import admin_options, json_option
+from server.cli.options import Name, admin_options, json_option
 
 _HEAD: Final = ("", "ACTION", "TARGET", "MODEL", "NOW", "REASON")
 _HEAD_OF_ALL: Final = ("MODEL", "POLICY", "TARGETS")
@@ -33,7 +33,7 @@ Examples:
 Actions, in the order in which they would be tried: send; queue, for a place that comes free; wait,
 for an engine that loads; refuse, because it loads; skip. Nothing is sent, and nothing changes."""
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=Name())
 @click.option(
     "--request",
     "body",

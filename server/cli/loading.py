@@ -7,12 +7,11 @@ import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import click
 
-from server.cli.client import ClientError, Refused, printable
-from server.cli.options import admin_options, all_options, json_option
+from server.cli.client import ClientError, Refused, printable, segment
+from server.cli.options import Name, admin_options, all_options, json_option
 from server.cli.ps import error_of
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ Weights that are not on the server's disk are pulled first. What is added here i
 server's next start, beside its config; `roundhouse unload` forgets it. Ctrl-C ends the waiting, not
 the loading."""
 )
-@click.argument("what", metavar="WHAT")
+@click.argument("what", metavar="WHAT", type=Name())
 @all_options(_OPTIONS)
 def load(
     what: str,
@@ -238,7 +237,9 @@ def _what(what: str) -> str:
     if path is not None and path.is_dir():
         return os.path.normpath(path.absolute())
     if near:
-        raise click.UsageError(f"There is no folder {what!r} (looked for {path}).")
+        raise click.UsageError(
+            f"There is no folder {what!r} (looked for {path and path.absolute()})."
+        )
     return what
 
 
@@ -257,7 +258,7 @@ def _wait(server: Client, engine: dict[str, Any], timeout: float | None) -> dict
     from server.cli.command import INTERRUPTED
     from server.cli.live import Line
 
-    name, path = str(engine["name"]), f"/engines/{quote(str(engine['name']), safe='')}"
+    name, path = str(engine["name"]), f"/engines/{segment(str(engine['name']))}"
     try:
         with Line() as line:
             return _watch(server, path, engine, line, timeout)

@@ -36,6 +36,19 @@ def test_help_lists_every_command_with_examples(run: Run) -> None:
         assert "Exit codes: 0 done, 1 error, 2 wrong usage" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["load", ""], ["unload", " "], ["stop", ""], ["logs", ""], ["default", ""]),
+        *(["pull", ""], ["show", ""], ["rm", ""], ["bench", ""], ["chat", ""], ["explain", ""]),
+    ],
+)
+def test_a_name_that_a_variable_should_have_held(arguments: list[str], run: Run) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert ": it is empty." in result.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str, run: Run) -> None:
     result = run(name, "--help")

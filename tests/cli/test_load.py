@@ -202,7 +202,7 @@ def test_settings(run: Run, loads: FakeServer, monkeypatch: pytest.MonkeyPatch) 
     ("flags", "said"),
     [
         ((), "Missing argument 'WHAT'"),
-        (("./nothing",), "There is no folder './nothing'"),
+        (("./nothing",), "There is no folder './nothing' (looked for /"),
         (("x", "--env", "NOT_HERE"), "NOT_HERE is not set here"),
         (("x", "--env", "=b"), "write --env NAME=VALUE"),
         (("x", "--arg", "=b"), "write --arg NAME=VALUE"),

@@ -10,7 +10,7 @@ import click
 
 from server.cli.client import printable
 from server.cli.models.shelf import Shelf, footnote, overlay_options, shelf
-from server.cli.options import json_option
+from server.cli.options import Name, json_option
 from server.registry.cards import ModelInfo, Source, Status
 from server.registry.catalog import UnknownModel
 from server.registry.overlay import Difference
@@ -55,7 +55,7 @@ Examples:
 
 A model is named by its id, an alias, PROVIDER/ID, or the last part of its id."""
 )
-@click.argument("model")
+@click.argument("model", type=Name())
 @click.option("--sources", is_flag=True, help="Say where every fact was read, and when.")
 @overlay_options
 @json_option
