@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import select
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import click
 
-from server.cli.options import admin_options
+from server.cli.options import Name, admin_options
 
 #: Seconds between two looks at a file.
 _LOOK: Final = 0.25
@@ -31,7 +33,7 @@ Examples:
 When no server answers, or its admin API is off, the files under its home are read. A terminal gets
 no control characters, a pipe gets the log as it is."""
 )
-@click.argument("engine")
+@click.argument("engine", type=Name())
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, help="Last lines [100].")
 @admin_options
@@ -41,8 +43,10 @@ def logs(
     """Show the last lines of an engine's log."""
     from server.cli import client
 
-    path = f"/engines/{quote(engine, safe='')}/logs?lines={lines}&follow={str(follow).lower()}"
+    path = f"/engines/{client.segment(engine)}/logs?lines={lines}&follow={str(follow).lower()}"
     why = "The config here switches the admin API off."
+    if follow:
+        _end_with_the_reader()
     try:
         with client.admin(admin_url, admin_key) as server:
             why = f"No server answers at {server.url}."
@@ -57,6 +61,23 @@ def logs(
         shown = _show(_of_file(file, lines, follow))
     if not shown and lines:
         click.echo(f"The log of {engine} is empty: it has not been started yet.", err=True)
+
+
+def _end_with_the_reader() -> None:
+    """`logs -f | grep -m1 ready` ends when grep does, and not with the next line, which may never
+    come."""
+    try:
+        fd = sys.stdout.fileno()
+    except (OSError, ValueError):  # nothing that somebody else could close
+        return
+    gone = select.poll()
+    gone.register(fd, 0)
+
+    def wait() -> None:
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in gone.poll()):
+            os._exit(0)  # whatever the other thread waits for
+
+    threading.Thread(target=wait, name="reader", daemon=True).start()
 
 
 def _file(folder: Path, engine: str, error: Exception) -> Path:

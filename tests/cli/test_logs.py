@@ -131,16 +131,41 @@ def test_another_server_s_log_is_not_here(run: Run, home: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
 
 
-def test_a_file_is_followed_and_a_reader_may_leave(home: Path, repo_root: Path) -> None:
-    file = home / "logs" / "qwen.log"
-    file.write_bytes(b"before\n")
-    with subprocess.Popen(
-        [sys.executable, "-c", "from server.cli import main; main()", "logs", "qwen", "-f"],
+def following(home: Path, repo_root: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """`roundhouse logs qwen -f` into a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from server.cli import main; main()", "logs", "qwen", "-f", *flags],
         cwd=home.parent,
         env={"PYTHONPATH": str(repo_root), "PATH": "", "HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    ) as process:
+    )
+
+
+def test_a_reader_may_leave_while_nothing_is_said(
+    home: Path, repo_root: Path, fake: FakeServer
+) -> None:
+    leave = threading.Event()
+
+    def quiet() -> Iterator[bytes]:
+        yield b"ready\n"
+        leave.wait(60)
+
+    (home / "logs" / "qwen.log").write_bytes(b"ready\n")
+    fake.answers["GET", "/engines/qwen/logs?lines=100&follow=true"] = (200, quiet())
+    for flags in ((), ("--admin-url", fake.url)):
+        with following(home, repo_root, *flags) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.stdout.close()
+            assert process.wait(30) == 0
+    leave.set()
+
+
+def test_a_file_is_followed_and_a_reader_may_leave(home: Path, repo_root: Path) -> None:
+    file = home / "logs" / "qwen.log"
+    file.write_bytes(b"before\n")
+    with following(home, repo_root) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == b"before\n"
