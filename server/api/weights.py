@@ -133,7 +133,8 @@ class WeightsEndpoints:
         revision = request.query_params.get("revision")
         if revision is not None:
             revision = _revision(revision)
-        return holdings.named(name, revision, await asyncio.to_thread(self._holdings))
+        found = await asyncio.to_thread(self._holdings)
+        return holdings.named(name, revision, found, show="roundhouse ls --on-server")
 
     def _users(self, holding: Holding) -> list[str]:
         return holdings.users(holding, self._services.state.config.engines, self._store.base)

@@ -95,6 +95,7 @@ def test_all_of_it_as_json(run: Run, hub: FakeHub) -> None:
         (["pull", "org/old"], "--allow-pickle"),
         (["pull", "a/b/c"], "is no id of a model"),
         (["pull", "./nothing"], "There is no folder './nothing'"),
+        (["pull", "./nothing"], "/nothing)"),
         (["pull", "."], "has no config.json"),
         (["pull", "embedded:guide"], "nothing to pull"),
         (["show", "org/none"], "org/none is not here"),
@@ -142,6 +143,32 @@ def test_what_an_engine_uses_is_not_removed(run: Run, hub: FakeHub, nowhere: Pat
     assert refused.exit_code == 1
     assert "the engine small" in refused.stderr
     assert run("rm", REPO, "--force").exit_code == 0
+
+
+def test_an_engine_s_name_is_that_of_its_weights(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    hub.add(REPO)
+    folder = nowhere / "own"
+    for name, content in model().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    config(nowhere, small=REPO, mine="own")
+    for name, title in (("small", REPO), ("mine", "own")):
+        assert run("pull", name).exit_code == 0
+        assert run("show", name).stdout.startswith(f"{title}\n  state     verified\n")
+        assert f"{title} is the weights of the engine {name}" in run("rm", name).stderr
+    # What has the name itself comes first.
+    config(nowhere, own=REPO)
+    assert run("rm", "own").stdout == "own is registered no more. Its files stay.\n"
+
+
+def test_an_engine_without_weights(run: Run, hub: FakeHub, nowhere: Path) -> None:
+    text = "version: 1\nengines: {own: {runtime: command, cmd: 'serve ${PORT}'}}\n"
+    (nowhere / "roundhouse.yaml").write_text(text)
+    done = run("pull", "own")
+    assert (done.exit_code, done.stderr) == (
+        1, "Error: The engine own of the config has no weights to pull: its runtime is command.\n"
+    )  # fmt: skip
+    assert hub.seen == []
 
 
 def test_a_config_with_faults(run: Run, hub: FakeHub, nowhere: Path) -> None:

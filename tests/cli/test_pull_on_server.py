@@ -135,11 +135,14 @@ def test_all_of_it_as_json(run: Run, hub: FakeHub, served: Served) -> None:
         (["pull", "org/smal"], 1, "Did you mean org/small?"),
         (["pull", "org/gated"], 1, "Accept its terms at"),
         (["pull", "./folder"], 1, "no id of a model on the hub"),
+        (["pull", "../engines"], 1, "`../engines` is no id of a model on the hub"),
+        (["show", "../engines/small"], 1, "`../engines/small` is no id of a model on the hub"),
+        (["rm", "../default"], 1, "`../default` is no id of a model on the hub"),
         (["pull", REPO, "--stop"], 1, "The server pulls no org/small."),
         (["pull", REPO, "--store", "x", "--no-wait"], 2, "--store, --no-wait cannot go with"),
         (["show", REPO, "--verify"], 2, "--verify cannot go with"),
         (["show", "org/none"], 1, "org/none is not here"),
-        (["rm", "org/none"], 1, "org/none is not here"),
+        (["rm", "org/none"], 1, "org/none is not here. `roundhouse ls --on-server` shows all."),
     ],
 )
 def test_errors_are_one_paragraph(
@@ -154,22 +157,23 @@ def test_errors_are_one_paragraph(
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", [REPO, "small"])
 def test_ctrl_c_leaves_the_server_at_it_and_stop_ends_it(
-    run: Run, start: Start, hub: FakeHub, served: Served
+    run: Run, start: Start, hub: FakeHub, served: Served, name: str
 ) -> None:
     hub.add(REPO)
     halfway = threading.Event()
     hub.fault(FILE, at(halfway, 300, hub.gone))
-    terminal = start("pull", REPO, "--on-server", *served.admin())
+    terminal = start("pull", name, "--on-server", *served.admin())
     terminal.until("3 of 4 files")
     terminal.type("\x03")
     terminal.until("The server goes on.")
     terminal.until("with --stop it ends it.")
     assert terminal.ended() == 130
     assert "Traceback" not in terminal.shown
-    again = start("pull", REPO, "--on-server", *served.admin())
+    again = start("pull", name, "--on-server", *served.admin())
     again.until("3 of 4 files")
-    stopped = run("pull", REPO, "--on-server", "--stop", *served.admin())
+    stopped = run("pull", name, "--on-server", "--stop", *served.admin())
     assert stopped.stdout == "Stopped pull-1. What has come is kept.\n"
     again.until("The pull was stopped.")
     assert again.ended() == 1
@@ -252,3 +256,4 @@ def test_a_feed_that_is_none(run: Run, fake: FakeServer) -> None:
 def test_a_path_of_any_name() -> None:
     assert remote._path("a/b?c#d", revision=None, force=False) == "/weights/a/b%3Fc%23d"
     assert remote._path("a", revision="v 1", force=True) == "/weights/a?revision=v+1&force=true"
+    assert remote._path("../engines/x") == "/weights/%2E%2E/engines/x"

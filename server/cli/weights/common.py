@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,22 @@ class Here:
         from server.engines.store.holdings import users
 
         return users(holding, self.engines, self.folder)
+
+    def named(self, model: str, revision: str | None, where: Path) -> Sequence[Holding]:
+        """What the store has under this name; else the weights of the config's engine of this name.
+        Raises StoreError, OSError."""
+        from server.engines.store.holdings import holdings, named
+
+        found = holdings(where, self.home)
+        engine = self.engines.get(model)
+        if (
+            engine is not None
+            and engine.weights is not None
+            and not any(one.name == model for one in found)
+        ):
+            path = self.folder / Path(engine.weights).expanduser()
+            model = str(path.absolute()) if path.is_dir() else engine.weights
+        return named(model, revision, found)
 
     @property
     def settings(self) -> StoreSettings:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli.options import json_option
+from server.cli.options import Name, json_option
 from server.cli.weights.common import Here, here, only_here, place_options, server_options
 from server.engines.store.words import size_of
 
@@ -33,7 +33,7 @@ Examples:
 A pull that was cut, or stopped with Ctrl-C, goes on where it was when you pull again. Only
 safetensors are taken, with configs, tokenizer and chat template; every file is verified."""
 )
-@click.argument("model")
+@click.argument("model", type=Name())
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit [main].")
 @place_options
 @click.option(
@@ -183,7 +183,12 @@ def _what(
     """The name to show, the revision, the folder if it is one, and whose weights they are."""
     base = Path()
     engine = found.engines.get(model)
-    if engine is not None and engine.weights is not None:
+    if engine is not None:
+        if engine.weights is None:
+            raise click.ClickException(
+                f"The engine {model} of the config has no weights to pull: its runtime is "
+                f"{engine.runtime}."
+            )
         model, base = engine.weights, found.folder
         revision = revision or engine.revision
     if model.startswith("embedded:"):
@@ -193,7 +198,9 @@ def _what(
         if revision is not None:
             raise click.UsageError("A folder has no revisions.")
         if not path.is_dir():
-            raise click.ClickException(f"There is no folder {model!r} (looked for {path}).")
+            raise click.ClickException(
+                f"There is no folder {model!r} (looked for {path.absolute()})."
+            )
         return path.resolve().name, "", path, engine
     return model, revision or "main", None, engine
 

@@ -166,7 +166,8 @@ def _path(model: str, **query: str | bool | None) -> str:
     told = {
         name: value if isinstance(value, str) else "true" for name, value in query.items() if value
     }
-    return f"/weights/{quote(model, safe='/')}" + (f"?{urlencode(told)}" if told else "")
+    name = "/".join(map(client.segment, model.split("/")))
+    return f"/weights/{name}" + (f"?{urlencode(told)}" if told else "")
 
 
 def _with(answer: Any, url: str, names: Sequence[str]) -> dict[str, Any]:
@@ -191,11 +192,21 @@ def stop(model: str, admin_url: str | None, admin_key: str | None) -> list[str]:
     """End the server's pulls of a model; their ids."""
     with client.admin(admin_url, admin_key) as server:
         pulls = _with(server.get("/pulls"), server.url, ("pulls",))["pulls"]
-        ids = [
-            str(one["id"])
-            for one in pulls
-            if one.get("model") == model and one.get("state") == "running"
-        ]
+        running = [one for one in pulls if one.get("state") == "running"]
+        if not any(one.get("model") == model for one in running):
+            model = _of_engine(server, model) or model
+        ids = [str(one["id"]) for one in running if one.get("model") == model]
         for each in ids:
             server.delete(f"/pulls/{quote(each)}")
     return ids
+
+
+def _of_engine(server: client.Client, name: str) -> str | None:
+    """What a pull of it is called, if it is an engine's name."""
+    try:
+        told = server.get(f"/engines/{client.segment(name)}")
+    except client.Refused as error:
+        if error.status == 404:
+            return None
+        raise
+    return told.get("weights") if isinstance(told, dict) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from server.cli.options import json_option
+from server.cli.options import Name, json_option
 from server.cli.weights.common import here, only_here, place_options, server_options, told
 from server.engines.store.words import size_of
 
@@ -23,7 +23,7 @@ What an engine of the config uses is not removed, nor what an engine of a runnin
 force it is, unless that engine runs. Of a registered folder only the record is removed; its files
 are yours."""
 )
-@click.argument("model")
+@click.argument("model", type=Name())
 @click.option("--revision", metavar="NAME", help="Only this branch, tag or commit.")
 @click.option("--force", is_flag=True, help="Even if an engine uses it that does not run now.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing.")
@@ -54,7 +54,7 @@ def rm(
     found = here(config, strict=not force)
     where = found.store(store)
     with told(where):
-        chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
+        chosen = found.named(model, revision, where)
     users = sorted({user for one in chosen for user in found.users(one)})
     if users and not force:
         raise StoreError(

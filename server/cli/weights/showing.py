@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.client import printable
-from server.cli.options import json_option
+from server.cli.options import Name, json_option
 from server.cli.weights.common import (
     Here,
     here,
@@ -33,7 +33,7 @@ Examples:
 
 What the registry knows of a model, prices and abilities, is at `roundhouse models show`."""
 )
-@click.argument("model")
+@click.argument("model", type=Name())
 @click.option("--revision", metavar="NAME", help="Only this branch, tag or commit.")
 @click.option("--verify", is_flag=True, help="Read every file, and fail if one has changed.")
 @place_options
@@ -81,7 +81,7 @@ def _here(
 
     where = found.store(store)
     with told(where):
-        chosen = holdings.named(model, revision, holdings.holdings(where, found.home))
+        chosen = found.named(model, revision, where)
     rows = []
     for one in chosen:
         facts = holdings.facts_of(one, found.users(one))

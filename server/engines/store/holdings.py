@@ -170,9 +170,12 @@ def _size(folder: Path) -> int:
     )
 
 
-def named(name: str, revision: str | None, found: Sequence[Holding]) -> list[Holding]:
+def named(
+    name: str, revision: str | None, found: Sequence[Holding], *, show: str = "roundhouse ls"
+) -> list[Holding]:
     """Those of a name, or of a folder's path; of `revision` if given: a branch, a commit, or how it
-    begins. Raises StoreError with names that are like it."""
+    begins. Raises StoreError with names that are like it, or with the command that can `show` all.
+    """
     path = Path(name).expanduser().resolve() if name.startswith(("/", ".", "~")) else None
     same = [one for one in found if one.name == name or (path is not None and one.path == path)]
     if not same:
@@ -180,7 +183,7 @@ def named(name: str, revision: str | None, found: Sequence[Holding]) -> list[Hol
 
         names = list(dict.fromkeys(one.name for one in found))
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        near = f" Did you mean {' or '.join(close)}?" if close else " `roundhouse ls` shows all."
+        near = f" Did you mean {' or '.join(close)}?" if close else f" `{show}` shows all."
         raise StoreError(f"{name} is not here.{near}", reason="not_found")
     if revision is None:
         return same
