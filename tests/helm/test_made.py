@@ -6,11 +6,14 @@ import string
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from scripts import helm_render
+from server.cli import command
 from server.config.load import load
 from tests.helm import policies
 from tests.helm.test_config import ENVIRONMENT, config_of
@@ -46,6 +49,7 @@ CACHES = st.one_of(
         {"kind": st.just("pvc"), "accessModes": st.just(["ReadWriteMany"]), "size": QUANTITIES}
     ),
 )
+BUDGETS = some(enabled=st.booleans(), maxUnavailable=st.sampled_from([0, 1, "50%"]))
 ENGINE = {
     "replicas": st.integers(0, 5),
     "nodes": st.integers(1, 3),
@@ -59,7 +63,10 @@ ENGINE = {
     "preStopSeconds": st.integers(0, 100),
     "drainSeconds": st.integers(0, 1000),
     "podAnnotations": LABELS,
+    "podLabels": LABELS,
     "nodeSelector": LABELS,
+    "podDisruptionBudget": BUDGETS,
+    "extraVolumes": st.just([{"name": "more", "emptyDir": {"sizeLimit": "1Gi"}}]),
     "tolerations": TOLERATIONS,
     "config": some(max_in_flight=st.integers(1, 99), wait=st.sampled_from([0, "1m"])),
 }
@@ -102,7 +109,15 @@ VALUES = st.builds(
             type=st.sampled_from(["ClusterIP", "LoadBalancer"]), port=st.integers(1, 65535)
         ),
         autoscaling=some(enabled=st.booleans(), targetCPU=st.integers(1, 99)),
-        podDisruptionBudget=some(enabled=st.booleans()),
+        podDisruptionBudget=BUDGETS,
+        tests=some(model=TEXT, timeoutSeconds=st.integers(1, 10**4)),
+        monitoring=some(
+            labels=LABELS,
+            serviceMonitor=some(enabled=st.booleans()),
+            podMonitor=some(enabled=st.booleans()),
+            rules=some(enabled=st.booleans()),
+            dashboards=some(enabled=st.booleans()),
+        ),
         ingress=st.fixed_dictionaries(
             {"enabled": st.booleans(), "hosts": st.just(["llm.example"])},
             optional={"className": NAMES, "annotations": LABELS},
@@ -127,10 +142,13 @@ def test_made_values(values: dict[str, Any], tmp_path_factory: pytest.TempPathFa
     assert list(policies.whole(manifests, policies.elsewhere(values))) == []
     for each in manifests:
         valid(each)
+    assert helm_python.lint(helm_render.CHART, values, strict=True)["errors"] == []
     file = Path(tmp_path_factory.getbasetemp()) / "made.yaml"
     file.write_text(config_of(manifests), "utf-8")
     config = load(file, environ=ENVIRONMENT, cwd=file.parent).config
     assert set(config.engines) == {engine["name"] for engine in values["engines"]}
+    checked = CliRunner().invoke(command.cli, ["check", str(file)], env=ENVIRONMENT)
+    assert checked.exit_code == 0, checked.output
     assert_flags(values, manifests)
 
 
