@@ -20,10 +20,10 @@ ENV = {"ROUNDHOUSE_API_KEY": "sk-rh-0123456789abcdefghijklmnop"}
 
 
 @pytest.fixture(scope="module")
-def image(builder: Builder, repo_root: Path) -> Iterator[Image]:
+def image(builder: Builder, repo_root: Path) -> Image:
     """Dockerfile.cuda on a base whose `python3` is that of .venv-engine."""
     engine = repo_root / ".venv-engine"
-    asked = [engine / "bin" / "python", "-I", "-c", "import sys; print(sys.base_prefix)"]
+    asked = [f"{engine}/bin/python", "-I", "-c", "import sys; print(sys.base_prefix)"]
     prefix = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
     def with_vllm(name: str, folder: Path) -> Image:
@@ -34,8 +34,8 @@ def image(builder: Builder, repo_root: Path) -> Iterator[Image]:
         path = f"{engine}/bin:{base('', folder.with_name('plain')).env['PATH']}"
         return Image(Root(folder, shown), env={"PATH": path}, user="0:0")
 
-    here = replace(builder, work=builder.work.with_name("engine"), base=with_vllm)
-    yield here.build("cuda")
+    work, built = builder.work.with_name("engine"), {"gateway-venv": builder.build("gateway-venv")}
+    return replace(builder, work=work, base=with_vllm, _built=built).build("cuda")
 
 
 @pytest.fixture(scope="module")
