@@ -13,7 +13,7 @@ from server.api import admin_additions as asking
 from server.api import unknown
 from server.api.admin_engines import forget, keep, refuse_default
 from server.api.admin_views import CONFIG, LOADED
-from server.api.plans import body_of
+from server.api.plans import checked_body
 from server.api.services import Services
 from server.config.reload import Watcher
 from server.config.resolve import provider_of
@@ -39,7 +39,7 @@ class DefaultEndpoints:
 
     async def set(self, request: HttpRequest) -> Response:
         """Another one, unless the config says which."""
-        body = await body_of(request, _BODY, self._services.state.timeouts.body)
+        body = await checked_body(request, _BODY, self._services.state)
         try:
             model = msgspec.json.decode(body, type=_Wanted).model
         except (msgspec.DecodeError, msgspec.ValidationError):

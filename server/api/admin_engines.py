@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from server.api import admin_additions as asking
 from server.api.admin_additions import Asked
 from server.api.admin_views import CONFIG, Views
-from server.api.plans import body_of
+from server.api.plans import checked_body
 from server.api.services import Services
 from server.config.additions import Additions, KeepError
 from server.config.reload import Watcher
@@ -74,8 +74,7 @@ class EngineEndpoints:
 
     async def add(self, request: HttpRequest) -> Response:
         """Load what is there already, or add an engine and a model to what the config says."""
-        patience = self._services.state.timeouts.body
-        asked = asking.read(await body_of(request, _BODY, patience))
+        asked = asking.read(await checked_body(request, _BODY, self._services.state))
         asking.guard(asked, admin_key=self._services.state.config.server.admin_key is not None)
         if asked.folder:
             asked = msgspec.structs.replace(asked, model=await _folder(asked.model))

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from server.access.keys import EVERYONE, KeyInfo
 from server.api import intake, wishes
-from server.api.services import Services
+from server.api.services import Services, State
 from server.config.schema import Limits
 from server.errors import ClientGone, InvalidRequest, PayloadTooLarge, RequestTimedOut
 from server.protocol import envelope, text
@@ -194,6 +194,14 @@ async def body_of(request: HttpRequest, most: int, patience: float) -> bytes:
     except ClientDisconnect:
         raise ClientGone("The client closed the connection.") from None
     return b"".join(parts)
+
+
+async def checked_body(request: HttpRequest, most: int, state: State) -> bytes:
+    """One that a decoder may be given: UTF-8, and no deeper than the server's `limits.depth`.
+    Raises InvalidRequest, and what `body_of` does."""
+    body = await body_of(request, most, state.timeouts.body)
+    text.check(body, depth=state.config.server.limits.depth)
+    return body
 
 
 def _json(value: Any) -> Response:

@@ -17,7 +17,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from server.api.plans import body_of
+from server.api.plans import checked_body
 from server.api.services import Services
 from server.engines.state import EngineState
 from server.engines.store import holdings
@@ -204,7 +204,7 @@ class WeightsEndpoints:
         return JSONResponse(shared.facts())
 
     async def _ask(self, request: HttpRequest) -> Ask:
-        body = await body_of(request, _BODY, self._services.state.timeouts.body)
+        body = await checked_body(request, _BODY, self._services.state)
         try:
             return msgspec.json.decode(body, type=Ask)
         except msgspec.ValidationError as error:

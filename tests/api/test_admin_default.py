@@ -34,6 +34,8 @@ async def test_the_default(server: Roundhouse, admin: httpx.AsyncClient) -> None
     )
     assert "Did you mean `large`" in message
     error_of(await admin.put("/default", json={"modell": "m"}), 400, "invalid_value")
+    deep = await admin.put("/default", content="[" * 60_000)
+    assert "more than 64 levels" in error_of(deep, 400, "nested_too_deeply")
     assert (await admin.delete("/default")).json() == nobody
     assert server.services.state.default is None
 

@@ -238,6 +238,7 @@ async def test_so_many_pulls_and_no_more(
         ({"model": REPO, "store": "/x"}, 400, "invalid_type", "store"),
         ({}, 400, "invalid_type", "`model`"),
         ("{", 400, "invalid_json", "Qwen/Qwen3-8B"),
+        ("[" * 60_000, 400, "nested_too_deeply", "more than 64 levels"),
     ],
 )
 async def test_refusals(
