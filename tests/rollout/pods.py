@@ -56,10 +56,10 @@ class Endpoints:
 
 @dataclass
 class Pod:
-    """A process on an address of its own."""
+    """A process on an address of its own. `ports`: as its container names them."""
 
     address: str
-    port: int
+    ports: Mapping[str, int]
     argv: Sequence[str]
     environment: Mapping[str, str]
     log: Path
@@ -76,17 +76,17 @@ class Pod:
                 stderr=log,
             )
 
-    async def ready(self, path: str, period: float) -> None:
+    async def ready(self, path: str, port: str, period: float) -> None:
         """Until its probe is green."""
         async with asyncio.timeout(60), httpx.AsyncClient() as http:
-            while not await self._probe(http, path):
+            while not await self._probe(http, path, self.ports[port]):
                 assert self.process is not None
                 assert self.process.returncode is None, self.told()
                 await asyncio.sleep(period)
 
-    async def _probe(self, http: httpx.AsyncClient, path: str) -> bool:
+    async def _probe(self, http: httpx.AsyncClient, path: str, port: int) -> bool:
         try:
-            answer = await http.get(f"http://{self.address}:{self.port}{path}")
+            answer = await http.get(f"http://{self.address}:{port}{path}")
         except httpx.TransportError:
             return False
         return answer.status_code == 200
@@ -95,7 +95,7 @@ class Pod:
         """Until it takes no new connection."""
         while True:
             try:
-                _, writer = await asyncio.open_connection(self.address, self.port)
+                _, writer = await asyncio.open_connection(self.address, self.ports["http"])
             except ConnectionError:
                 return
             writer.close()
@@ -141,7 +141,8 @@ class Deployment:
         self.made.append(pod)
         self.pods.append(pod)
         await pod.start()
-        await pod.ready(self.life.ready_path, self.life.ready_period / FASTER)
+        life = self.life
+        await pod.ready(life.ready_path, life.ready_port, life.ready_period / FASTER)
         self.behind.add(pod.address)
 
     async def _end(self, pod: Pod, draining: Callable[[Pod], Awaitable[None]]) -> None:

@@ -24,6 +24,7 @@ class Life:
     pre_stop: float
     grace: float
     ready_path: str
+    ready_port: str
     ready_period: float
 
     @classmethod
@@ -40,6 +41,7 @@ class Life:
             pre_stop=container["lifecycle"]["preStop"]["sleep"]["seconds"],
             grace=pod["terminationGracePeriodSeconds"],
             ready_path=probe["httpGet"]["path"],
+            ready_port=probe["httpGet"]["port"],
             ready_period=probe["periodSeconds"],
         )
 

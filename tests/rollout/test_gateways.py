@@ -49,7 +49,7 @@ class Gateways:
         path.write_text(yaml.safe_dump(self.config(address)))
         return Pod(
             address,
-            self.port,
+            {"http": self.port, "admin": self._admin},
             roundhouse("serve", str(path)),
             {"HOME": str(folder), **self._rendered.keys},
             folder / "log",

@@ -44,7 +44,7 @@ class Engines:
         address = f"127.0.18.{next(self._hosts)}"
         given = (address, str(self.port), str(self.gate(address)), f"{self._drain:g}")
         argv = [sys.executable, str(HERE / "engine.py"), *given]
-        return Pod(address, self.port, argv, {}, self._folder / f"{address}.log")
+        return Pod(address, {"http": self.port}, argv, {}, self._folder / f"{address}.log")
 
 
 def gateway(rendered: Rendered, port: int, dns: int, engines: int, folder: Path) -> Pod:
@@ -58,7 +58,7 @@ def gateway(rendered: Rendered, port: int, dns: int, engines: int, folder: Path)
     path.write_text(yaml.safe_dump(config))
     argv = [sys.executable, str(HERE / "named.py"), str(dns), "serve", str(path)]
     env = {"HOME": str(folder), **rendered.keys}
-    return Pod("127.0.18.100", port, argv, env, folder / "gateway.log")
+    return Pod("127.0.18.100", {"http": port}, argv, env, folder / "gateway.log")
 
 
 def test_replicas_leave_dns_long_before_they_stop(rendered: Rendered) -> None:
@@ -97,7 +97,7 @@ async def test_replacing_all_replicas_loses_no_request(rendered: Rendered, tmp_p
             pod = gateway(rendered, port, names.port, make.port, tmp_path)
             try:
                 await pod.start()
-                await pod.ready(f"/ready?model={ENGINE}", 0.1)
+                await pod.ready(f"/ready?model={ENGINE}", "http", 0.1)
                 front.add(pod.address)
                 before = behind.addresses
                 async with load.running():
