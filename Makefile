@@ -5,14 +5,16 @@
 # ARGS="-k stream"           more arguments for pytest, or for a benchmark
 # BENCH="--quick"            more arguments for the benchmarks
 # MINUTES=60                 how long a soak run loads the server
+# IMAGE_ARGS="--build-arg …"  more arguments for `docker build`
 # PEERS="litellm portkey"    only these of the gateways that benchmarks compare with
 
 SHELL := /bin/sh
 SETUP := $(or $(PYTHON),python3) scripts/setup.py
 BIN := .venv/bin
+IMAGE_LABELS = --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine soak helm-render clean
+.PHONY: help serve test test-fast check setup setup-engine format schema docs lock upgrade bench bench-peers bench-engine soak helm-render image image-check clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,7 @@ check: ## what CI runs besides the tests: style, types, import floors, house rul
 	$(BIN)/python -m server.config.schema_json --check configs/schema.json
 	$(BIN)/python -m server.config.reference --check docs/configuration.md
 	$(BIN)/python -m scripts.metrics_page --check
+	$(BIN)/python -m scripts.dashboards --check
 	$(BIN)/python -m scripts.providers_page --check
 	$(BIN)/python -m server.registry.check
 	$(BIN)/python -m scripts.registry_page --check
@@ -60,9 +63,10 @@ schema: ## write the JSON schemas in configs/ anew
 	$(BIN)/python -m server.config.schema_json --write configs/schema.json
 	$(BIN)/python -m server.registry.check --schema configs/cards.schema.json
 
-docs: schema ## write all that is made from the code: the schema, tables of keys, metrics, providers
+docs: schema ## write all that is made from the code: the schema, tables of keys, metrics, dashboards, providers
 	$(BIN)/python -m server.config.reference --write docs/configuration.md
 	$(BIN)/python -m scripts.metrics_page
+	$(BIN)/python -m scripts.dashboards
 	$(BIN)/python -m scripts.providers_page
 	$(BIN)/python -m scripts.registry_page
 	$(BIN)/python -m scripts.helm_readme
@@ -93,6 +97,15 @@ soak: ## 1,000 streams against a faulty upstream: leaks, lag, lost chunks; 10 mi
 helm-render: ## print the manifests of the Helm chart's examples, or of ARGS=one-gpu
 	@$(SETUP) dev >&2
 	@$(BIN)/python -m scripts.helm_render $(ARGS)
+
+image: ## docker build of both images: roundhouse:cuda, on vLLM's, and roundhouse:gateway
+	docker build -f Dockerfile.cuda --target gateway -t roundhouse:gateway $(IMAGE_LABELS) $(IMAGE_ARGS) .
+	docker build -f Dockerfile.cuda --target cuda -t roundhouse:cuda $(IMAGE_LABELS) $(IMAGE_ARGS) .
+
+image-check: ## lint, build and run the images without Docker: each step as it is, in namespaces; needs root
+	@$(SETUP) dev
+	$(BIN)/hadolint Dockerfile.cuda
+	$(BIN)/pytest tests/image $(ARGS)
 
 clean: ## remove the environments and all that tools have written
 	rm -rf .venv .venv-engine .bench .setup.lock tests/node/node_modules tests/node/npm-ci.log

@@ -14,6 +14,7 @@ CAPPED = ("server", "roundhouse", "scripts", "tests", "examples", "benchmarks")
 # Folders of tests/ that are not the mirror of a room of server/.
 BESIDE = {
     "benchmarks",
+    "dashboards",
     "data",
     "fakes",
     "faults",

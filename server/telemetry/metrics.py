@@ -289,6 +289,8 @@ class Metrics:
         self.pull_bytes = self._add(
             Counter, "roundhouse_pull_bytes", "Bytes of weights that came from the hub.", ()
         )
+        self.pulls.labels("ok")
+        self.pull_bytes.labels()
         self.replicas = self._add(
             Gauge,
             "roundhouse_replicas",
