@@ -36,6 +36,8 @@ class Crew:
         self.ever_ready = False
         self.barred = False  # an operator unloaded it: requests do not bring it back
         self.closing = False
+        #: Another one has its name, and is what is counted under it from now on.
+        self.succeeded = False
         self.failed: EngineError | None = None
         #: It is to be loaded where there is room, until it was ready once or there was none.
         self.eager = spec.engine.load == "startup"
@@ -112,7 +114,8 @@ class Crew:
         self._count(before)
 
     def _count(self, before: float | None) -> None:
-        self.shop.metrics.engine_waiting.labels(self.name).set(self.waiting)
+        if not self.succeeded:
+            self.shop.metrics.engine_waiting.labels(self.name).set(self.waiting)
         self.view = replace(self.view, waiting=self.waiting, eta=self.eta())
         if self.wish != before:  # one more in a line is no news
             self.changed()
@@ -304,6 +307,8 @@ class Crew:
         bell.set()
 
     def _count_state(self) -> None:
+        if self.succeeded:
+            return
         for one in EngineState:
             self.shop.metrics.engine_state.labels(self.name, one).set(one is self.view.state)
 

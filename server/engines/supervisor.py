@@ -27,7 +27,7 @@ from server.engines.spec import Spec
 from server.engines.state import EngineState, EngineView, Instance
 from server.engines.usage import Usage
 from server.engines.watch import Timing
-from server.engines.weights import StoreSettings
+from server.engines.weights import StoreSettings, places_of
 from server.errors import Draining, EngineError, EngineNotReady, Overloaded
 from server.telemetry.metrics import Metrics
 
@@ -112,6 +112,8 @@ class Supervisor:
 
     def _add(self, name: str, engine: Engine) -> None:
         assert self._shop is not None
+        for old in self._leaving:
+            old.succeeded = old.succeeded or old.name == name
         spec = Spec(engine, self._runtimes.get(engine.runtime))
         self._crews[name] = Crew(name, spec, self._shop)
 
@@ -155,7 +157,7 @@ class Supervisor:
         self._placement = placement or self._placement
         self._store = store or self._store
         self._configure()
-        if memory != self._placement.memory or _places(where) != _places(self._store):
+        if memory != self._placement.memory or places_of(where) != places_of(self._store):
             for known in self._crews.values():
                 known.measure_again()
         for name in [name for name in self._crews if name not in engines]:
@@ -393,8 +395,3 @@ class Supervisor:
                 break
             await crew.bell.wait()
         return crew.view
-
-
-def _places(store: StoreSettings | None) -> object:
-    """Where weights are looked for, and what of them is taken."""
-    return None if store is None else (store.folder, store.allow_pickle, store.pull)

@@ -69,6 +69,11 @@ class StoreSettings:
         )
 
 
+def places_of(store: StoreSettings | None) -> object:
+    """Where weights are looked for, and what of them is taken."""
+    return None if store is None else (store.folder, store.allow_pickle, store.pull)
+
+
 def ready(
     engine: Engine,
     *,

@@ -362,3 +362,19 @@ async def test_a_removed_engine_keeps_its_room_until_it_is_gone(room: House) -> 
     assert not alive(one.pid)
     await gone(one.pid)
     assert room.count("roundhouse_engine_state", engine="one", state="stopped") == 0
+
+
+async def test_one_that_comes_back_while_it_drains_is_what_is_counted(room: House) -> None:
+    supervisor = await room.start(one=engine())
+    before = await ready(supervisor, "one")
+    room.busy["one"] = 1
+    supervisor.used("one")
+    await supervisor.apply({}, {})
+    await supervisor.apply({"one": engine()}, {})
+    await ready(supervisor, "one", before.generation)
+    room.busy["one"] = 0
+    assert before.pid is not None
+    await gone(before.pid)
+    await until(supervisor, "one", lambda v: len(v.instances) == 1)
+    counts = {s: room.count("roundhouse_engine_state", engine="one", state=s) for s in S}
+    assert counts == {s: float(s is S.READY) for s in S}
