@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any, Final
 from unittest import mock
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -303,5 +304,5 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
-TestAdmission = AdmissionMachine.TestCase
+TestAdmission = pytest.mark.no_cover(AdmissionMachine.TestCase)
 TestAdmission.settings = settings(max_examples=80, stateful_step_count=50)

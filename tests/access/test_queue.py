@@ -356,5 +356,5 @@ class RoomMachine(RuleBasedStateMachine):
         assert self.room.begun == self.room.ended
 
 
-TestRoom = RoomMachine.TestCase
+TestRoom = pytest.mark.no_cover(RoomMachine.TestCase)
 TestRoom.settings = settings(max_examples=80, stateful_step_count=50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 from unittest import mock
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -189,5 +190,5 @@ class RoomsMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
-TestRooms = RoomsMachine.TestCase
+TestRooms = pytest.mark.no_cover(RoomsMachine.TestCase)
 TestRooms.settings = settings(max_examples=80, stateful_step_count=50)

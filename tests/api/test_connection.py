@@ -165,6 +165,7 @@ async def test_a_client_that_goes(
     assert all(child.value == 0 for child in server.metrics.in_flight.series.values())
 
 
+@pytest.mark.no_cover
 async def test_a_flood_of_requests_waits_outside(serve: Serve, upstream: ScriptedUpstream) -> None:
     """What one read brought may wait in the queue; more is read when that has been answered."""
     server = await serve(config_of(upstream))

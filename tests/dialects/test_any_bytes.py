@@ -50,6 +50,7 @@ def broken(draw: st.DrawFn) -> bytes:
 payloads = st.binary(max_size=64) | broken()
 
 
+@pytest.mark.no_cover
 @settings(max_examples=400)
 @given(STATUSES, payloads)
 def test_every_error_is_the_upstreams(status: int, body: bytes) -> None:
@@ -60,6 +61,7 @@ def test_every_error_is_the_upstreams(status: int, body: bytes) -> None:
         (error.detail or "").encode()
 
 
+@pytest.mark.no_cover
 @settings(max_examples=400)
 @given(payloads)
 def test_every_answer_is_one_or_the_upstreams_fault(body: bytes) -> None:
@@ -73,6 +75,7 @@ def test_every_answer_is_one_or_the_upstreams_fault(body: bytes) -> None:
         answer_back(body)
 
 
+@pytest.mark.no_cover
 @settings(max_examples=400)
 @given(st.lists(st.tuples(st.sampled_from([None, "error"]), payloads), max_size=3))
 def test_every_event_is_one_or_the_upstreams_fault(events: list[tuple[str | None, bytes]]) -> None:

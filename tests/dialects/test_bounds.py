@@ -62,6 +62,7 @@ def raw_body(dialect: str, **members: str) -> None:
     sent(DIALECTS[dialect], json.loads(msgspec.json.encode({"model": "m", **body})))
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("dialect", ["anthropic", "cohere", "mistral", "deepseek", "huggingface"])
 @pytest.mark.parametrize("content", [PARTS, MANY], ids=["objects", "values"])
 def test_messages_with_too_much_in_them(dialect: str, content: str) -> None:
@@ -75,6 +76,7 @@ def test_messages_with_too_much_in_them(dialect: str, content: str) -> None:
     assert (caught.value.code, caught.value.param) == ("over_limit", "messages")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("dialect", ["anthropic", "cohere", "mistral"])
 @pytest.mark.parametrize("name", ["tools", "prediction"])
 def test_other_members_with_too_much_in_them(dialect: str, name: str) -> None:

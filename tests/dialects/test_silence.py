@@ -172,6 +172,7 @@ coheres = shape(type=MEANT, index=st.integers(0, 1), delta=deltas, message=messa
 EMBED = Asked(Surface.EMBEDDINGS, "m", "e", 1, base64=True)
 
 
+@pytest.mark.no_cover
 @settings(max_examples=400)
 @given(objects | things | openais | coheres)
 def test_no_answer_makes_us_stumble(thing: Any) -> None:
@@ -188,6 +189,7 @@ def readers() -> list[Reader]:
     return [dialect.reader(ASKED) for dialect in (*ALL, *TAGS)]
 
 
+@pytest.mark.no_cover
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.none() | MEANT, objects | openais | coheres), max_size=3))
 def test_no_event_makes_us_stumble(events: list[tuple[str | None, Any]]) -> None:
@@ -201,6 +203,7 @@ def test_no_event_makes_us_stumble(events: list[tuple[str | None, Any]]) -> None
                 assert chunk == b"[DONE]" or isinstance(json.loads(chunk), dict)
 
 
+@pytest.mark.no_cover
 @settings(max_examples=300)
 @given(st.sampled_from([400, 401, 403, 404, 422, 429, 498, 499, 500, 503, 529]), things)
 def test_no_error_makes_us_stumble(status: int, thing: Any) -> None:
@@ -217,6 +220,7 @@ parameters = st.dictionaries(
 )
 
 
+@pytest.mark.no_cover
 @settings(max_examples=200)
 @given(parameters, st.just(HELLO) | st.lists(objects | messages, max_size=3) | things)
 def test_no_request_makes_us_stumble(body: dict[str, Any], said: Any) -> None:
@@ -227,6 +231,7 @@ def test_no_request_makes_us_stumble(body: dict[str, Any], said: Any) -> None:
         assert outgoing or param
 
 
+@pytest.mark.no_cover
 @settings(max_examples=200)
 @given(things, things, things)
 def test_no_other_request_makes_us_stumble(one: Any, two: Any, three: Any) -> None:

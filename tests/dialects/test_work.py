@@ -83,6 +83,7 @@ def test_a_message_has_so_many_thoughts_at_most() -> None:
     )
 
 
+@pytest.mark.no_cover
 def test_results_come_before_words() -> None:
     size = 300_000
     result = {"role": "tool", "tool_call_id": "a", "content": "r"}
@@ -94,6 +95,7 @@ def test_results_come_before_words() -> None:
     ]
 
 
+@pytest.mark.no_cover
 def test_an_answer_of_many_blocks() -> None:
     size = 200_000
     pair = [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "", "signature": "s"}]
@@ -106,6 +108,7 @@ def test_an_answer_of_many_blocks() -> None:
     ]
 
 
+@pytest.mark.no_cover
 def test_a_signature_in_many_pieces() -> None:
     """Its pieces are put together once: no string grows with each."""
     reader = AnthropicReader(ASKED)
@@ -127,6 +130,7 @@ def calls_of(*calls: dict[str, Any]) -> bytes:
     return json.dumps(chunk({"tool_calls": list(calls)})).encode()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("dialect", [DIALECTS["mistral"], TIDY], ids=["mistral", "tidy"])
 def test_many_calls_without_an_index(dialect: Dialect) -> None:
     size = 100_000

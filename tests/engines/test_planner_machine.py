@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -100,7 +101,7 @@ class Anything(RuleBasedStateMachine):
                 ), name
 
 
-TestAnything = Anything.TestCase
+TestAnything = pytest.mark.no_cover(Anything.TestCase)
 TestAnything.settings = settings(
     max_examples=150, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -255,5 +256,5 @@ class Breakers(RuleBasedStateMachine):
         assert self.breaker.explain(self.now).startswith(said)
 
 
-TestBreakers = Breakers.TestCase
+TestBreakers = pytest.mark.no_cover(Breakers.TestCase)
 TestBreakers.settings = settings(max_examples=150, stateful_step_count=60)

@@ -187,6 +187,7 @@ def check(one: Asked) -> None:
         assert one.sink.data.count(b'{"error":') == 1
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_happens_every_request_ends_once(stage: Stage, seed: int) -> None:
     async with contextlib.AsyncExitStack() as stack:

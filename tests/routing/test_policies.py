@@ -250,6 +250,7 @@ snapshots = st.lists(
 )
 
 
+@pytest.mark.no_cover
 @given(st.sampled_from(Policy), snapshots, st.integers(0, 99), st.floats(0, 1, exclude_max=True))
 def test_every_policy_ranks_every_target_once_and_says_why(
     policy: Policy, rows: list[Snapshot], tokens: int, draw: float

@@ -295,6 +295,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.no_cover
 @given(st.dictionaries(NAMES, VALUES))
 def test_it_never_raises_and_is_never_out_of_bounds(headers: dict[str, str]) -> None:
     found = limits_in(headers, now=NOW)

@@ -245,6 +245,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.no_cover
 @given(st.dictionaries(NAMES, VALUES))
 def test_it_never_raises_and_is_never_out_of_bounds(headers: dict[str, str]) -> None:
     found = seconds_in(headers, now=NOW, cap=100.0)

@@ -21,6 +21,8 @@ from server.errors import UpstreamError
 from server.transport import AttemptTimeouts, Transport
 from tests.transport.asking import OUTCOMES, Act, ask, raw
 
+#: The same lines thousands of times: the other tests of this folder measure them.
+pytestmark = pytest.mark.no_cover
 TIMES = AttemptTimeouts(connect=2, first_byte=0.15, inter_chunk=0.15)
 PATIENT = AttemptTimeouts(connect=20, first_byte=20, inter_chunk=20)
 FUZZ = settings(

@@ -10,6 +10,7 @@ and age. It finds a shortlist; only your own questions tell which of it is best.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
@@ -91,7 +92,7 @@ def recommend(
     demands = Constraints() if constraints is None else constraints
     cards = builtin() if catalog is None else catalog
     profile = PROFILES[task]
-    newest = Newest(cards.values())
+    newest = _newest_of_builtin() if catalog is None else Newest(cards.values())
     good: list[tuple[float, ModelInfo]] = []
     failed: list[tuple[str, ...]] = []
     for card in cards.values():
@@ -122,6 +123,11 @@ def recommend(
         rejected=dict(Counter(reason for why in failed for reason in why).most_common()),
         advice=advise(task, len(good), failed),
     )
+
+
+@functools.cache
+def _newest_of_builtin() -> Newest:
+    return Newest(builtin().values())
 
 
 def _varied(good: Iterable[tuple[float, ModelInfo]]) -> list[tuple[float, ModelInfo]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ _blocks = st.lists(
 )
 
 
+@pytest.mark.no_cover
 @given(_blocks, st.sampled_from(["end_turn", "tool_use"]), st.integers(0, 99))
 def test_any_stream_reads_as_the_official_sdk_reads_it(
     blocks: list[tuple[str, Any]], reason: str, seed: int

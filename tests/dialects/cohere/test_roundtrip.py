@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,7 @@ def normal_answer(message: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+@pytest.mark.no_cover
 @settings(max_examples=400)
 @given(conversations)
 def test_there_and_back(messages: list[dict[str, Any]]) -> None:
