@@ -91,6 +91,22 @@ def confined(manifests: list[Manifest]) -> Iterator[str]:
                 yield f"{where} is privileged"
 
 
+def admitted(manifests: list[Manifest]) -> Iterator[str]:
+    """What a namespace that enforces the level `restricted` lets in; but for a cache that the
+    values themselves put on the node."""
+    kinds = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "projected", "secret"}
+    kinds.add("persistentVolumeClaim")
+    for pod in pods(manifests):
+        for volume in pod.spec.get("volumes", []):
+            if not set(volume) - {"name"} <= kinds and (
+                pod.role == "" or volume["name"] != "cache"
+            ):
+                yield f"{pod.owner} reaches its node by {volume['name']}"
+        for container in pod.containers:
+            if any("hostPort" in port for port in container.get("ports", [])):
+                yield f"{pod.owner} takes a port of its node"
+
+
 def writable_where_needed(manifests: list[Manifest]) -> Iterator[str]:
     """A root that cannot be written needs a home and a folder for temporary files."""
     for pod in pods(manifests):
@@ -314,6 +330,7 @@ def _wanted_by(pod: Pod) -> Iterator[str]:
 POLICIES: tuple[Policy, ...] = (
     not_root,
     confined,
+    admitted,
     writable_where_needed,
     limited,
     probed,

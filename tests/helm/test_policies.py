@@ -92,6 +92,12 @@ BREAKS: list[tuple[Policy, str, Break]] = [
         "capability",
         lambda m: _container(m)["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
     ),
+    (
+        policies.admitted,
+        "volume",
+        lambda m: _pod(m)["volumes"].append({"name": "node", "hostPath": {"path": "/"}}),
+    ),
+    (policies.admitted, "port", lambda m: _container(m)["ports"][0].update(hostPort=80)),
     (policies.writable_where_needed, "volumes", lambda m: _pod(m).pop("volumes")),
     (policies.writable_where_needed, "mounts", lambda m: _container(m).update(volumeMounts=[])),
     (policies.limited, "nothing", lambda m: _container(m).pop("resources")),

@@ -12,7 +12,7 @@
 {{- if gt (len $fullname) $longest -}}
 {{- fail (printf "\n\nengines: %s makes names of more than %d characters. Shorten it, or set fullnameOverride.\n" .name $longest) -}}
 {{- end -}}
-{{- range $reserved := list "host" "port" "served-model-name" "revision" "nnodes" "node-rank" "master-addr" "master-port" "headless" "shutdown-timeout" "api-key" -}}
+{{- range $reserved := list "host" "port" "served-model-name" "revision" "nnodes" "node-rank" "master-addr" "master-port" "headless" "shutdown-timeout" "api-key" "uds" "ssl-keyfile" "ssl-certfile" -}}
 {{- if hasKey $engine.args $reserved -}}
 {{- fail (printf "\n\nengines: args.%s of %s: the chart sets it. Remove it.\n" $reserved $engine.name) -}}
 {{- end -}}
