@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -10,6 +11,12 @@ from pathlib import Path
 
 from tests.image.dockerfile import Dockerfile, Instruction, Stage, expand
 from tests.image.miniature import PATH, Image, Root
+
+#: Where packages come from is the machine's business; all else of its environment stays out.
+OUTSIDE = (
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CERT", "PIP_PROXY"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
 
 
 @dataclass
@@ -90,6 +97,8 @@ class Builder:
     def _run(self, image: Image, one: Instruction, scope: Mapping[str, str]) -> None:
         binds = {}
         for mount in one.mounts:
+            if mount["type"] == "secret":
+                continue  # given by nobody here
             if mount["type"] == "cache":
                 path = self.cache
             else:
@@ -98,7 +107,8 @@ class Builder:
                 source = mount["source"]
                 path = self.context / source if origin is None else self._in(origin, source)
             binds[mount["target"]] = path
-        env = {"PATH": PATH, "HOME": "/root"} | dict(scope) | image.env
+        outside = {name: os.environ[name] for name in OUTSIDE if name in os.environ}
+        env = {"PATH": PATH, "HOME": "/root"} | outside | dict(scope) | image.env
         image.root.run(one.rest, env, binds=binds, folder=image.folder)
 
 

