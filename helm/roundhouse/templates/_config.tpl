@@ -46,7 +46,7 @@
 
 {{/* The server's config: that of values, with what only the chart knows. */}}
 {{- define "roundhouse.config" -}}
-{{- $config := deepCopy .Values.config -}}
+{{- $config := deepCopy (.Values.config | default dict) -}}
 {{- $server := get $config "server" | default dict -}}
 {{- range list "host" "port" "admin" -}}
 {{- if hasKey $server . -}}
@@ -82,7 +82,7 @@
 
 {{/* How long a gateway's pod may take to end: longer than all that it does meanwhile. */}}
 {{- define "roundhouse.gateway.grace" -}}
-{{- $timeouts := ((.Values.config.server | default dict).timeouts | default dict) -}}
+{{- $timeouts := (((.Values.config | default dict).server | default dict).timeouts | default dict) -}}
 {{- $unready := include "roundhouse.seconds" (dict "value" ($timeouts.unready | default 0) "where" "config.server.timeouts.unready") | int64 -}}
 {{- $drain := $timeouts.drain -}}
 {{- if kindIs "invalid" $drain }}{{ $drain = "25s" }}{{ end -}}
