@@ -294,3 +294,22 @@ def test_words() -> None:
     assert text_of(Look(2, 2, 10, 10, 5.0, 0.0)) == "100 %, 10 B of 10 B, 2 of 2 files"
     assert stage_of(Look(0, 0, 0, 0, None, None)) == "pulling weights"
     assert stage_of(Look(2, 0, 1000, 340, None, None)) == "pulling weights: 34% of 1000 B"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_one_that_waits_says_that_and_no_figures(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, progress = [0.0], Progress(lambda: now[0])
+    progress.plan(1, 1 << 30)
+    with Meter(REPO, progress, as_json=as_json, clock=lambda: now[0]) as meter:
+        for _ in range(40):
+            progress.say("Process 7 is at this model.")
+            meter.tick()
+            now[0] += 0.2
+        waited = "".join(capsys.readouterr())
+        now[0] += 5.0
+        meter.tick()
+    assert waited.count("Process 7") == 1
+    assert len(waited.splitlines()) == 1
+    assert ("progress" if as_json else " 0 B of 1.0 GiB") in "".join(capsys.readouterr())

@@ -44,8 +44,9 @@ class Meter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._progress, self._json, self._clock = name, progress, as_json, clock
-        self._next = clock()
+        self._next, self._every = clock(), 1.0 if as_json else EVERY
         self._before = before
+        self._done = 0
         self._said: set[str] = set()
         self._bar: Any = None
         self._task: Any = None
@@ -74,7 +75,7 @@ class Meter:
         elif self._clock() >= self._next:
             look = self._progress.look()
             if look.size:
-                self._next = self._clock() + (1.0 if self._json else EVERY)
+                self._next = self._clock() + self._every
                 self._line(look)
 
     def event(self, kind: str, **facts: Any) -> None:
@@ -84,7 +85,11 @@ class Meter:
 
     def _notes(self) -> None:
         for line in self._progress.said():
-            if line in self._said:  # one look every moment while it waits
+            # While it waits it says so again and again, and figures that stand still say less.
+            if (done := self._progress.look().done) == self._done:
+                self._next = self._clock() + self._every
+            self._done = done
+            if line in self._said:
                 continue
             self._said.add(line)
             if self._json:

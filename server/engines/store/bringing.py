@@ -222,11 +222,12 @@ class Notes:
 
     def tick(self) -> None:
         for line in self._progress.said():
-            if line not in self._said:  # one look every moment while it waits
+            if line not in self._said:
                 self._said.add(line)
                 log.info("pull", model=self._repo, note=line)
                 self._note(f"pulling weights: {line}")
-                self._next = self._clock() + EVERY
+            # While it waits it says so again and again, and figures that stand still say less.
+            self._next = self._clock() + EVERY
         if self._clock() >= self._next and (text := stage_of(self._progress.look())) != self._last:
             self._note(text)
             self._last, self._next = text, self._clock() + EVERY

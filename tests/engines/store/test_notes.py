@@ -34,6 +34,22 @@ def test_notes_of_a_pull() -> None:
     ]
 
 
+def test_one_that_waits_says_that_and_no_figures() -> None:
+    now = [0.0]
+    progress, said = Progress(lambda: now[0]), list[str]()
+    notes = bringing.Notes("org/m", progress, said.append, clock=lambda: now[0])
+    progress.plan(2, 4 << 30)
+    for _ in range(20):
+        progress.say("Another pull here is at this model.")
+        notes.tick()
+        now[0] += 0.2
+    assert said == ["pulling weights: Another pull here is at this model."]
+    now[0] += 1.0
+    progress.came(1 << 30)
+    notes.tick()
+    assert said[1].startswith("pulling weights: 25% of 4.0 GiB")
+
+
 def test_settings_of_a_config(tmp_path: Path) -> None:
     found = StoreSettings.of(Settings(folder="models", workers=2, pull=False), tmp_path)
     assert (found.folder, found.workers, found.pull) == (tmp_path / "models", 2, False)
