@@ -22,6 +22,10 @@ def timeouts(**more: Any) -> dict[str, Any]:
 
 
 TWO = {"engineDefaults": VLLM, "engines": [{"name": "a", "model": "b"}] * 2}
+NODES = {
+    "engineDefaults": VLLM,
+    "engines": [{"name": "a", "model": "b", "nodes": 2}, {"name": "a-nodes", "model": "b"}],
+}
 CLASH = {**engine(), "config": {"engines": {"qwen": {"runtime": "external", "urls": ["http://a"]}}}}
 NO_LIMIT = {
     **engine(),
@@ -88,6 +92,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fullnameOverride": "8ball"}, "/fullnameOverride"),
     ({"engineDefaults": VLLM, "engines": [{"name": "a"}]}, "missing property 'model'"),
     (TWO, "two have the name a"),
+    (NODES, "LeaderWorkerSet makes a Service for a that has the name of a-nodes'"),
     (CLASH, "config.engines.qwen: one of `engines` has this name, too"),
 ]
 

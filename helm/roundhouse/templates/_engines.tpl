@@ -38,6 +38,11 @@
 {{- $_ := set $engine "servedName" ($engine.servedName | default (ternary .name .model $path)) -}}
 {{- $_ := set $engines .name $engine -}}
 {{- end -}}
+{{- range $name, $engine := $engines -}}
+{{- if and (gt (int $engine.nodes) 1) (hasKey $engines (printf "%s-nodes" $name)) -}}
+{{- fail (printf "\n\nengines: LeaderWorkerSet makes a Service for %s that has the name of %s-nodes'. Give one of them another.\n" $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml $engines -}}
 {{- end }}
 
