@@ -12,7 +12,7 @@ import pytest
 
 from tests.image.building import Builder
 from tests.image.conftest import base
-from tests.image.miniature import Container, Image, Root
+from tests.image.miniature import PATH, Container, Image, Root
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
@@ -31,8 +31,7 @@ def image(builder: Builder, repo_root: Path) -> Image:
             return base(name, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shown = [engine] if prefix == "/usr" else [engine, Path(prefix)]
-        path = f"{engine}/bin:{base('', folder.with_name('plain')).env['PATH']}"
-        return Image(Root(folder, shown), env={"PATH": path}, user="0:0")
+        return Image(Root(folder, shown), env={"PATH": f"{engine}/bin:{PATH}"}, user="0:0")
 
     work, built = builder.work.with_name("engine"), {"gateway-venv": builder.build("gateway-venv")}
     return replace(builder, work=work, base=with_vllm, _built=built).build("cuda")
