@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from server.api.openapi_parts import Paths, json_of, ok, one, operation, path, plain
+from server.api.openapi_parts import Paths, json_of, ok, one, operation, path, plain, query
 from server.api.openapi_schemas import (
     NULL,
     Schema,
@@ -66,10 +66,6 @@ _ASKED: Final = {
     "settings": {"context": 16384, "concurrency": 8, "idle": "15m"},
 }
 _DEFAULT: Final = {"model": "Qwen/Qwen3-8B", "origin": "loaded"}
-
-
-def _query(name: str, description: str, schema: Schema) -> dict[str, object]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 ENGINES: Final[Paths] = {
@@ -146,8 +142,8 @@ ENGINES: Final[Paths] = {
             fails=("400", "401", "403", "404", "409"),
             parameters=(
                 _NAME,
-                _query("lines", "So many, over all kept files.", whole(default=200)),
-                _query("follow", "Go on with what comes.", flag(default=False)),
+                query("lines", "So many, over all kept files.", whole(default=200)),
+                query("follow", "Go on with what comes.", flag(default=False)),
             ),
         )
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from server import errors
-from server.api.openapi_schemas import ref, text
+from server.api.openapi_schemas import Schema, ref, text
 
 Paths = dict[str, dict[str, Any]]
 
@@ -153,6 +153,11 @@ def path(name: str, description: str, example: str) -> dict[str, Any]:
     }
 
 
+def query(name: str, description: str, schema: Schema | None = None) -> dict[str, Any]:
+    """`schema`: of its value, which is any text otherwise."""
+    return {"name": name, "in": "query", "description": description, "schema": schema or text()}
+
+
 def inference(
     name: str, summary: str, body: dict[str, Any], answer: dict[str, Any], **more: Any
 ) -> dict[str, Any]:
@@ -197,12 +202,7 @@ HEALTH: Final[dict[str, dict[str, Any]]] = {
             "Readiness: 200 while new requests are accepted",
             ok("Ready.", json_of("Status", one({"status": "ready"}))),
             parameters=(
-                {
-                    "name": "model",
-                    "in": "query",
-                    "description": "Ask for one model: 200 only if one of its targets is ready.",
-                    "schema": text(),
-                },
+                query("model", "Ask for one model: 200 only if one of its targets is ready."),
             ),
             open_to_all=True,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from server.api.openapi_parts import Paths, json_of, ok, one, operation, path
+from server.api.openapi_parts import Paths, json_of, ok, one, operation, path, query
 from server.api.openapi_schemas import (
     NULL,
     Schema,
@@ -212,10 +212,6 @@ _OVERVIEW: Final = {
 _ASKED: Final = {"messages": [{"role": "user", "content": "What is a turntable?"}]}
 
 
-def _query(name: str, description: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": text(**more)}
-
-
 PLANS: Final[Paths] = {
     "/plans": {
         "get": operation(
@@ -239,11 +235,11 @@ PLANS: Final[Paths] = {
             fails=("400", "401", "403", "404", "408", "413"),
             parameters=(
                 path("model", "Any name that clients may send; it may hold slashes.", "qwen3-8b"),
-                _query("key", "Name of a key: as if its client asked. Default: all is allowed."),
-                _query(
+                query("key", "Name of a key: as if its client asked. Default: all is allowed."),
+                query(
                     "surface",
                     "Where the body's members do not tell.",
-                    enum=[surface.value for surface in Surface],
+                    text(enum=[surface.value for surface in Surface]),
                 ),
             ),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from server.api.openapi_parts import Paths, json_of, ok, one, operation, path, plain
+from server.api.openapi_parts import Paths, json_of, ok, one, operation, path, plain, query
 from server.api.openapi_schemas import (
     NULL,
     Schema,
@@ -130,11 +130,8 @@ _PULL: Final[dict[str, Any]] = {
 _ID: Final = path("id", "A model's id on the hub, with its slash.", _MODEL)
 
 
-def _query(name: str, about: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": about, "schema": text()}
-
-
-_REVISION: Final = _query("revision", "Only this branch, tag or commit.")
+_OFF: Final = flag(default=False)
+_REVISION: Final = query("revision", "Only this branch, tag or commit.")
 
 WEIGHTS: Final[Paths] = {
     "/weights": {
@@ -213,8 +210,8 @@ WEIGHTS: Final[Paths] = {
             parameters=(
                 _ID,
                 _REVISION,
-                _query("force", "true: even if an engine that does not run now has it."),
-                _query("dry_run", "true: remove nothing, and tell what would be freed."),
+                query("force", "Even if an engine that does not run now has it.", _OFF),
+                query("dry_run", "Remove nothing, and tell what would be freed.", _OFF),
             ),
         ),
     },
