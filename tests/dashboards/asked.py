@@ -19,10 +19,11 @@ VARIABLES = {"instance": ".*", "model": ".*", "engine": ".*", "__rate_interval":
 
 @dataclass(frozen=True)
 class Query:
-    """`where` it stands, and the PromQL with its variables filled in."""
+    """`where` it stands, the PromQL with its variables filled in, and how its lines are named."""
 
     where: str
     expr: str
+    legend: str = ""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -38,7 +39,11 @@ def filled(expr: str) -> str:
 def panels() -> list[Query]:
     """Of all panels, each by its title and letter."""
     return [
-        Query(f"{path.stem}: {panel['title']} {target['refId']}", filled(target["expr"]))
+        Query(
+            f"{path.stem}: {panel['title']} {target['refId']}",
+            filled(target["expr"]),
+            target["legendFormat"],
+        )
         for path in DASHBOARDS
         for panel in read(path)["panels"]
         for target in panel.get("targets", [])
@@ -67,3 +72,15 @@ def rules() -> list[dict[str, Any]]:
 
 def alerts() -> list[dict[str, Any]]:
     return [rule for rule in rules() if "alert" in rule]
+
+
+def documented() -> list[Query]:
+    """Of all tables of questions and queries in the docs."""
+    found = []
+    for page in sorted((CHART.parents[1] / "docs").glob("*.md")):
+        for table in re.findall(
+            r"\| question \| query \|\n.*\n((?:\|.*\n)+)", page.read_text("utf-8")
+        ):
+            for question, query in re.findall(r"^\| (.+?) \| `(.+)` \|$", table, re.MULTILINE):
+                found.append(Query(f"{page.name}: {question}", query.replace("\\|", "|")))
+    return found

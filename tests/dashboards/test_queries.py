@@ -29,7 +29,9 @@ ZERO = {
     "engines: Prefix hits A": "the recorded engine had none",
     "engines: Preempted A": "the recorded engine had none",
 }
-#: Queries of the metrics' page that answer with nothing when all is well.
+#: Queries that stand in the docs: of each metric, and those that answer a question.
+PAGES = [*(asked.Query(name, expr) for name, expr in queries()), *asked.documented()]
+#: Those that answer with nothing here, and why.
 QUIET: dict[str, str] = {}
 #: Alerts that this house must raise, or have on the way.
 RAISED = {
@@ -104,8 +106,8 @@ async def told(watching: Prometheus, began: float) -> Seen:
         assert found, choice.expr
         series = await watching.get("series", **{"match[]": found[1]})
         seen.choices[choice.where] = sorted({one[found[2]] for one in series})
-    for where, expr in queries():
-        seen.answers[where] = await watching.query(expr)
+    for each in PAGES:
+        seen.answers[each.where] = await watching.query(each.expr)
     groups = (await watching.get("rules"))["groups"]
     for rule in (rule for group in groups for rule in group["rules"]):
         seen.rules[rule["name"]] = rule
@@ -132,9 +134,16 @@ def test_there_is_a_choice(seen: Seen, where: str) -> None:
     assert seen.choices[where]
 
 
-@pytest.mark.parametrize("where", [where for where, _ in queries()])
-def test_a_query_of_the_metrics_page_answers(seen: Seen, where: str) -> None:
+@pytest.mark.parametrize("where", [each.where for each in PAGES])
+def test_a_query_of_a_page_answers(seen: Seen, where: str) -> None:
     assert bool(seen.answers[where]) is (where not in QUIET)
+
+
+def test_legends_have_words(seen: Seen) -> None:
+    """A legend's label that the query has summed away would be empty."""
+    for panel in asked.panels():
+        for label in re.findall(r"{{(\w+)}}", panel.legend):
+            assert all(label in one["metric"] for one in seen.drawn[panel.where]), panel
 
 
 def test_all_rules_are_evaluated(seen: Seen) -> None:
