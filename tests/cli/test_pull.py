@@ -99,6 +99,7 @@ def test_all_of_it_as_json(run: Run, hub: FakeHub) -> None:
         (["pull", "."], "has no config.json"),
         (["pull", "embedded:guide"], "nothing to pull"),
         (["show", "org/none"], "org/none is not here"),
+        (["show", "embedded:guide"], "comes with Roundhouse, and is in no store"),
         (["rm", "org/none"], "org/none is not here"),
     ],
 )

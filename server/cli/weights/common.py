@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli.options import admin_options
+from server.cli.options import admin_options, all_options
 
 if TYPE_CHECKING:
     from server.config.engine import Engine
@@ -39,6 +40,7 @@ class Here:
     def named(self, model: str, revision: str | None, where: Path) -> Sequence[Holding]:
         """What the store has under this name; else the weights of the config's engine of this name.
         Raises StoreError, OSError."""
+        from server.engines.store.errors import StoreError
         from server.engines.store.holdings import holdings, named
 
         found = holdings(where, self.home)
@@ -50,6 +52,10 @@ class Here:
         ):
             path = self.folder / Path(engine.weights).expanduser()
             model = str(path.absolute()) if path.is_dir() else engine.weights
+        if model.startswith("embedded:"):
+            raise StoreError(
+                f"{model} comes with Roundhouse, and is in no store.", reason="not_found"
+            )
         return named(model, revision, found)
 
     @property
@@ -100,35 +106,59 @@ def load_home() -> Path:
     return Path(os.environ.get("ROUNDHOUSE_HOME") or "~/.roundhouse").expanduser()
 
 
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the weights are, and whose engines count."""
-    command = click.option(
-        "--config", metavar="FILE", help="Default: ROUNDHOUSE_CONFIG, else ./roundhouse.yaml."
-    )(command)
-    return click.option(
-        "--store",
-        metavar="FOLDER",
-        help="Where pulled models are. Default: `weights.folder` of the config, else the hub's "
-        "cache. [HF_HUB_CACHE, HF_HOME]",
-    )(command)
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Whose disk a command is about, as its options say: a store here, or that of a server."""
+
+    store: str | None
+    config: str | None
+    on_server: bool
+    admin_url: str | None
+    admin_key: str | None
+
+    def here(self, *, strict: bool = False) -> Here:
+        """Raises ConfigError."""
+        return here(self.config, strict=strict)
+
+    def only_there(self, **given: object) -> None:
+        """Raises UsageError for options that mean nothing on a server's disk."""
+        given = {"store": self.store, "config": self.config, **given}
+        if found := [name for name, value in given.items() if value]:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in found)
+            raise click.UsageError(
+                f"{names} cannot go with --on-server: there the server's own config says."
+            )
 
 
-def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Whose disk it is about."""
-    return click.option(
-        "--on-server",
-        is_flag=True,
-        help="On the disk of a running server, by its admin API.",
-    )(admin_options(command))
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a Where, which `command` gets as `where`."""
 
+    @functools.wraps(command)
+    def packed(**given: Any) -> Any:
+        where = Where(**{each.name: given.pop(each.name) for each in fields(Where)})
+        return command(where=where, **given)
 
-def only_here(**given: object) -> None:
-    """Raises UsageError for options that mean nothing on a server's disk."""
-    if found := [name for name, value in given.items() if value]:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in found)
-        raise click.UsageError(
-            f"{names} cannot go with --on-server: there the server's own config says."
+    return all_options(
+        (
+            click.option(
+                "--store",
+                metavar="FOLDER",
+                help="Where pulled models are. Default: `weights.folder` of the config, else the "
+                "hub's cache. [HF_HUB_CACHE, HF_HOME]",
+            ),
+            click.option(
+                "--config",
+                metavar="FILE",
+                help="Default: ROUNDHOUSE_CONFIG, else ./roundhouse.yaml.",
+            ),
+            click.option(
+                "--on-server",
+                is_flag=True,
+                help="On the disk of a running server, by its admin API.",
+            ),
+            admin_options,
         )
+    )(packed)
 
 
 @contextmanager

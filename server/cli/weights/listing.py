@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from server.cli.options import json_option
-from server.cli.weights.common import here, only_here, place_options, server_options, since, told
+from server.cli.weights.common import Where, since, told, where_options
 from server.engines.store.words import size_of
 
 
@@ -25,37 +25,29 @@ Examples:
 States: verified (pulled or registered by Roundhouse), cached (somebody else's download),
 partial (a pull that did not end), damaged, gone (a folder that was there)."""
 )
-@place_options
-@server_options
+@where_options
 @json_option
-def ls(
-    store: str | None,
-    config: str | None,
-    on_server: bool,
-    admin_url: str | None,
-    admin_key: str | None,
-    as_json: bool,
-) -> None:
+def ls(where: Where, as_json: bool) -> None:
     """List the models on this disk: pulled ones, others of the hub's cache, registered folders."""
     from server.cli.show import show
     from server.engines.store.holdings import facts_of, holdings
 
-    if on_server:
+    if where.on_server:
         from server.cli.weights.remote import listed
 
-        only_here(store=store, config=config)
-        answer = listed(admin_url, admin_key)
-        where, rows = str(answer["store"]), answer["models"]
+        where.only_there()
+        answer = listed(where.admin_url, where.admin_key)
+        place, rows = str(answer["store"]), answer["models"]
     else:
-        found = here(config)
-        folder = found.store(store)
-        where = str(folder)
+        found = where.here()
+        folder = found.store(where.store)
+        place = str(folder)
         with told(folder):
             rows = [facts_of(one, found.users(one)) for one in holdings(folder, found.home)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    pull = "roundhouse pull MODEL" + (" --on-server" if on_server else "")
+    pull = "roundhouse pull MODEL" + (" --on-server" if where.on_server else "")
     show(
         ("MODEL", "COMMIT", "SIZE", "STATE", "SINCE", "USED BY"),
         [
@@ -69,7 +61,7 @@ def ls(
             )
             for one in rows
         ],
-        empty=f"There are no models in {where}. `{pull}` brings one.",
+        empty=f"There are no models in {place}. `{pull}` brings one.",
         spare=("SINCE", "COMMIT", "SIZE"),
     )
 
@@ -80,29 +72,21 @@ Examples:
   roundhouse du
   roundhouse du --on-server"""
 )
-@place_options
-@server_options
+@where_options
 @json_option
-def du(
-    store: str | None,
-    config: str | None,
-    on_server: bool,
-    admin_url: str | None,
-    admin_key: str | None,
-    as_json: bool,
-) -> None:
+def du(where: Where, as_json: bool) -> None:
     """Show what the models take on the disk, the largest first, and what is free."""
     from server.cli.show import show
 
-    if on_server:
+    if where.on_server:
         from server.cli.weights.remote import listed
 
-        only_here(store=store, config=config)
-        answer = listed(admin_url, admin_key)
+        where.only_there()
+        answer = listed(where.admin_url, where.admin_key)
         facts = {name: answer[name] for name in ("store", "size", "free")}
         facts["models"] = answer["usage"]
     else:
-        facts = _usage(here(config).store(store))
+        facts = _usage(where.here().store(where.store))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.options import Name, json_option
-from server.cli.weights.common import Here, here, only_here, place_options, server_options
+from server.cli.weights.common import Here, Where, where_options
 from server.engines.store.words import size_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ safetensors are taken, with configs, tokenizer and chat template; every file is 
 )
 @click.argument("model", type=Name())
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit [main].")
-@place_options
 @click.option(
     "--allow-pickle",
     is_flag=True,
@@ -47,27 +46,24 @@ safetensors are taken, with configs, tokenizer and chat template; every file is 
     default=True,
     help="Wait while another process pulls the same model (the default), or say so and end.",
 )
-@server_options
+@where_options
 @click.option("--stop", "stops", is_flag=True, help="With --on-server: end its pull of MODEL.")
 @json_option
 def pull(
     model: str,
     revision: str | None,
-    store: str | None,
-    config: str | None,
+    where: Where,
     allow_pickle: bool,
     allow_code: bool,
     wait: bool,
-    on_server: bool,
-    admin_url: str | None,
-    admin_key: str | None,
     stops: bool,
     as_json: bool,
 ) -> None:
     """Bring the weights of MODEL here: an id on the hub, the name of an engine of the config, or a
     folder."""
-    if on_server:
-        only_here(store=store, config=config, allow_pickle=allow_pickle, no_wait=not wait)
+    admin_url, admin_key = where.admin_url, where.admin_key
+    if where.on_server:
+        where.only_there(allow_pickle=allow_pickle, no_wait=not wait)
         if stops:
             return _stop(model, admin_url, admin_key)
         return _there(model, revision, allow_code, admin_url, admin_key, as_json)
@@ -78,9 +74,9 @@ def pull(
     from server.engines.store.errors import StoreError
     from server.engines.store.progress import Progress
 
-    found = here(config)
+    found = where.here()
     name, asked, folder, engine = _what(model, revision, found)
-    where = found.store(store, engine)
+    store = found.store(where.store, engine)
     progress, stop = Progress(), threading.Event()
     record: Record | None = None
     before = "asking the hub" if folder is None else "reading"
@@ -103,7 +99,7 @@ def pull(
                 environ = {**os.environ, **(engine.env if engine else {})}
                 record = Pull(
                     wanted,
-                    where,
+                    store,
                     Hub.of(environ, stall=settings.stall_timeout),
                     progress=progress,
                     stop=stop,
@@ -119,7 +115,7 @@ def pull(
     if record is None:
         click.echo("Stopped. What has come is kept; pull again to go on.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
-    _tell(record, where, meter, as_json)
+    _tell(record, store, meter, as_json)
 
 
 def _there(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from server.cli.options import Name, json_option
-from server.cli.weights.common import here, only_here, place_options, server_options, told
+from server.cli.weights.common import Where, told, where_options
 from server.engines.store.words import size_of
 
 
@@ -27,19 +27,14 @@ are yours."""
 @click.option("--revision", metavar="NAME", help="Only this branch, tag or commit.")
 @click.option("--force", is_flag=True, help="Even if an engine uses it that does not run now.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing.")
-@place_options
-@server_options
+@where_options
 @json_option
 def rm(
     model: str,
     revision: str | None,
     force: bool,
     dry_run: bool,
-    store: str | None,
-    config: str | None,
-    on_server: bool,
-    admin_url: str | None,
-    admin_key: str | None,
+    where: Where,
     as_json: bool,
 ) -> None:
     """Remove a model from this disk."""
@@ -47,14 +42,15 @@ def rm(
     from server.engines.store import holdings
     from server.engines.store.errors import StoreError
 
-    if on_server:
-        only_here(store=store, config=config)
+    admin_url, admin_key = where.admin_url, where.admin_key
+    if where.on_server:
+        where.only_there()
         done = removed(model, revision, admin_url, admin_key, force=force, dry_run=dry_run)
         return _tell({**done, "folder": False}, as_json)
-    found = here(config, strict=not force)
-    where = found.store(store)
-    with told(where):
-        chosen = found.named(model, revision, where)
+    found = where.here(strict=not force)
+    store = found.store(where.store)
+    with told(store):
+        chosen = found.named(model, revision, store)
     users = sorted({user for one in chosen for user in found.users(one)})
     if users and not force:
         raise StoreError(
@@ -63,9 +59,9 @@ def rm(
             reason="used",
         )
     if not any(one.record and one.record.path for one in chosen):
-        allowed(chosen[0].name, revision, where, admin_url, admin_key, force=force)
-    with told(where):
-        freed = holdings.remove(chosen, where, found.home, dry_run=dry_run)
+        allowed(chosen[0].name, revision, store, admin_url, admin_key, force=force)
+    with told(store):
+        freed = holdings.remove(chosen, store, found.home, dry_run=dry_run)
     facts = {"name": freed.name, "commits": freed.commits, "freed": freed.freed}
     _tell({**facts, "folder": freed.folder, "removed": not dry_run}, as_json)
 

@@ -10,15 +10,7 @@ import click
 
 from server.cli.client import printable
 from server.cli.options import Name, json_option
-from server.cli.weights.common import (
-    Here,
-    here,
-    only_here,
-    place_options,
-    server_options,
-    since,
-    told,
-)
+from server.cli.weights.common import Here, Where, since, told, where_options
 from server.engines.store.words import size_of
 
 if TYPE_CHECKING:
@@ -36,28 +28,23 @@ What the registry knows of a model, prices and abilities, is at `roundhouse mode
 @click.argument("model", type=Name())
 @click.option("--revision", metavar="NAME", help="Only this branch, tag or commit.")
 @click.option("--verify", is_flag=True, help="Read every file, and fail if one has changed.")
-@place_options
-@server_options
+@where_options
 @json_option
 def show(
     model: str,
     revision: str | None,
     verify: bool,
-    store: str | None,
-    config: str | None,
-    on_server: bool,
-    admin_url: str | None,
-    admin_key: str | None,
+    where: Where,
     as_json: bool,
 ) -> None:
     """Show a model on this disk: its commits and files, since when and by whom, who uses it."""
-    if on_server:
+    if where.on_server:
         from server.cli.weights.remote import shown
 
-        only_here(store=store, config=config, verify=verify)
-        rows = shown(model, revision, admin_url, admin_key)
+        where.only_there(verify=verify)
+        rows = shown(model, revision, where.admin_url, where.admin_key)
     else:
-        rows = _here(model, revision, verify, store, here(config))
+        rows = _here(model, revision, verify, where.store, where.here())
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
