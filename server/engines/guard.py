@@ -2,9 +2,9 @@
 
 Run by the server's Python as a script, ``python -I -S guard.py``; standard library only. Pipes:
 
-- stdin: commands, JSON lines. The first is the order ``{argv, env, cwd, remove, grace, nice}``,
-  later ones are ``{"do": "term" | "kill"}``. End of file says that the server is gone: the engine
-  gets SIGTERM, `grace` seconds, then SIGKILL.
+- stdin: commands, JSON lines. The first is the order ``{argv, env, cwd, remove, parent, grace,
+  nice}``, later ones are ``{"do": "term" | "kill"}``. End of file says that the server is gone: the
+  engine gets SIGTERM, `grace` seconds, then SIGKILL.
 - stdout: reports, JSON lines: ``started`` (pid, which is also the process group), ``exit``
   (code or signal of the engine's first process), ``gone`` (nothing of it is left), ``refused``.
 - stderr: the engine's log. The engine's stdout and stderr go there too.
@@ -75,16 +75,19 @@ def shared_memory(pids: Iterable[int]) -> set[str]:
 
     Python's shared memory outlives a SIGKILL: vLLM leaves 400 MB per engine.
     """
-    found = set()
+    inodes = set()
     for pid in pids:
         try:
             with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    path = line.rstrip("\n").partition("/dev/shm/")  # noqa: S108
-                    if path[1] and path[2].startswith(("psm_", "sem.mp-", "torch_")):
-                        found.add("/dev/shm/" + path[2].removesuffix(" (deleted)"))  # noqa: S108
+                # By inodes: a semaphore's maker has it mapped by a name that it had at first.
+                inodes |= {int(line.split()[4]) for line in file if " /dev/shm/" in line}
         except OSError:
             continue
+    found = set()
+    with contextlib.suppress(OSError), os.scandir("/dev/shm") as entries:  # noqa: S108
+        for entry in entries:
+            if entry.inode() in inodes and entry.name.startswith(("psm_", "sem.mp-", "torch_")):
+                found.add(entry.path)
     return found
 
 
@@ -108,6 +111,13 @@ def remove(paths: Iterable[str]) -> None:
                 os.unlink(path)
         except OSError:
             continue
+
+
+def remove_empty(folder: str | None) -> None:
+    """Delete a folder of ours in which nobody has anything any more."""
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def kill_all(pids: Iterable[int]) -> None:
@@ -305,10 +315,9 @@ class Guard:
             time.sleep(0.01)
         remove(self.shm)
         remove(self.order.get("remove", ()))
-        if self.server_gone and (parent := self.order.get("parent")):
-            # The last guard of a server that was killed takes the run directory with it.
-            with contextlib.suppress(OSError):
-                os.rmdir(parent)
+        # The last guard takes the run directory with it: a server that is killed while it has no
+        # engine could not. It makes it anew for the next.
+        remove_empty(self.order.get("parent"))
         self.report(event="gone", left=len(left))
         return 0
 

@@ -177,6 +177,7 @@ class EngineProcess:
             if pid is not None and not self._tidy:
                 await asyncio.to_thread(_bury, pid)
             guard.remove(self.launch.remove)
+            guard.remove_empty(self._parent)
             await self._drain_log()
         finally:
             self._close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import stat
 import tempfile
 from pathlib import Path
 
+from server.engines import guard
 from server.errors import EngineError
 
 #: sun_path holds 108 bytes with the final NUL; vLLM's own sockets have names of 36 characters.
@@ -16,6 +18,7 @@ LIMIT = 107
 #: Made here and not removed yet: a server that ends by an exception leaves none either.
 _made: set[Path] = set()
 _LONGEST = len("/e999999/") + 36
+_TRIES = 10
 
 
 def create() -> Path:
@@ -45,22 +48,30 @@ def create() -> Path:
 def scratch(run: Path, generation: int) -> Path:
     """A folder for one engine process: its socket `s` and vLLM's own sockets.
 
-    Makes `run` anew if somebody has tidied the temporary folder, unless another user was quicker.
-    Raises EngineError (`environment`).
+    Makes `run` anew if it went with the last engine, or somebody has tidied the temporary folder,
+    unless another user was quicker. Raises EngineError (`environment`).
     """
-    path = run / f"e{generation}"
     try:
-        run.mkdir(mode=0o700, exist_ok=True)
-        found = run.lstat()
-        if found.st_uid != os.getuid() or found.st_mode & 0o077 or not stat.S_ISDIR(found.st_mode):
-            raise PermissionError
-        path.mkdir(mode=0o700)
+        for _ in range(_TRIES):
+            # The guard of the last engine may remove `run` just now.
+            with contextlib.suppress(FileNotFoundError):
+                return _scratch(run, generation)
+        return _scratch(run, generation)
     except OSError as exc:
         raise EngineError(
             f"The folder of the engines' sockets cannot be used: {run}.",
             reason="environment",
             detail=type(exc).__name__,
         ) from exc
+
+
+def _scratch(run: Path, generation: int) -> Path:
+    run.mkdir(mode=0o700, exist_ok=True)
+    found = run.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError
+    path = run / f"e{generation}"
+    path.mkdir(mode=0o700)
     return path
 
 
@@ -70,8 +81,8 @@ def remove(run: Path) -> None:
 
 
 class RunFolder:
-    """One for the server, made when its first engine starts: a server without engines makes none,
-    and one that is killed before leaves none."""
+    """One for the server, there only while a process of an engine is: the last one's guard removes
+    it, so that a server that is killed leaves none, whatever it was at."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
@@ -80,11 +91,23 @@ class RunFolder:
         """Is there a place for it? Raises EngineError (`environment`)."""
         remove(create())
 
-    def scratch(self, generation: int) -> Path:
-        """As the function; raises what `create` does, too."""
+    def place(self, generation: int) -> Path:
+        """Where one process's folder will be; nothing is there yet. Raises what `create` does."""
         if self.path is None:
             self.path = create()
-        return scratch(self.path, generation)
+            self.path.rmdir()
+        return self.path / f"e{generation}"
+
+    def make(self, generation: int) -> None:
+        """The folder at that place, of a process that has its guard next. Raises what `scratch`
+        does."""
+        scratch(self.place(generation).parent, generation)
+
+    def clear(self, generation: int) -> None:
+        """There is no guard that would remove it."""
+        path = self.place(generation)
+        guard.remove([str(path)])
+        guard.remove_empty(str(path.parent))
 
     def remove(self) -> None:
         if self.path is not None:
@@ -93,7 +116,7 @@ class RunFolder:
 
 def kept() -> tuple[Path, ...]:
     """Those of this process that nobody has removed yet."""
-    return tuple(_made)
+    return tuple(run for run in _made if run.exists())
 
 
 @atexit.register

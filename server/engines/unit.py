@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from server.engines import rundir
 from server.engines.fitting import Fitted
 from server.engines.logs import LogFile
 from server.engines.placement import Phase, Start
@@ -226,22 +225,23 @@ class EngineUnit(Record):
     async def _bring_up(self, spec: Spec, fitted: Fitted, place: Placement) -> EngineProcess:
         """A ready process."""
         shop, name = self.shop, self.owner.name
-        scratch = shop.run.scratch(self.generation)
+        scratch = shop.run.place(self.generation)
         socket = str(scratch / "s")
-        try:
-            launch = await shop.launcher.prepare(
-                name, spec.engine, spec.runtime, scratch=str(scratch), socket=socket,
-                fitted=fitted, placement=place,
-            )  # fmt: skip
-        except BaseException:
-            rundir.remove(scratch)
-            raise
+        launch = await shop.launcher.prepare(
+            name, spec.engine, spec.runtime, scratch=str(scratch), socket=socket,
+            fitted=fitted, placement=place,
+        )  # fmt: skip
+        shop.run.make(self.generation)
         self._process = process = EngineProcess(
             launch, socket=socket, file=self._file, on_line=self._line, clock=shop.clock,
-            parent=str(shop.run.path),
+            parent=str(scratch.parent),
         )  # fmt: skip
         self._file.append(f"--- roundhouse: start {self.generation}: {name}\n".encode())
-        self.pid = await process.start()
+        try:
+            self.pid = await process.start()
+        except BaseException:
+            shop.run.clear(self.generation)
+            raise
         facts = {**launch.facts, "devices": list(self.devices)}
         log.info(
             "engine_starting", engine=name, replica=self.replica, pid=self.pid,

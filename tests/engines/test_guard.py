@@ -18,7 +18,7 @@ import pytest
 
 from server.engines import guard
 from server.engines.control import Control, Health
-from tests.engines.conftest import FAKE, alive, gone
+from tests.engines.conftest import FAKE, House, alive, engine, gone, ready
 
 SERVER = """
 import asyncio, json, sys
@@ -79,6 +79,20 @@ async def test_when_the_server_dies_everything_goes(
             await server.communicate()
     assert run.parent == Path(place)
     os.rmdir(place)  # and with it sockets, folders, the run directory: it is empty
+
+
+async def test_nothing_is_left_of_a_server_that_is_killed_when_no_engine_runs(house: House) -> None:
+    """Since nothing is there then, which is seen without killing this one."""
+    supervisor = await house.start(one=engine())
+    view = await ready(supervisor, "one")
+    assert view.socket is not None
+    run = Path(view.socket).parents[1]
+    assert run.exists()
+    await supervisor.unload("one")
+    assert not run.exists()
+    await supervisor.load("one")
+    assert (await ready(supervisor, "one", view.generation)).socket is not None
+    assert run.exists()
 
 
 class Alone:
@@ -190,6 +204,26 @@ async def test_sockets_and_shared_memory_are_removed(alone: Alone, tmp_path: Pat
     assert not scratch.exists()
 
 
+@pytest.mark.parametrize("how", ["kill", "exit", "server"])
+def test_the_last_one_removes_the_run_directory(tmp_path: Path, how: str) -> None:
+    """The server may be killed when it has no guard any more that would know."""
+    run, other = tmp_path / "run", tmp_path / "run" / "e2"
+    (run / "e1").mkdir(parents=True)
+    other.mkdir()
+    argv = [sys.executable, "-c", ""] if how == "exit" else sleeper()
+    for each in ("e1", "e2"):
+        one = Alone()
+        one.order(argv, remove=[str(run / each)], parent=str(run))
+        assert one.hear()["event"] == "started"
+        if how == "server":
+            one.process.communicate(timeout=10)
+        elif how == "kill":
+            one.say(do="kill")
+        assert one.end() == 0
+        assert other.exists() == (each == "e1")
+    assert not run.exists()
+
+
 @pytest.mark.parametrize("how", ["term", "kill", "exit", "server"])
 async def test_pythons_shared_memory_is_not_left_however_it_ends(
     alone: Alone, tmp_path: Path, how: str
@@ -222,6 +256,24 @@ def test_remove_takes_what_it_can(tmp_path: Path) -> None:
     guard.remove([str(folder), str(file), str(tmp_path / "none")])
     assert not folder.exists()
     assert not file.exists()
+
+
+def test_a_semaphore_is_known_by_what_it_is_called_now() -> None:
+    """libc makes it under another name, by which its maker has it mapped."""
+    code = (
+        "import multiprocessing, sys\n"
+        "one = multiprocessing.get_context('spawn').Semaphore()\n"
+        "print(one._semlock.name, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        name = child.stdout.readline().strip().lstrip("/")
+        assert guard.shared_memory([child.pid]) == {f"/dev/shm/sem.{name}"}
+        child.communicate()
+    assert guard.shared_memory([child.pid]) == set()
 
 
 def test_a_tracker_that_does_not_end_is_killed_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,42 @@ def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path) -> None:
         rundir.scratch(tmp_path / "link", 1)
 
 
+def test_it_is_tried_again_when_a_guard_removes_it_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lstat, looks = tmp_path / "run", Path.lstat, 0
+
+    def removed(path: Path) -> os.stat_result:
+        nonlocal looks
+        found = lstat(path)
+        if path == run and (looks := looks + 1) < 3:
+            run.rmdir()
+        return found
+
+    monkeypatch.setattr(Path, "lstat", removed)
+    assert rundir.scratch(run, 1).is_dir()
+    assert looks == 3
+
+
+def test_nothing_lies_there_between_engines() -> None:
+    folder = rundir.RunFolder()
+    place = folder.place(1)
+    assert place == folder.place(1)
+    assert not place.parent.exists()
+    assert rundir.kept() == ()
+    folder.make(1)
+    assert place.is_dir()
+    assert rundir.kept() == (place.parent,)
+    folder.make(2)
+    folder.clear(1)
+    assert [*place.parent.iterdir()] == [folder.place(2)]
+    folder.clear(2)
+    assert not place.parent.exists()
+    folder.make(3)
+    folder.remove()
+    assert not place.parent.exists()
+
+
 def test_what_was_not_removed_goes_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rundir, "_made", set())
     run = rundir.create()
