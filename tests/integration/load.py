@@ -22,6 +22,9 @@ from tests.fakes.http1 import PeerGone
 #: How a request may end: whole, or by an error event behind the first token.
 OK: Final = "ok"
 BROKEN: Final = "broken"
+#: Seconds after which a request is given up. No bound of what a server may take, which may have to
+#: load an engine on a machine that has other work.
+LONGEST: Final = 1200.0
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ class Load:
         number = self.asked
         self.open[number] = ended = Ended(stream, tokens, time.monotonic())
         try:
-            async with asyncio.timeout(300), RawClient(port=self.port) as client:
+            async with asyncio.timeout(LONGEST), RawClient(port=self.port) as client:
                 await client.post("/v1/chat/completions", self._body(model, tokens, stream))
                 head = await client.read_head()
                 ended.id = head.header("x-request-id") or ""

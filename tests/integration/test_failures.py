@@ -92,7 +92,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Serv
         yield made
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def first(server: ServerProcess) -> Iterator[dict[str, Future[httpx.Response]]]:
     """The first request to each of those that fail by themselves, all at once: no start keeps two
     cores busy."""

@@ -12,14 +12,14 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
 
 from tests.integration.conftest import guide_engine
-from tests.integration.load import OK, Load
-from tests.integration.stack import START, ServerProcess, running, until
+from tests.integration.load import LONGEST, OK, Load
+from tests.integration.stack import ServerProcess, running, until
 
 pytestmark = [pytest.mark.usefixtures("engine_environment"), pytest.mark.timeout(1500)]
 
@@ -42,6 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         "max_waiting": 1000,
     }
     config = {
+        "server": {"timeouts": {"total": LONGEST, "first_byte": LONGEST}},
         "placement": {"starvation": STARVATION, "drain": DRAIN, "memory": {"cpu": ALL}},
         "engines": dict.fromkeys(NAMES, one),
     }
@@ -102,15 +103,21 @@ async def test_two_that_fit_and_a_third(server: ServerProcess) -> None:
 
 def test_a_swap_by_hand(server: ServerProcess) -> None:
     """Alternating requests, one after the other: each is answered, and `/engines` tells why."""
-    before = server.engines()
-    # Those that are loaded already come first.
-    first, second, third = sorted(NAMES, key=lambda name: before[name]["state"] not in LOADED)
+
+    def settled() -> dict[str, Any]:
+        """Those that are loaded may go."""
+        loaded = {name: one for name, one in server.engines().items() if one["state"] in LOADED}
+        ready = {one["state"] == "ready" and one["since_s"] > RESIDENCY for one in loaded.values()}
+        return {} if False in ready else {"loaded": loaded}
+
+    loaded = until(settled, within=LONGEST, what="what is loaded may go")["loaded"]
+    first, second, third = sorted(NAMES, key=lambda name: name not in loaded)
     swaps = server.metric("roundhouse_engine_swaps_total")
     for name in (first, second, third, first):
         answer = httpx.post(
             f"{server.url}/v1/completions",
             json={"model": name, "prompt": "Roundhouse is", "max_tokens": 4},
-            timeout=START,
+            timeout=LONGEST,
         )
         assert answer.status_code == 200, answer.text + server.tail()
         engines = server.engines()
