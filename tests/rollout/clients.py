@@ -22,7 +22,7 @@ from tests.fakes.dns import NameServer
 CHAT: Final = "/v1/chat/completions"
 #: Between an answer and a client's next question. What a client does meanwhile is not our matter,
 #: and two cores are to be left to the servers.
-THINKS: Final = 0.02
+THINKS: Final = 0.05
 #: (stream, keeps its connection) of each client.
 KINDS: Final = tuple(itertools.product((False, True), repeat=2))
 

@@ -98,6 +98,7 @@ def test_the_grace_period_outlasts_all_that_it_is_for(rendered: Rendered, tmp_pa
     assert (life.surge, life.unavailable) == (1, 0)
 
 
+@pytest.mark.timeout(300)
 async def test_a_rolling_update_loses_no_request(tmp_path: Path) -> None:
     async with Upstream() as upstream, cluster_dns(NAME) as (names, (behind,)):
         rendered = Rendered(f"{upstream.url}/v1")

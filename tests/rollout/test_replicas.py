@@ -69,6 +69,7 @@ def test_replicas_leave_dns_long_before_they_stop(rendered: Rendered) -> None:
     assert (life.surge, life.unavailable) == (0, 1)
 
 
+@pytest.mark.timeout(300)
 async def test_replacing_all_replicas_loses_no_request(rendered: Rendered, tmp_path: Path) -> None:
     life: Life = rendered.engines
     make = Engines(rendered.engine_drain, tmp_path)
