@@ -51,19 +51,27 @@ def nothing_left(*, shared: bool = False) -> Iterator[Path]:
 
 def _processes(folder: Path) -> list[str]:
     """Those of the environment that was given to them. They get a moment to end."""
-    mine = []
-    for one in psutil.process_iter():
-        try:
-            if one.pid != os.getpid() and one.environ().get("TMPDIR", "").startswith(str(folder)):
-                mine.append(one)
-        except psutil.Error:
-            continue
+    known = f"={folder}".encode()
+    mine = [
+        one
+        for one in psutil.process_iter()
+        if one.pid != os.getpid() and known in _environment(one.pid)
+    ]
     _, alive = psutil.wait_procs(mine, timeout=5)
     told = [f"process {one.pid}: {' '.join(_argv(one))[:200]}" for one in alive]
     for one in alive:
         one.kill()
     psutil.wait_procs(alive, timeout=5)
     return told
+
+
+def _environment(pid: int) -> bytes:
+    """What is there of it: a process that gives itself a title, as vLLM's do, writes over the
+    first variables, but others tell of the folder, too."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _argv(one: psutil.Process) -> list[str]:

@@ -43,6 +43,24 @@ def test_an_orphan_is_told_and_ended() -> None:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def titled(folder: Path) -> subprocess.Popen[bytes]:
+    """A process of which all that tells is a variable further back."""
+    made = subprocess.Popen(
+        [sys.executable, "-c", SLEEPS],
+        env={"VLLM_RPC_BASE_PATH": f"{folder}/e1"},
+        stdout=subprocess.PIPE,
+    )
+    assert made.stdout is not None
+    made.stdout.readline()
+    return made
+
+
+def test_one_with_a_title_over_its_first_variables_is_told() -> None:
+    with pytest.raises(Left, match=r"process \d+: .*sleep"), nothing_left() as folder:
+        one = titled(folder)
+    one.communicate()
+
+
 #: Makes a segment of shared memory that nobody removes, and says when it has it mapped.
 SEGMENT = (
     "import mmap, sys\n"

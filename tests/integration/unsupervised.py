@@ -51,6 +51,7 @@ class Unsupervised:
             "VLLM_NO_USAGE_STATS": "1",
             **(environment or {}),
             "TMPDIR": self._scratch,
+            "VLLM_RPC_BASE_PATH": self._scratch,
         }
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
