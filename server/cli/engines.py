@@ -205,7 +205,7 @@ def reload_(admin_url: str | None, admin_key: str | None) -> None:
     if not isinstance(answer, dict) or answer.get("result") not in ("ok", "unchanged"):
         raise client.ClientError(f"What answers at {server.url} is not the admin API.")
     if answer["result"] == "unchanged":
-        click.echo("Nothing has changed.")
+        click.echo("Nothing has changed since the server read it last, which it does by itself.")
     else:
         click.echo(f"Reloaded. Changed: {', '.join(answer.get('changed') or ['nothing'])}.")
     for warning in answer.get("warnings") or ():

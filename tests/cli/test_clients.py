@@ -192,7 +192,9 @@ def test_reload(run: Run, fake: FakeServer) -> None:
     fake.json("POST", "/reload", {"result": "ok", "changed": [], "warnings": []})
     assert run("reload", "--admin-url", fake.url).stdout == "Reloaded. Changed: nothing.\n"
     fake.json("POST", "/reload", {"result": "unchanged"})
-    assert run("reload", "--admin-url", fake.url).stdout == "Nothing has changed.\n"
+    assert run("reload", "--admin-url", fake.url).stdout == (
+        "Nothing has changed since the server read it last, which it does by itself.\n"
+    )
     fake.error("POST", "/reload", 400, "a:1: x\na:2: y")
     result = run("reload", "--admin-url", fake.url)
     assert result.exit_code == 1

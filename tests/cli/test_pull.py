@@ -208,6 +208,16 @@ def test_another_store(run: Run, hub: FakeHub, nowhere: Path) -> None:
     assert "There are no models" in run("ls").stdout
 
 
+@pytest.mark.parametrize("arguments", [["ls"], ["du"], ["show", REPO], ["pull", REPO]])
+def test_a_store_that_is_no_folder(
+    run: Run, hub: FakeHub, nowhere: Path, arguments: list[str]
+) -> None:
+    (nowhere / "file").touch()
+    done = run(*arguments, "--store", "file")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "file is no folder. Name one with --store" in done.stderr
+
+
 @pytest.mark.parametrize("command", [["ls"], ["du"], ["show", REPO], ["rm", REPO]])
 def test_a_store_that_cannot_be_read(
     run: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, command: list[str]

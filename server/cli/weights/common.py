@@ -68,12 +68,20 @@ class Here:
 
     def store(self, given: str | None, engine: Engine | None = None) -> Path:
         """The folder given, else that of the config, else the hub's cache; that of `engine` where
-        it has variables of its own."""
+        it has variables of its own. Raises StoreError for what is none."""
+        from server.engines.store.errors import StoreError
         from server.engines.store.places import store_folder
 
-        if given is None and (folder := self.settings.folder) is not None:
-            return folder
-        return store_folder(given, {**os.environ, **(engine.env if engine else {})})
+        folder = self.settings.folder if given is None else None
+        if folder is None:
+            folder = store_folder(given, {**os.environ, **(engine.env if engine else {})})
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(
+                f"{folder} is no folder. Name one with --store, `weights.folder`, HF_HUB_CACHE or "
+                "HF_HOME.",
+                reason="store",
+            )
+        return folder
 
 
 def here(config: str | None, *, strict: bool = False) -> Here:
