@@ -16,6 +16,7 @@ import psutil
 from server.engines import nvml
 from server.engines.nvml import Card
 from server.engines.placement import Device
+from server.errors import EngineError
 
 GIB = 2**30
 #: What vLLM's three processes take beside weights and KV cache, measured with 0.32 on a CPU.
@@ -124,6 +125,15 @@ def total_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return min(total, int((cgroup / "memory.max").read_text()))
     except (OSError, ValueError):
         return total
+
+
+def silent() -> EngineError:
+    """A driver that hangs may come back, if only with the machine."""
+    return EngineError(
+        "The devices of this machine do not answer. See whether `nvidia-smi` does; a driver that "
+        "hangs needs a reset of the device, or a restart of the machine.",
+        reason="crash",
+    )
 
 
 # --- what engines may have ----------------------------------------------------------------------

@@ -12,58 +12,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+
+import structlog
 
 from server.config.engine import Engine, Runtime
 from server.engines import arguments, command, devices, fitting, runtimes, turns, weights
 from server.engines.devices import Devices, Others
 from server.engines.fitting import Fitted
+from server.engines.patience import Patience
 from server.engines.placement import Device
 from server.engines.runtimes import EnginePython, Launch, Placement
 from server.engines.weights import StoreSettings, Weights
 from server.errors import EngineError
 
+log = structlog.get_logger(__name__)
+
 #: An engine on a CPU leaves the server, which relays for all, the first say on the cores.
 CPU_NICE = 5
-
-
-class Launcher(Protocol):
-    """What the supervisor needs: where engines may go, what each needs, and its command line."""
-
-    async def machine(self) -> tuple[Device, ...]:
-        """The devices, and what of them is not for engines at this moment. Never fails."""
-
-    async def fit(
-        self, name: str, engine: Engine, runtime: Runtime | None, *, note: Callable[[str], None]
-    ) -> Fitted:
-        """See that the weights are here, pulling them where they are not, and count the need.
-
-        `note` is told what it is about. Cancelled, it stops pulling. Raises EngineError.
-        """
-
-    async def prepare(
-        self,
-        name: str,
-        engine: Engine,
-        runtime: Runtime | None,
-        *,
-        scratch: str,
-        socket: str,
-        fitted: Fitted | None = None,
-        placement: Placement | None = None,
-    ) -> Launch:
-        """The command line for that place. What is left out is found as for a single engine.
-        Raises EngineError."""
-
-    def configure(
-        self,
-        engines: Mapping[str, Engine],
-        *,
-        memory: Mapping[str, int] | None = None,
-        store: StoreSettings | None = None,
-    ) -> None:
-        """All engines of the config, since they share devices and cores; the config's
-        `placement.memory` and where pulled weights are. None: as before."""
 
 
 @dataclass
@@ -82,6 +47,12 @@ class VllmLauncher:
     _others: Others = field(default_factory=Others, repr=False)
     #: As the planner has it, so that what is said of a need and what is planned agree.
     _devices: tuple[Device, ...] | None = field(default=None, repr=False)
+    #: As it was last seen.
+    _found: Devices | None = field(default=None, repr=False)
+    _looks: Patience[tuple[Device, ...]] = field(
+        default_factory=lambda: Patience("devices"), repr=False
+    )
+    _probes: Patience[Devices] = field(default_factory=lambda: Patience("probe"), repr=False)
     #: Runtime → which vLLM its Python has, once that was asked.
     _distributions: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -97,11 +68,17 @@ class VllmLauncher:
         self.store = self.store if store is None else store
 
     async def machine(self) -> tuple[Device, ...]:
-        self._devices = await asyncio.to_thread(self._machine)
+        try:
+            self._devices = await self._looks.ask(self._machine)
+        except TimeoutError:
+            if self._devices is None:
+                raise devices.silent() from None
+            log.warning("devices_do_not_answer", seconds=self._looks.limit)
         return self._devices
 
     def _machine(self, found: Devices | None = None) -> tuple[Device, ...]:
-        return self._others.machine(found or devices.probe(), self.memory)
+        self._found = found or devices.probe()
+        return self._others.machine(self._found, self.memory)
 
     # --- what it needs ------------------------------------------------------------------------
 
@@ -169,8 +146,14 @@ class VllmLauncher:
         fitted: Fitted | None = None,
         placement: Placement | None = None,
     ) -> Launch:
+        try:
+            found = await self._probes.ask(devices.probe)
+        except TimeoutError:
+            if self._found is None:
+                raise devices.silent() from None
+            found = self._found
         return await asyncio.to_thread(
-            self._prepare, name, engine, runtime, scratch, socket, fitted, placement
+            self._prepare, name, engine, runtime, scratch, socket, fitted, placement, found
         )
 
     def _prepare(
@@ -182,8 +165,8 @@ class VllmLauncher:
         socket: str,
         fitted: Fitted | None,
         place: Placement | None,
+        found: Devices,
     ) -> Launch:
-        found = devices.probe()
         if fitted is None:
             fitted = self._fit(
                 name, engine, runtime, _nobody, threading.Event(), self._at_once(found)

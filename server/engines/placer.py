@@ -11,7 +11,6 @@ import structlog
 from server.config.placement import Placement
 from server.engines import world
 from server.engines.crew import Crew
-from server.engines.launcher import Launcher
 from server.engines.placement import (
     Action,
     Device,
@@ -29,9 +28,11 @@ from server.engines.placement import (
     World,
 )
 from server.engines.planner import plan
+from server.engines.shop import Launcher
 from server.engines.unit import EngineUnit
 from server.engines.usage import Usage
 from server.engines.watch import Timing
+from server.errors import EngineError
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +106,10 @@ class Placer:
                     self._devices = await self._launcher.machine()
                 self._policy = world.policy_of(self._config, self._devices)
                 again = self._round()
+            except EngineError as error:
+                log.error("engines_not_placed", error=error.message)
+                self._measured = False
+                await asyncio.sleep(AFTER_FAULT)
             except Exception:  # a fault of ours must not leave all engines to themselves
                 log.exception("placer_failed")
                 self._measured = bool(self._devices)

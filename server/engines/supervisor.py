@@ -18,11 +18,11 @@ from server.engines import backoff
 from server.engines.crew import Crew
 from server.engines.estimates import Estimates
 from server.engines.feed import Feed
-from server.engines.launcher import Launcher, VllmLauncher
+from server.engines.launcher import VllmLauncher
 from server.engines.placer import Placer
 from server.engines.record import log_of
 from server.engines.rundir import RunFolder
-from server.engines.shop import Shop
+from server.engines.shop import Launcher, Shop
 from server.engines.spec import Spec
 from server.engines.state import EngineState, EngineView, Instance
 from server.engines.usage import Usage

@@ -11,6 +11,7 @@ import structlog
 
 from server.engines import devices, world
 from server.engines.crew import Crew
+from server.engines.patience import Patience
 from server.engines.placement import Cause, Device, Running
 from server.telemetry.metrics import Metrics
 
@@ -28,6 +29,7 @@ class Usage:
         self._planned: dict[tuple[str, str], int] = {}
         self._used: dict[tuple[str, str], int] = {}
         self._devices: tuple[str, ...] = ()
+        self._patience: Patience[dict[tuple[str, str], int]] = Patience("usage")
         self._task: asyncio.Task[None] | None = None
 
     # --- planned ------------------------------------------------------------------------------
@@ -97,7 +99,14 @@ class Usage:
         for crew in self._crews():
             pids = {unit.pid for unit in crew.units.values() if unit.pid is not None}
             leaders[crew.name] = leaders.get(crew.name, set()) | pids
-        found = await asyncio.to_thread(_used, {name: ids for name, ids in leaders.items() if ids})
+        alive = {name: ids for name, ids in leaders.items() if ids}
+        known = self._patience.late
+        try:
+            found = await self._patience.ask(lambda: _used(alive))
+        except TimeoutError:  # as it was, as far as anybody knows
+            if not known:
+                log.warning("usage_not_known", error="the devices do not answer")
+            return
         self._show("used", self._used, found)
         self._used = found
         self._gone({engine for engine, _ in self._planned})  # while it was looked for

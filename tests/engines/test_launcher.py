@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,50 @@ def test_names_are_put_before_errors() -> None:
     assert (told.message, told.reason, told.log_tail, told.detail, told.terminal) == (
         "Engine 'x': No.", "disk", ("a",), "d", False,
     )  # fmt: skip
+
+
+# --- a driver that hangs ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """From the call on, no device answers."""
+    go = threading.Event()
+
+    def silent() -> Devices:
+        go.wait()
+        return BIG
+
+    yield lambda: monkeypatch.setattr(devices, "probe", silent)
+    go.set()
+
+
+@pytest.fixture
+def impatient(base: Path) -> VllmLauncher:
+    made = VllmLauncher(base / "home", base, {})
+    made._looks.limit = made._probes.limit = 0.01
+    return made
+
+
+async def test_a_driver_that_never_answered(
+    impatient: VllmLauncher, hangs: Callable[[], None]
+) -> None:
+    hangs()
+    for _ in range(2):
+        with pytest.raises(EngineError, match="do not answer") as caught:
+            await impatient.machine()
+        assert not caught.value.terminal
+    with pytest.raises(EngineError, match="do not answer"):
+        await prepare(impatient)
+
+
+async def test_a_driver_that_hangs_later(
+    impatient: VllmLauncher, hangs: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "probe", lambda: BIG)
+    impatient._looks.limit = 20
+    before = await impatient.machine()
+    hangs()
+    impatient._looks.limit = 0.01
+    assert await impatient.machine() == before
+    assert (await prepare(impatient)).facts["device"] == "cpu"

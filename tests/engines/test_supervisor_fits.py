@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from server.config.placement import Placement
-from server.engines import planner
+from server.engines import devices, placer, planner
 from server.engines.fitting import Fitted
-from server.engines.placement import Option, Plan, World
+from server.engines.placement import Device, Option, Plan, World
 from server.engines.state import EngineState
 from server.errors import Draining, EngineNotReady
 from tests.engines.conftest import House, engine, failed, ready, until
@@ -202,3 +202,22 @@ async def test_one_that_failed_is_left_alone_unless_it_changed_or_is_forgiven(
     assert house.launcher.fitted == ["bad", "new"]
     await supervisor.apply({"bad": engine(idle=60), "new": engine()}, {}, forgive=False)
     await ready(supervisor, "bad")
+
+
+async def test_devices_that_do_not_answer_are_asked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placer, "AFTER_FAULT", 0.01)
+    asked = 0
+
+    async def machine() -> tuple[Device, ...]:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise devices.silent()
+        return house.launcher.devices
+
+    monkeypatch.setattr(house.launcher, "machine", machine)
+    supervisor = await house.start(one=engine())
+    await ready(supervisor, "one")
+    assert asked == 3
