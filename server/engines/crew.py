@@ -258,14 +258,20 @@ class Crew:
 
     def died(self, replica: int, error: EngineError, *, wanted: bool) -> None:
         self._learn(error)
+        self._go_on(wanted)
+
+    def _go_on(self, wanted: bool) -> None:
         if wanted and not self.ready and not self.eager:
             self.ask_again()
 
-    def gave_up(self, replica: int, error: EngineError) -> None:
-        """The failure of the last one is the engine's; until then it is that instance's alone."""
+    def gave_up(self, replica: int, error: EngineError, *, wanted: bool) -> None:
+        """The failure of the last one is the engine's; until then it is that instance's alone: the
+        others run, or start again after their pause."""
         self._learn(error)
-        if all(unit.phase is None for unit in self.units.values()):
+        if all(unit.phase is None and unit.due is None for unit in self.units.values()):
             self._fail(error)
+        else:
+            self._go_on(wanted)
 
     def _learn(self, error: EngineError) -> None:
         """What ran out was counted wrong, or others have it."""

@@ -138,7 +138,7 @@ class EngineUnit(Record):
             self.error = None
             self._show(EngineState.STOPPED, "")
             return
-        owner = self.owner
+        owner, wanted = self.owner, before in (Phase.STARTING, Phase.READY, Phase.WAKING)
         self.shop.metrics.engine_restarts.labels(owner.name, died.reason).inc()
         due, error = self.troubles.judge(died, ever_ready=owner.ever_ready)
         self.error = error
@@ -149,11 +149,10 @@ class EngineUnit(Record):
                 error=error.message,
             )  # fmt: skip
             self._set(EngineState.FAILED, "failed")
-            owner.gave_up(self.replica, error)
+            owner.gave_up(self.replica, error, wanted=wanted)
         else:
             self.due = due
             self._set(EngineState.BACKOFF, f"next start in {due - self.shop.clock():.1f} s")
-            wanted = before in (Phase.STARTING, Phase.READY, Phase.WAKING)
             owner.died(self.replica, error, wanted=wanted)
         owner.changed()
 

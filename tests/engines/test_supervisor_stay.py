@@ -261,6 +261,30 @@ async def test_a_replica_without_memory_has_the_needs_counted_anew(room: House) 
     assert (await supervisor.wait_ready("one", 0)).pid == view.pid
 
 
+async def test_a_replica_that_is_given_up_leaves_others_their_next_start(room: House) -> None:
+    room.policy = replace(QUICK, first=60, cap=60, limit=2)
+    supervisor = await room.start(one=engine(replicas=2))
+
+    async def dies(replica: int) -> None:
+        now = await until(supervisor, "one", lambda v: len(v.instances) > replica)
+        pid = now.instances[replica].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(supervisor, "one", lambda v: v.instances[replica].pid is None)
+
+    await until(supervisor, "one", lambda v: len(supervisor.instances("one")) == 2)
+    await dies(0)
+    await supervisor.load("one")  # at once
+    await until(supervisor, "one", lambda v: len(supervisor.instances("one")) == 2)
+    await dies(1)
+    await dies(0)
+    view = await until(supervisor, "one", lambda v: v.instances[0].state is S.FAILED)
+    assert view.state is S.BACKOFF
+    assert supervisor.hopeless("one") is None
+    await supervisor.load("one")
+    await ready(supervisor, "one")
+
+
 # --- operators and the config ---------------------------------------------------------------------
 
 
