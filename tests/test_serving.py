@@ -209,6 +209,17 @@ async def test_idle_connections_do_not_hold_up_the_end(
         await new.closed()
 
 
+async def test_who_is_let_in_at_the_last_moment_does_not_stay(
+    serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was taken just before, and made known just after, is an idle one."""
+    monkeypatch.setattr("server.serving._LINGER", 0.0)
+    server = await serve(config_of(upstream, server={"timeouts": {"header": "1h"}}))
+    server._listeners[0]._protocol.stopping = True
+    async with RawClient(port=port_of(server)) as late:
+        await late.closed()
+
+
 async def test_while_unready_every_answer_sends_its_client_elsewhere(
     upstream: ScriptedUpstream, tmp_path: Any
 ) -> None:

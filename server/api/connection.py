@@ -56,8 +56,8 @@ class Protocol(HttpToolsProtocol):
     connection_limit: int
     write_timeout: float
     metrics: Metrics
-    #: Answers tell clients to leave; seconds that an idle connection stays at the end.
-    parting, linger = False, 0.0
+    #: Answers tell clients to leave; no more are let in; seconds that an idle one stays.
+    parting, stopping, linger = False, False, 0.0
 
     _head_timer: asyncio.TimerHandle | None = None
     #: When it was made, or the last answer was complete; infinite while there is a request.
@@ -82,6 +82,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._idle_since = time.monotonic()
         self._arm()
+        if self.stopping:  # it was let in at the last moment
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -276,10 +278,9 @@ class Protocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is None:
             self._watch_idle(self.timeout_keep_alive)
 
-    def _watch_idle(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(
-            seconds, self.timeout_keep_alive_handler
-        )
+    def _watch_idle(self, seconds: float, again: bool = False) -> None:
+        look = self.timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, look, again)
 
     def timeout_keep_alive_handler(self, again: bool = False) -> None:
         # One lazy timer per connection: it looks how long the client has been idle by now.
@@ -290,8 +291,7 @@ class Protocol(HttpToolsProtocol):
         if left > 0.002:
             self._watch_idle(left)
         elif not again:  # a busy loop is late for its timers, and reads what has come after them
-            look = self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(0.002, look, True)
+            self._watch_idle(0.002, True)
         else:
             self.transport.close()
             self._watch_flush()

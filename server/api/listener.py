@@ -118,6 +118,7 @@ class Listener:
         """Close the socket. Connections end after their answer, idle ones now, or once they have
         been idle for as long as the listener's are to linger: they may bring one request more."""
         self.part()
+        self._protocol.stopping = True
         self._server.leaving.set()
         for server in self._server.servers:
             server.close()
