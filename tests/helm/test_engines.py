@@ -104,7 +104,7 @@ def test_everything_that_is_cached_is_on_the_cache() -> None:
 @pytest.mark.parametrize(
     ("cache", "volume"),
     [
-        ({}, {"emptyDir": {"sizeLimit": "100Gi"}}),
+        ({}, {"emptyDir": {"sizeLimit": "40Gi"}}),
         ({"kind": "hostPath", "hostPath": "/w"}, {"hostPath": {"path": "/w", "type": "Directory"}}),
         (
             {"kind": "pvc", "existingClaim": "weights"},

@@ -46,6 +46,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"gateway": {"terminationGracePeriodSeconds": None, "preStopSeconds": "9"}},
         "/preStopSeconds",
     ),
+    ({"gateway": {"extraEnv": [{"name": "A", "value": 1}]}}, "/gateway/extraEnv/0/value"),
     ({"service": {"port": "80"}}, "/service/port"),
     ({"service": {"type": "ExternalName"}}, "/service/type"),
     ({"secrets": {"env": ["Providers"]}}, "/secrets/env/0"),
