@@ -18,6 +18,8 @@ from tests.dashboards import asked, house, prometheus
 from tests.dashboards.prometheus import Job, Prometheus
 from tests.fakes import hub
 
+#: The first test waits for all of it.
+pytestmark = pytest.mark.timeout(600)
 #: Rounds of requests, each seen by a scrape.
 ROUNDS = 6
 #: Panels that show nothing but zeros here, and why.
@@ -31,9 +33,11 @@ ZERO = {
 }
 #: Queries that stand in the docs: of each metric, and those that answer a question.
 PAGES = [*(asked.Query(name, expr) for name, expr in queries()), *asked.documented()]
-#: Those that answer with nothing here, and why.
-QUIET: dict[str, str] = {}
-#: Alerts that this house must raise, or have on the way.
+#: Those that may answer with nothing here, and why.
+QUIET = {
+    "routing.md: retries that the budget refused": "on a slow machine the budget may do",
+}
+#: Alerts that this house must have raised, or had on the way.
 RAISED = {
     "RoundhouseBreakerOpen",
     "RoundhouseCredentialRefused",
@@ -56,6 +60,7 @@ class Seen:
     answers: dict[str, Any] = field(default_factory=dict)
     rules: dict[str, dict[str, Any]] = field(default_factory=dict)
     raised: set[str] = field(default_factory=set)
+    absent: list[Any] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 
 
@@ -107,11 +112,14 @@ async def told(watching: Prometheus, began: float) -> Seen:
         series = await watching.get("series", **{"match[]": found[1]})
         seen.choices[choice.where] = sorted({one[found[2]] for one in series})
     for each in PAGES:
-        seen.answers[each.where] = await watching.query(each.expr)
+        seen.answers[each.where] = await watching.drawn(each.expr, began)
     groups = (await watching.get("rules"))["groups"]
     for rule in (rule for group in groups for rule in group["rules"]):
         seen.rules[rule["name"]] = rule
-    seen.raised = {each["labels"]["alertname"] for each in (await watching.get("alerts"))["alerts"]}
+    raised = await watching.query("count by (alertname) (count_over_time(ALERTS[1h]))")
+    seen.raised = {one["metric"]["alertname"] for one in raised}
+    # Before the first scrape there was none.
+    seen.absent = await watching.query('ALERTS{alertname="RoundhouseAbsent"}')
     seen.names = set(await watching.get("label/__name__/values"))
     return seen
 
@@ -136,7 +144,7 @@ def test_there_is_a_choice(seen: Seen, where: str) -> None:
 
 @pytest.mark.parametrize("where", [each.where for each in PAGES])
 def test_a_query_of_a_page_answers(seen: Seen, where: str) -> None:
-    assert bool(seen.answers[where]) is (where not in QUIET)
+    assert seen.answers[where] or where in QUIET
 
 
 def test_legends_have_words(seen: Seen) -> None:
@@ -165,4 +173,4 @@ def test_alerts_ask_for_metrics_that_there_are(seen: Seen) -> None:
 
 def test_what_is_wrong_here_is_raised(seen: Seen) -> None:
     assert seen.raised >= RAISED
-    assert "RoundhouseAbsent" not in seen.raised
+    assert not seen.absent
