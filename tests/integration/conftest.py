@@ -22,7 +22,7 @@ ORDER = (
     *("test_leaks", "test_failures", "test_swap"),  # with engines of their own
     *("test_two_engines", "test_kills"),  # `pair`
     *("test_external_engine", "test_second_", "test_dialect_fallback"),  # `second`
-    *("test_disconnect", "test_guide", "test_sdk_"),  # `stack`
+    *("test_dashboards", "test_disconnect", "test_guide", "test_sdk_"),  # `stack`
     "test_external_engine::test_it_dies",
 )
 
