@@ -172,6 +172,15 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 @pytest.fixture
+def room(house: House) -> House:
+    """Two of the engines one, two and three fit."""
+    house.launcher.devices = TWO_FIT
+    for name in ("one", "two", "three"):
+        house.launcher.fits[name] = needs(1)
+    return house
+
+
+@pytest.fixture
 async def fleets() -> AsyncIterator[Fleets]:
     made = Fleets()
     yield made
@@ -204,6 +213,12 @@ async def until(
                 if view.name == name and accept(view):
                     return view
     raise AssertionError("the feed ended")
+
+
+def state(supervisor: Supervisor, name: str) -> EngineState:
+    view = supervisor.view(name)
+    assert view is not None
+    return view.state
 
 
 async def ready(supervisor: Supervisor, name: str, generation: int = 0) -> EngineView:

@@ -13,7 +13,6 @@ from server.engines.fitting import Fitted
 from server.engines.placement import Device, Option
 from server.engines.runtimes import Placement
 from server.engines.state import EngineState
-from server.engines.supervisor import Supervisor
 from server.errors import Draining, EngineNotReady
 from tests.engines.conftest import (
     QUICK,
@@ -24,25 +23,11 @@ from tests.engines.conftest import (
     gone,
     needs,
     ready,
+    state,
     until,
 )
 
 S = EngineState
-
-
-@pytest.fixture
-def room(house: House) -> House:
-    """Two of the engines one, two and three fit."""
-    house.launcher.devices = TWO_FIT
-    for name in ("one", "two", "three"):
-        house.launcher.fits[name] = needs(1)
-    return house
-
-
-def state(supervisor: Supervisor, name: str) -> EngineState:
-    view = supervisor.view(name)
-    assert view is not None
-    return view.state
 
 
 async def test_three_engines_of_which_two_fit_answer_all_who_wait(room: House) -> None:
