@@ -83,6 +83,8 @@ def _cause(lines: Sequence[str], *, vllm: bool) -> tuple[Failure, int] | None:
 _EXCEPTION: Final = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt): .+")
 #: What vLLM's processes say of each other's ends.
 _SECOND_HAND: Final = re.compile(r"See (?:root cause above|stack trace for root cause)")
+#: What one says that speaks to another which is dead already.
+_CUT_OFF: Final = re.compile(r"^(?:BrokenPipeError|ConnectionResetError): ")
 
 
 def last_words(lines: Iterable[str], *, exceptions: bool = False) -> str:
@@ -96,7 +98,7 @@ def last_words(lines: Iterable[str], *, exceptions: bool = False) -> str:
 
 
 def _words(lines: Sequence[str], *, exceptions: bool = False) -> int | None:
-    last = raised = echoed = None
+    last = raised = echoed = cut_off = None
     for at, line in enumerate(lines):
         text = _PREFIX.sub("", line).strip()
         if text and not _HARMLESS.search(text):
@@ -104,9 +106,11 @@ def _words(lines: Sequence[str], *, exceptions: bool = False) -> int | None:
         if _EXCEPTION.match(text):
             if _SECOND_HAND.search(text):
                 echoed = at
+            elif _CUT_OFF.match(text):
+                cut_off = at
             else:
                 raised = at
-    for found in (raised, echoed):
+    for found in (raised, echoed, cut_off):
         if found is not None:
             return found
     return None if exceptions else last

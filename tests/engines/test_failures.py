@@ -162,6 +162,10 @@ def test_what_is_said_of_another_process_is_the_last_resort() -> None:
     assert last_words([SECOND_HAND], exceptions=True) == SECOND_HAND
     assert last_words(["no exception"], exceptions=True) == ""
     assert silent(["loading", SECOND_HAND, "bye"])
+    # A worker that comes too late to tell its core of its readiness has not killed it.
+    assert silent([SECOND_HAND, "(Worker pid=3) BrokenPipeError: [Errno 32] Broken pipe"])
+    assert not silent(["BrokenPipeError: [Errno 32] Broken pipe"])
+    assert not silent(["ValueError: no", "BrokenPipeError: [Errno 32] Broken pipe", SECOND_HAND])
     assert not silent(["KeyError: 'x'", SECOND_HAND])
     assert not silent(["loading"])
     assert not silent([])

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in mine:
         if getattr(_module(item), "NEEDS_ENGINE", True):
             item.add_marker(pytest.mark.engine)
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(1800))
     places = [number for number, item in enumerate(items) if item in mine]
     for number, item in zip(places, sorted(mine, key=_turn), strict=True):
         items[number] = item

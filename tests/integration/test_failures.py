@@ -17,13 +17,11 @@ import pytest
 
 from tests.fakes.upstream import ScriptedUpstream, chat_answer
 from tests.integration.conftest import guide_engine
-from tests.integration.stack import REPO_ROOT, ServerProcess, free_port, running, until
+from tests.integration.stack import REPO_ROOT, START, ServerProcess, free_port, running, until
 
 pytestmark = pytest.mark.usefixtures("engine_environment")
 
 GUIDE = REPO_ROOT / "server" / "embedded" / "guide"
-#: Seconds for several starts beside each other, on a machine that has other work.
-START = 500.0
 SMALL = {"kv_cache": "256MiB", "load": "request"}
 #: Stages in which an engine core is at work for its model.
 LOADS = {"loading weights", "weights loaded", "preparing the KV cache"}

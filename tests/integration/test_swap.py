@@ -21,7 +21,7 @@ from tests.integration.conftest import guide_engine
 from tests.integration.load import LONGEST, OK, Load
 from tests.integration.stack import ServerProcess, running, until
 
-pytestmark = [pytest.mark.usefixtures("engine_environment"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.usefixtures("engine_environment"), pytest.mark.timeout(3600)]
 
 NAMES: Final = ("one", "two", "three")
 EACH, ALL = 4 * 2**30, 9 * 2**30
