@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Final
 
 from server.config.engine import PORT, Engine
+from server.config.parts import no_argument
 from server.config.places import Path, Places, Problem
 
 _EXAMPLE: Final = '`cmd: "llama-server --port ${PORT} -m model.gguf"`'
@@ -55,8 +56,8 @@ def check(path: Path, engine: Engine, places: Places) -> Iterator[Problem]:
         return
     if not found or not found[0]:
         yield places.error(here, "names no program.", f"Write {_EXAMPLE}.")
-    elif "\0" in engine.cmd:
-        yield places.error(here, "holds a NUL sign, which no argument can.")
+    elif (wrong := no_argument(engine.cmd)) is not None:
+        yield places.error(here, f"{wrong}.")
     elif assigned := _VARIABLE.match(found[0]):
         yield places.error(
             here,

@@ -8,7 +8,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 
-from server.config.parts import NAME, UPSTREAM, Name, Scalar, Strict, TargetTimeouts
+from server.config.parts import (
+    NAME,
+    UPSTREAM,
+    Name,
+    Scalar,
+    Strict,
+    TargetTimeouts,
+    Variables,
+    no_argument,
+)
 from server.config.units import Duration, Size
 
 #: The runtime of an engine that somebody else runs.
@@ -118,9 +127,7 @@ class Engine(Strict):
         default_factory=dict,
         description="vLLM flags without dashes; true for a bare flag, false for its --no- twin.",
     )
-    env: dict[str, str] = Field(
-        default_factory=dict, description="Variables for the engine's process."
-    )
+    env: Variables = Field(default_factory=dict, description="Variables for the engine's process.")
     load: Literal["startup", "request"] = Field(
         "startup", description="Load when the server starts, or when the first request comes."
     )
@@ -198,7 +205,7 @@ class Engine(Strict):
     @field_validator("args")
     @classmethod
     def _ours(cls, value: dict[str, object]) -> dict[str, object]:
-        for flag in value:
+        for flag, values in value.items():
             whole, dot, member = flag.lstrip("-").partition(".")
             bare = whole.replace("_", "-") + dot + member
             if bare != flag:
@@ -214,6 +221,9 @@ class Engine(Strict):
                     f"{bare!r} may be short for {meant!r}, which is set by Roundhouse: "
                     f"{MANAGED_FLAGS[meant]}"
                 )
+            for said in values if isinstance(values, list) else (values,):
+                if isinstance(said, str) and (wrong := no_argument(said)) is not None:
+                    raise ValueError(f"the value of {bare!r} {wrong}")
         return value
 
     @property
@@ -266,6 +276,6 @@ class Runtime(Strict):
         description="The Python that has vLLM, relative to the config file. Default: .venv-engine "
         "beside the server's environment or in the working directory.",
     )
-    env: dict[str, str] = Field(
+    env: Variables = Field(
         default_factory=dict, description="Variables for all engines of this runtime."
     )

@@ -36,6 +36,30 @@ def _not_the_request(value: tuple[str, ...]) -> tuple[str, ...]:
 Drop = Annotated[tuple[Member, ...], AfterValidator(_not_the_request)]
 
 
+def no_argument(said: str) -> str | None:
+    """Why no process can be given this text; None for one that can."""
+    if "\0" in said:
+        return "holds a NUL sign, which no argument can"
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        return "holds half of a sign, which no argument can"
+    return None
+
+
+def _for_a_process(value: dict[str, str]) -> dict[str, str]:
+    for name, said in value.items():  # what is said may be a secret
+        if not name or "=" in name or no_argument(name):
+            raise ValueError(f"{name!r} can be no name of a variable")
+        if wrong := no_argument(said):
+            raise ValueError(f"the value of {name} {wrong}")
+    return value
+
+
+#: The environment of a process.
+Variables = Annotated[dict[str, str], AfterValidator(_for_a_process)]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

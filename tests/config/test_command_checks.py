@@ -120,6 +120,8 @@ CASES = {
     "Write it under `env`: `env: {A: …}`.",
     'version: 1\nengines: {e: {runtime: command, cmd: "s ${PORT} \\0"}}': "engines.e.cmd: holds a "
     "NUL sign, which no argument can.",
+    'version: 1\nengines: {e: {runtime: command, cmd: "s ${PORT} \\ud800"}}': "engines.e.cmd: "
+    "holds half of a sign, which no argument can.",
     "version: 1\nengines: {e: {runtime: command, cmd: [s]}}": "engines.e.cmd: should be text.",
     command(CMD, ", health: health"): "engines.e.health: must be a path that begins with /, such",
     command(CMD, ", health: '/a b'"): "engines.e.health: must be a path that begins with /",

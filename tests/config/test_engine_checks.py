@@ -191,3 +191,25 @@ def test_a_key_that_can_be_read_on_its_way(where: str, host: str | None, good: G
     said = (f"Engine `e`: its key travels to {host} without TLS.",) if host else ()
     assert good(external(f"{where}, api_key: k")).advice == said
     assert good(external(where)).advice == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (r'env: {A: "s3cret\0"}', "env: the value of A holds a NUL sign, which no argument can."),
+        (r'env: {A: "s3cret\ud800"}', "env: the value of A holds half of a sign, which no"),
+        (r'env: {"A\0": s3cret}', r"env: 'A\x00' can be no name of a variable."),
+        ("env: {A=B: s3cret}", "env: 'A=B' can be no name of a variable."),
+        ('env: {"": s3cret}', "env: '' can be no name of a variable."),
+        (r'args: {a: "s3cret\0"}', "args: the value of 'a' holds a NUL sign, which no argument"),
+        (r'args: {a: [1, "s3cret\ud800"]}', "args: the value of 'a' holds half of a sign"),
+    ],
+)
+def test_what_no_process_can_be_given(text: str, said: str, faults: Faults) -> None:
+    found = faults(local(f"weights: w, {text}"))
+    if text.startswith("env"):
+        found += faults(f"version: 1\nruntimes: {{r: {{{text}}}}}\n")
+    for line, where in zip(found, ("engines.e", "runtimes.r"), strict=False):
+        assert line.startswith(f"roundhouse.yaml:2: {where}.{said}")
+        assert "s3cret" not in line
+    assert len(found) == (2 if text.startswith("env") else 1)
