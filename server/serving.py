@@ -74,7 +74,7 @@ class Roundhouse:
         self.metrics = metrics = Metrics()
         metrics.build_info.labels(version()).set(1)
         local = local_engines(config)
-        await self._check(self._loaded, before=self._loaded.additions)
+        await self._check(self._loaded, before=self._loaded.additions, start=True)
         server = config.server
         sockets = [bind(server.host, server.port)]
         try:
@@ -140,10 +140,9 @@ class Roundhouse:
         metrics.config_loaded.set(time.time())
         return self
 
-    async def _check(self, loaded: Loaded, *, before: Additions, memory: bool = True) -> None:
-        """Raises EngineError when an engine could never start; who takes turns is told. Not for
-        what was added `before`: what that lacks by now must not be in the way of the config, and
-        shows when it is started."""
+    async def _check(self, loaded: Loaded, *, before: Additions, start: bool = False) -> None:
+        """Raises EngineError when an engine could never start; who takes turns is told. What was
+        added `before`, or at the server's `start` waits for a request, shows when it is loaded."""
         config = loaded.config
         known = {
             name
@@ -156,9 +155,10 @@ class Roundhouse:
             config.runtimes,
             base=loaded.folder,
             names=[name for name in local_engines(config) if name not in known],
-            memory=memory,
+            memory=start,
             caps=config.placement.memory,
             store=StoreSettings.of(config.weights, loaded.folder),
+            later=start,
         )
         for text in advice:
             log.warning("placement_advice", advice=text)
@@ -205,7 +205,7 @@ class Roundhouse:
         """Swap in a config that passed every check. Requests in flight keep what they have."""
         config = loaded.config
         local = local_engines(config)
-        await self._check(loaded, before=self._loaded.additions, memory=False)
+        await self._check(loaded, before=self._loaded.additions)
         services = self.services
         before, state = services.state, self._state(loaded, services.dispatcher)
         # Who reloads wants to see again what failed; who adds something means only that.

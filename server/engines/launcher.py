@@ -19,7 +19,7 @@ from server.config.engine import Engine, Runtime
 from server.engines import arguments, command, devices, fitting, runtimes, turns, weights
 from server.engines.devices import Devices, Others
 from server.engines.fitting import Fitted
-from server.engines.patience import Patience
+from server.engines.patience import Patience, in_time
 from server.engines.placement import Device
 from server.engines.runtimes import EnginePython, Launch, Placement
 from server.engines.weights import StoreSettings, Weights
@@ -286,33 +286,41 @@ def check_static(
     memory: bool = True,
     caps: Mapping[str, int] | None = None,
     store: StoreSettings | None = None,
+    later: bool = False,
 ) -> tuple[str, ...]:
     """Before anything is started: could these engines start at all? Blocks for up to a second.
 
     Looks at weights (those of the hub where they have been pulled), Python, devices, and, unless
     `memory` is off, whether each fits here by itself. `caps` is the config's `placement.memory`,
     `store` its `weights`. Raises EngineError whose message is the paragraph to print. What comes
-    back is advice, in sentences: who takes turns.
+    back is advice, in sentences: who takes turns; and, with `later`, what an engine lacks that is
+    loaded with its first request only, instead of an error: others need not wait for that.
     """
     chosen = engines if names is None else {name: engines[name] for name in names}
     if not chosen:
         return ()
-    here = Others().machine(devices.probe() if machine is None else machine, caps or {})
+    here = Others().machine(_probed() if machine is None else machine, caps or {})
     pythons: dict[str, EnginePython] = {}
     wheres: dict[str, Weights] = {}
     fits: dict[str, Fitted] = {}
+    said: list[str] = []
+
+    def trying(name: str) -> contextlib.AbstractContextManager[None]:
+        return _telling(name, said) if later and chosen[name].load == "request" else _naming(name)
+
     for name, engine in chosen.items():
-        with _naming(name):
+        with trying(name):
             if engine.command:
                 own = runtime.get(engine.runtime)
                 command.check(name, engine, own, environ=os.environ, base=base)
                 fits[name] = fitting.fit_command(engine, here)
                 continue
-            wheres[name] = _whereabouts(engine, base, store or StoreSettings())
+            found = _whereabouts(engine, base, store or StoreSettings())
             pythons[engine.runtime] = pythons.get(engine.runtime) or runtimes.find_python(
                 engine.runtime, runtime.get(engine.runtime), base=base
             )
             examine(engine)
+            wheres[name] = found
     kinds = {name: one.distribution for name, one in pythons.items()}
     for name, found in wheres.items():
         engine = chosen[name]
@@ -321,16 +329,24 @@ def check_static(
             for other, one in engines.items()
             if other != name
         ]
-        with _naming(name):
+        with trying(name):
             fits[name] = fitting.fit(
                 engine, python=pythons[engine.runtime], found=found, machine=here,
                 crowd=crowd,
             )  # fmt: skip
     for name, fitted in fits.items():
         if memory and fitted.refusal is not None:
-            with _naming(name):
+            with trying(name):
                 raise EngineError(fitted.refusal, reason="memory", terminal=True)
-    return turns.advice(chosen, fits, here)
+    return (*said, *turns.advice(chosen, fits, here))
+
+
+def _probed() -> Devices:
+    """Raises EngineError when they do not answer in time."""
+    try:
+        return in_time(devices.probe)
+    except TimeoutError:
+        raise devices.silent() from None
 
 
 def _whereabouts(engine: Engine, base: Path, store: StoreSettings) -> Weights:
@@ -351,6 +367,15 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except EngineError as exc:
         raise named(name, exc) from None
+
+
+@contextlib.contextmanager
+def _telling(name: str, said: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except EngineError as exc:
+        error = named(name, exc)
+        said.append(f"{error.message} It is not loaded before it is asked for, and cannot be then.")
 
 
 def named(name: str, error: EngineError) -> EngineError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -12,6 +13,20 @@ T = TypeVar("T")
 
 #: Seconds. A driver that has to wake up takes some, the tool that is asked instead of it 15.
 LIMIT: Final = 30.0
+
+
+def in_time(question: Callable[[], T], limit: float = LIMIT) -> T:
+    """The answer, where no loop is. Raises TimeoutError, and what the question does."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as fault:  # noqa: BLE001 - it is raised where it was asked
+            answer.set_exception(fault)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer.result(limit)
 
 
 class Patience(Generic[T]):

@@ -3,9 +3,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -339,48 +338,16 @@ def test_names_are_put_before_errors() -> None:
     )  # fmt: skip
 
 
-# --- a driver that hangs ----------------------------------------------------------------------
+def test_what_only_a_request_loads_is_told_and_no_error(base: Path) -> None:
+    def engines(load: Literal["startup", "request"]) -> dict[str, Engine]:
+        gone = Engine(weights="./gone", load=load)
+        missing = Engine(runtime="command", cmd="no-such ${PORT}", load=load)
+        return {"here": Engine(weights="model"), "gone": gone, "missing": missing}
 
-
-@pytest.fixture
-def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """From the call on, no device answers."""
-    go = threading.Event()
-
-    def silent() -> Devices:
-        go.wait()
-        return BIG
-
-    yield lambda: monkeypatch.setattr(devices, "probe", silent)
-    go.set()
-
-
-@pytest.fixture
-def impatient(base: Path) -> VllmLauncher:
-    made = VllmLauncher(base / "home", base, {})
-    made._looks.limit = made._probes.limit = 0.01
-    return made
-
-
-async def test_a_driver_that_never_answered(
-    impatient: VllmLauncher, hangs: Callable[[], None]
-) -> None:
-    hangs()
-    for _ in range(2):
-        with pytest.raises(EngineError, match="do not answer") as caught:
-            await impatient.machine()
-        assert not caught.value.terminal
-    with pytest.raises(EngineError, match="do not answer"):
-        await prepare(impatient)
-
-
-async def test_a_driver_that_hangs_later(
-    impatient: VllmLauncher, hangs: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "probe", lambda: BIG)
-    impatient._looks.limit = 20
-    before = await impatient.machine()
-    hangs()
-    impatient._looks.limit = 0.01
-    assert await impatient.machine() == before
-    assert (await prepare(impatient)).facts["device"] == "cpu"
+    lazy = engines("request")
+    said = check_static(lazy, RUNTIMES, base=base, machine=BIG, later=True)
+    assert [text.split(":")[0] for text in said] == ["Engine 'gone'", "Engine 'missing'"]
+    assert all(text.endswith("cannot be then.") for text in said)
+    for given, later in ((lazy, False), (engines("startup"), True)):
+        with pytest.raises(EngineError, match="gone"):
+            check_static(given, RUNTIMES, base=base, machine=BIG, later=later)

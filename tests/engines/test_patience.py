@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from server.engines.patience import Patience
+from server.engines import devices
+from server.engines.devices import Devices
+from server.engines.launcher import VllmLauncher
+from server.engines.patience import Patience, in_time
+from server.errors import EngineError
+from tests.engines.test_launcher import BIG, base, prepare
+
+__all__ = ["base"]
 
 
 class Driver:
@@ -77,3 +85,58 @@ async def test_who_leaves_stops_nothing(driver: Driver) -> None:
     again = asyncio.create_task(patience.ask(driver))
     driver.go.set()
     assert await again == 1
+
+
+def test_without_a_loop(driver: Driver) -> None:
+    assert in_time(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        in_time(lambda: 1 // 0)
+    with pytest.raises(TimeoutError):
+        in_time(driver, 0.01)
+
+
+# --- a driver that hangs ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """From the call on, no device answers."""
+    go = threading.Event()
+
+    def silent() -> Devices:
+        go.wait()
+        return BIG
+
+    yield lambda: monkeypatch.setattr(devices, "probe", silent)
+    go.set()
+
+
+@pytest.fixture
+def impatient(base: Path) -> VllmLauncher:
+    made = VllmLauncher(base / "home", base, {})
+    made._looks.limit = made._probes.limit = 0.01
+    return made
+
+
+async def test_a_driver_that_never_answered(
+    impatient: VllmLauncher, hangs: Callable[[], None]
+) -> None:
+    hangs()
+    for _ in range(2):
+        with pytest.raises(EngineError, match="do not answer") as caught:
+            await impatient.machine()
+        assert not caught.value.terminal
+    with pytest.raises(EngineError, match="do not answer"):
+        await prepare(impatient)
+
+
+async def test_a_driver_that_hangs_later(
+    impatient: VllmLauncher, hangs: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "probe", lambda: BIG)
+    impatient._looks.limit = 20
+    before = await impatient.machine()
+    hangs()
+    impatient._looks.limit = 0.01
+    assert await impatient.machine() == before
+    assert (await prepare(impatient)).facts["device"] == "cpu"

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from server.config.engine import PORT
 from server.engines.control import Control
@@ -163,6 +164,21 @@ async def test_a_program_that_is_not_there(start: Start) -> None:
     with pytest.raises(EngineError, match="no program 'no-such-program'") as caught:
         await start("no-such-program ${PORT}")
     assert (caught.value.exit_code, caught.value.reason) == (4, "environment")
+
+
+async def test_one_that_is_not_there_and_not_asked_for_is_in_nobodys_way(
+    start: Start, two: ScriptedUpstream
+) -> None:
+    two.default = chat_answer("from two")
+    with capture_logs() as logs:
+        house = await start("no-such-program ${PORT}", load="request")
+    (told,) = [one["advice"] for one in logs if one["event"] == "placement_advice"]
+    assert "There is no program 'no-such-program'" in told
+    failed(await house.ask(**ALONE))
+    answered_by(await house.ask(), TWO)
+    view = house.server.supervisor.view("local")
+    assert view is not None
+    assert "no program 'no-such-program'" in (view.error or "")
 
 
 async def test_a_program_that_a_shell_does_not_find(start: Start) -> None:
