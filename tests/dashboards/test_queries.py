@@ -21,7 +21,7 @@ from tests.fakes import hub
 #: The first test waits for all of it.
 pytestmark = pytest.mark.timeout(600)
 #: Rounds of requests, each seen by a scrape.
-ROUNDS = 6
+ROUNDS = 4
 #: Panels that show nothing but zeros here, and why.
 ZERO = {
     "service: Draining A": "the server does not stop",
@@ -92,7 +92,7 @@ async def watch(folder: Path) -> Seen:
             await watching.scraped(jobs)
             for number in range(ROUNDS):
                 await inside.round(watching.scraped(jobs))
-                if number == 2:
+                if number == 1:
                     await inside.mishaps()
                     await street.lost.stop()
             await inside.spoil_config()

@@ -81,3 +81,11 @@ def test_labels_of_summaries_are_those_of_the_alert() -> None:
             kept = {label.strip() for label in grouped[0].split(",")}
             kept |= {"model"} if "failed_ratio" in rule["expr"] else set()
             assert used <= kept, rule["alert"]
+
+
+def test_the_pages_config_is_one_of_prometheus(repo_root: Path, tmp_path: Path) -> None:
+    page = (repo_root / "docs" / "monitoring.md").read_text("utf-8")
+    (config,) = re.findall(r"```yaml\n(scrape_configs:.+?)```", page, re.DOTALL)
+    (tmp_path / "prometheus.yaml").write_text(config)
+    done = promtool("check", "config", "--syntax-only", "prometheus.yaml", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -305,6 +305,10 @@ def whole(manifests: list[Manifest], elsewhere: frozenset[str] = frozenset()) ->
         for rule in each["spec"]["rules"]:
             for path in rule["http"]["paths"]:
                 wanted.append((name_of(each), f"Service/{path['backend']['service']['name']}"))
+    for each in of_kind(manifests, "ServiceMonitor"):
+        for endpoint in each["spec"]["endpoints"]:
+            credentials = endpoint["authorization"]["credentials"]
+            wanted.append((name_of(each), f"Secret/{credentials['name']}"))
     for who, what in wanted:
         if what not in there and what.partition("/")[2] not in elsewhere:
             yield f"{who} refers to {what}, which is not there"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,8 @@ def test_intervals() -> None:
     made = manifests({"serviceMonitor": {**ON, "interval": "15s", "scrapeTimeout": "5s"}})
     endpoint = one("ServiceMonitor", made)["endpoints"][0]
     assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("15s", "5s")
+    with pytest.raises(helm_python.HelmError, match="scrapeTimeout is longer than its interval"):
+        manifests({"serviceMonitor": {**ON, "interval": "5s"}})
     for wrong in ("15", "0s", "soon"):
         with pytest.raises(helm_python.HelmError, match="/monitoring/podMonitor/interval"):
             manifests({"podMonitor": {**ON, "interval": wrong}})
@@ -204,3 +207,14 @@ def test_dashboards_are_where_grafanas_sidecar_looks() -> None:
         assert json.loads(text) == json.loads(held[name].read_text("utf-8"))
         # Kubernetes takes a mebibyte, and an annotation of kubectl's a quarter of it.
         assert len(text.encode()) < 2**18
+
+
+def test_values_of_the_page_are_taken(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "monitoring.md").read_text("utf-8")
+    (values,) = [
+        block
+        for block in map(yaml.safe_load, re.findall(r"```yaml\n(.+?)```", page, re.DOTALL))
+        if "monitoring" in block
+    ]
+    made = manifests(values["monitoring"], networkPolicy=values["networkPolicy"])
+    assert len(of_kind(made, *MONITORS)) == 3
