@@ -189,6 +189,8 @@ def load(
     weights of a hub id, a folder, or embedded:guide."""
     from server.cli import client
 
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for a wait, and --no-wait says that there is none.")
     body: dict[str, Any] = {"model": _what(what)}
     body |= {key: value for key, value in (("name", name), ("as", as_)) if value is not None}
     if settings := _wanted(given):
@@ -201,6 +203,13 @@ def load(
             answer = server.post("/engines", json.dumps(body).encode(), patient=True)
         except client.Refused as error:
             raise _with_hint(error, what) from None
+        except KeyboardInterrupt:
+            click.echo(
+                "Stopped before the server has answered. It may load it all the same: "
+                "`roundhouse ps` shows it.",
+                err=True,
+            )
+            raise
         if not isinstance(answer, dict) or "state" not in answer:
             raise client.ClientError(f"What answers at {server.url} is not the admin API.")
         engine = str(answer.get("name"))

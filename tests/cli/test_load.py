@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,24 @@ def test_ctrl_c_ends_the_waiting_alone(start: Start, fake: FakeServer) -> None:
     assert {seen.method for seen in fake.seen[1:]} == {"GET"}
 
 
+def test_ctrl_c_before_the_server_has_answered(start: Start, fake: FakeServer) -> None:
+    asked, leave = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        asked.set()
+        leave.wait(60)
+        yield b"{}"
+
+    fake.answers["POST", "/engines"] = (202, slowly())
+    terminal = start("load", "Qwen/Qwen3-8B", "--admin-url", fake.url)
+    assert asked.wait(60)
+    terminal.type("\x03")
+    assert terminal.ended() == 130
+    assert "It may load it all the same: `roundhouse ps` shows it." in terminal.shown
+    assert "Traceback" not in terminal.shown
+    leave.set()
+
+
 def test_a_wait_with_an_end(run: Run, fake: FakeServer) -> None:
     fake.json("POST", "/engines", engine("starting", "loading weights"), 202)
     fake.json("GET", PATH, engine("starting", "loading weights"))
@@ -208,6 +227,7 @@ def test_settings(run: Run, loads: FakeServer, monkeypatch: pytest.MonkeyPatch) 
         (("x", "--arg", "=b"), "write --arg NAME=VALUE"),
         (("x", "--set", "pinned"), "write --set pinned=VALUE"),
         (("x", "--context", "0"), "0 is not in the range"),
+        (("x", "--no-wait", "--timeout", "5s"), "--timeout is for a wait"),
         (("x", "--replicas", "two"), "'two' is not a valid integer"),
     ],
 )

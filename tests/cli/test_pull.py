@@ -165,10 +165,13 @@ def test_an_engine_s_name_is_that_of_its_weights(run: Run, hub: FakeHub, nowhere
 def test_an_engine_without_weights(run: Run, hub: FakeHub, nowhere: Path) -> None:
     text = "version: 1\nengines: {own: {runtime: command, cmd: 'serve ${PORT}'}}\n"
     (nowhere / "roundhouse.yaml").write_text(text)
-    done = run("pull", "own")
-    assert (done.exit_code, done.stderr) == (
-        1, "Error: The engine own of the config has no weights to pull: its runtime is command.\n"
-    )  # fmt: skip
+    for command in ("pull", "show", "rm"):
+        done = run(command, "own")
+        assert done.exit_code == 1
+        assert done.stderr == (
+            "Error: The engine own of the config has no weights that could be here: its "
+            "runtime is command.\n"
+        )
     assert hub.seen == []
 
 

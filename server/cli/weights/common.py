@@ -45,11 +45,9 @@ class Here:
 
         found = holdings(where, self.home)
         engine = self.engines.get(model)
-        if (
-            engine is not None
-            and engine.weights is not None
-            and not any(one.name == model for one in found)
-        ):
+        if engine is not None and not any(one.name == model for one in found):
+            if engine.weights is None:
+                raise StoreError(without_weights(model, engine), reason="not_found")
             path = self.folder / Path(engine.weights).expanduser()
             model = str(path.absolute()) if path.is_dir() else engine.weights
         if model.startswith("embedded:"):
@@ -112,6 +110,14 @@ def here(config: str | None, *, strict: bool = False) -> Here:
 def load_home() -> Path:
     """The home that the environment names, else the default one."""
     return Path(os.environ.get("ROUNDHOUSE_HOME") or "~/.roundhouse").expanduser()
+
+
+def without_weights(name: str, engine: Engine) -> str:
+    """Of an engine that runs a command, or runs elsewhere."""
+    return (
+        f"The engine {name} of the config has no weights that could be here: its runtime is "
+        f"{engine.runtime}."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.options import Name, json_option
-from server.cli.weights.common import Here, Where, where_options
+from server.cli.weights.common import Here, Where, where_options, without_weights
 from server.engines.store.words import size_of
 
 if TYPE_CHECKING:
@@ -181,10 +181,7 @@ def _what(
     engine = found.engines.get(model)
     if engine is not None:
         if engine.weights is None:
-            raise click.ClickException(
-                f"The engine {model} of the config has no weights to pull: its runtime is "
-                f"{engine.runtime}."
-            )
+            raise click.ClickException(without_weights(model, engine))
         model, base = engine.weights, found.folder
         revision = revision or engine.revision
     if model.startswith("embedded:"):
