@@ -18,6 +18,7 @@ from server.engines import backoff
 from server.engines.crew import Crew
 from server.engines.estimates import Estimates
 from server.engines.feed import Feed
+from server.engines.home import Claim
 from server.engines.launcher import VllmLauncher
 from server.engines.placer import Placer
 from server.engines.record import log_of
@@ -80,6 +81,7 @@ class Supervisor:
             self._all, self._launcher, self._placement, usage=self._usage, clock=clock,
             timing=self._timing,
         )  # fmt: skip
+        self._claim = Claim(home)
         self._shop: Shop | None = None
         self._closed = False
 
@@ -93,6 +95,7 @@ class Supervisor:
         run = RunFolder()
         if self._engines:
             run.check()
+        await asyncio.to_thread(self._claim.take, make=bool(self._engines))
         estimates = await asyncio.to_thread(Estimates, self._home / "estimates.json")
         self._shop = Shop(
             launcher=self._launcher, run=run, home=self._home, metrics=self._metrics,
@@ -107,8 +110,7 @@ class Supervisor:
         self._placer.start()
 
     def _configure(self) -> None:
-        memory = self._placement.memory
-        self._launcher.configure(self._engines, memory=memory, store=self._store)
+        self._launcher.configure(self._engines, memory=self._placement.memory, store=self._store)
 
     def _add(self, name: str, engine: Engine) -> None:
         assert self._shop is not None
@@ -135,6 +137,7 @@ class Supervisor:
         await self._usage.stop()
         for feed in list(self._feeds):
             feed.end()
+        self._claim.leave()
         if self._shop is not None:
             await asyncio.to_thread(self._shop.run.remove)
 
