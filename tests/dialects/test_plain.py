@@ -47,6 +47,12 @@ def test_usage_that_is_null_is_no_sign() -> None:
     assert reader.usage is None
 
 
+def test_usage_of_another_kind_is_none() -> None:
+    reader = DIALECT.reader(ASKED)
+    assert fed(reader, {**chunk({"content": "a"}), "usage": 5})
+    assert reader.usage is None
+
+
 def test_nothing_comes_behind_the_end() -> None:
     reader = DIALECT.reader(ASKED)
     assert not reader.feed(None, b"")

@@ -189,6 +189,17 @@ def test_odd_ids_of_calls(dialect: Dialect, odd: Any) -> None:
     assert [(call["index"], "id" in call) for call in found] == [(0, False), (0, False)]
 
 
+@pytest.mark.parametrize("dialect", [DIALECTS["mistral"], TIDY], ids=["mistral", "tidy"])
+def test_what_is_no_call_among_calls(dialect: Dialect) -> None:
+    """It takes no number, and an event of nothing is none."""
+    reader = dialect.reader(ASKED)
+    payload = chunk({"tool_calls": ["x", {"id": "a", "function": {"name": "f"}}]})
+    (made,) = reader.feed(None, json.dumps(payload).encode())
+    calls = json.loads(made)["choices"][0]["delta"]["tool_calls"]
+    assert [call["index"] for call in calls if call != "x"] == [0]
+    assert list(reader.feed(None, b"")) == []
+
+
 # --- two thoughts in one message
 
 

@@ -348,6 +348,13 @@ def test_events_that_are_none(event: Any) -> None:
         read(DIALECT.reader(ASKED), stream_of(event))
 
 
+@pytest.mark.parametrize("message", [{}, {"tool_calls": {}}])
+@pytest.mark.parametrize("kind", ["content-delta", "tool-call-delta"])
+def test_events_without_anything_in_them(kind: str, message: dict[str, Any]) -> None:
+    event = {"type": kind, "index": 0, "delta": {"message": message}}
+    assert DIALECT.reader(ASKED).feed(kind, json.dumps(event).encode()) == []
+
+
 # --- errors
 
 
