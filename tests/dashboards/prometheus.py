@@ -86,8 +86,10 @@ class Prometheus:
         """Until each job was scraped once more, well, by a scrape that began after this call."""
         now, deadline = time.time(), time.monotonic() + PATIENCE
         names = "|".join(job.name for job in jobs)
+        # Of an expression `timestamp` would be that of the question.
+        up = f'up{{job=~"{names}"}}'
         while time.monotonic() < deadline:
-            seen = await self.query(f'timestamp(up{{job=~"{names}"}} == 1)')
+            seen = await self.query(f"timestamp({up}) and {up} == 1")
             if len(seen) == len(jobs) and all(float(one["value"][1]) > now for one in seen):
                 return
             await asyncio.sleep(0.05)
