@@ -54,7 +54,7 @@ def test_it_answers(serving: Container) -> None:
 
 def test_all_of_it_runs_without_rights_in_the_images_folders(serving: Container) -> None:
     listed = json.loads(serving.call("roundhouse", "ps", "--json").stdout)
-    assert [engine["state"] for engine in listed["engines"]] == ["ready"]
+    assert [engine["state"] for engine in listed] == ["ready"]
     script = "grep -H -e ^Uid -e ^CapEff /proc/[0-9]*/status"
     lines = serving.call("sh", "-c", script).stdout.split("\n")
     users = {line.split("\t")[2] for line in lines if "Uid:" in line}
@@ -64,13 +64,16 @@ def test_all_of_it_runs_without_rights_in_the_images_folders(serving: Container)
 
 def test_of_an_engine_whose_guard_is_killed_no_zombie_stays(serving: Container) -> None:
     """The guard is who engines' orphans come to; without it that is PID 1."""
-    guards = serving.call("sh", "-c", "grep -l guard.py /proc/[0-9]*/cmdline").stdout.split()
-    (guard,) = [path.split("/")[2] for path in guards if "self" not in path]
-    serving.call("kill", "-KILL", guard)
-    # The server kills what is left of the engine and starts it again.
-    zombies = "grep -l '^State:.Z' /proc/[0-9]*/status"
-    restarted = f"while ! grep -l guard.py /proc/[0-9]*/cmdline || {zombies}; do :; done"
-    assert serving.call("sh", "-c", f"({restarted}) > /dev/null 2>&1").returncode == 0
+    # In brackets, so that no shell finds itself.
+    there = "grep -ls 'guard[.]py' /proc/[0-9]*/cmdline"
+    (found,) = serving.call("sh", "-c", there).stdout.split()
+    serving.call("sh", "-c", f"kill -KILL {found.split('/')[2]}")
+    # The server kills what is left of the engine, and starts it again under another guard.
+    zombies = "grep -ls '^State:.Z' /proc/[0-9]*/status"
+    waiting = f'while [ -z "$({there})" ] || [ -n "$({zombies})" ]; do :; done'
+    assert serving.call("sh", "-c", waiting).returncode == 0
+    (again,) = serving.call("sh", "-c", there).stdout.split()
+    assert again != found
     assert serving.healthy()
 
 
