@@ -28,8 +28,7 @@ class Loaded:
     `by_variable`: provider → the variable that its key is from, where the file says none.
 
     `config` has the `additions`, too: what is in force of that which the server was told while it
-    ran. `overruled`: paths (`engines.big`, `default`) of what the config has, and so wins. `kept`:
-    all of it, in force or not, as the state file holds it.
+    ran. `kept`: all of it, in force or not, as the state file holds it.
     """
 
     config: Config
@@ -43,7 +42,6 @@ class Loaded:
     catalog: Catalog = field(default_factory=builtin, repr=False, compare=False)
     by_variable: Mapping[str, str] = field(default_factory=dict, compare=False)
     additions: Additions = field(default=NONE, repr=False)
-    overruled: tuple[str, ...] = ()
     kept: Additions = field(default=NONE, repr=False)
     _draft: Draft | None = field(default=None, repr=False, compare=False)
     _again: Callable[[], Draft] | None = field(default=None, repr=False, compare=False)
@@ -60,9 +58,7 @@ class Loaded:
         if draft is None:
             raise ValueError("nothing can be added to a config that was not loaded")
         rest = self.left_out.without(additions)
-        names = {".".join(path) for path in rest.paths()}
         merged = merging.add(draft, _alone(draft), additions)
-        merged = replace(merged, overruled=tuple(name for name in self.overruled if name in names))
         return _loaded(draft, self._again, merged, additions.over(rest))
 
     def keeping(self, kept: Additions) -> Loaded:
@@ -122,7 +118,6 @@ def _loaded(
         catalog=draft.catalog,
         by_variable=draft.by_variable,
         additions=merged.additions,
-        overruled=merged.overruled,
         kept=kept,
         _draft=draft,
         _again=again,

@@ -15,7 +15,7 @@ from typing import Any
 from server.config import paths
 from server.config.additions import FILE, Additions
 from server.config.draft import Draft
-from server.config.places import ConfigErrors, Place, Places, Problem, dotted, refuse
+from server.config.places import ConfigErrors, Place, Places, Problem, refuse
 from server.config.resolve import loose_engines
 from server.config.schema import Config
 from server.config.validation import validate
@@ -25,13 +25,11 @@ from server.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A config with additions in it. `overruled`: the paths (`engines.big`, `default`) of those
-    that the config has, too; `left_out`: a sentence for each that is not in force."""
+    """A config with additions in it. `left_out`: a sentence for each that is not in force."""
 
     config: Config
     places: Places
     additions: Additions
-    overruled: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -47,14 +45,13 @@ def add(draft: Draft, config: Config, additions: Additions) -> Merged:
 def merge(draft: Draft, config: Config, wanted: Additions) -> Merged:
     """Those that can be. Never raises."""
     overruled = _overruled(draft, config, wanted)
-    names = tuple(dotted(path) for path in overruled)
     out = {**_of_others(wanted, overruled), **overruled}
     left_out = [f"{_name(path)} is left out: {why}." for path, why in out.items()]
     waiting = [path for path in wanted.paths() if path not in out]
     found, wrong = _grow(draft, config, wanted, waiting)
     file = draft.home / FILE
     left_out += [f"{_name(path)} is left out: {text} ({file})" for path, text in wrong.items()]
-    return Merged(found.config, found.places, found.additions, names, tuple(left_out))
+    return Merged(found.config, found.places, found.additions, tuple(left_out))
 
 
 def _grow(

@@ -114,16 +114,13 @@ class Watcher:
             log.warning(warning)
         return report
 
-    async def add(self, additions: Additions | Callable[[Additions], Additions]) -> Loaded:
+    async def add(self, additions: Additions) -> Loaded:
         """Serve these besides the config from now on, instead of those that are in force, and keep
-        them for the next start. A function makes them of those that are in force when its turn
-        comes, so that of two who add something neither is lost.
+        them for the next start.
 
         Raises StartError, in words for who asked: what is wrong with them, that they cannot be kept
         (KeepError) or cannot be applied; nothing has changed then, or it says so."""
         async with self._one_at_a_time:
-            if callable(additions):
-                additions = additions(self._loaded.additions)
             return await self._keep(await asyncio.to_thread(self._loaded.with_additions, additions))
 
     async def forget(self, kept: Additions) -> Loaded:

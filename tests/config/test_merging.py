@@ -59,7 +59,7 @@ def test_an_engine_a_model_and_the_default(good: Good) -> None:
     loaded = alone.with_additions(more)
     assert names(loaded) == ["m", "guide-2", "Qwen/Qwen3-8B", "guide", "default"]
     assert resolve_models(loaded.config)["default"].name == "Qwen/Qwen3-8B"
-    assert (loaded.additions, loaded.kept, loaded.overruled) == (more, more, ())
+    assert (loaded.additions, loaded.kept, loaded.left_out) == (more, more, NONE)
     assert loaded.digest != alone.digest
     assert names(alone) == ["m", "guide-2", "guide"]
     assert alone.additions == NONE
@@ -209,7 +209,7 @@ def test_the_config_wins_and_tells_so(good: Good, tmp_path: Path) -> None:
     text = f"{OURS}{MODELS}default: m\n"
     loaded = good(text, server__home=str(home)).with_state()
     assert loaded.additions == Additions({"big": BIG}, {"x": alias})
-    assert loaded.overruled == ("engines.guide", "models.m", "default")
+    assert loaded.left_out == Additions({"guide": BIG}, {"m": alias}, "big")
     engine, model, default = loaded.advice
     ran = "loaded while the server ran, is left out: the config has"
     assert engine == f"Engine `guide`, {ran} an engine `guide`."
@@ -226,7 +226,7 @@ def test_a_model_does_not_get_the_configs_engine_instead_of_its_own(
     state.write(home, Additions({"Named": BIG}, {"Qwen/Qwen3-8B": model}))
     loaded = good(OURS + MODELS, server__home=str(home)).with_state()
     assert loaded.additions == NONE
-    assert loaded.overruled == ("engines.Named",)
+    assert loaded.left_out == loaded.kept
     assert (
         "Model `Qwen/Qwen3-8B`, loaded while the server ran, is left out: its engine"
         in (loaded.advice[0])
@@ -243,7 +243,7 @@ def test_what_has_become_invalid_is_left_out(good: Good, tmp_path: Path) -> None
     loaded = good(OURS, server__home=str(home)).with_state()
     assert list(loaded.additions.engines) == ["big"]
     assert sorted(loaded.additions.models) == ["a", "b"]  # the one needs the other
-    assert loaded.overruled == ()
+    assert loaded.left_out == Additions({"old": engines["old"]}, {"c": models["c"]}, "c")
     assert [sentence.split(",")[0] for sentence in loaded.advice] == [
         "Engine `old`",
         "Model `c`",
@@ -324,11 +324,11 @@ def test_additions_stay_when_the_config_is_read_again(
     loaded = loaded.again()
     assert loaded.config.engines["big"].weights == "mine"
     assert (loaded.additions, loaded.kept) == (NONE, more)
-    assert loaded.overruled == ("engines.big", "default")
+    assert loaded.left_out == more
     # What is added meanwhile does not make it forgotten, and what is told anew takes its place.
     loaded = loaded.with_additions(Additions({"other": BIG}))
     assert loaded.kept == Additions({"big": BIG, "other": BIG}, {}, "big")
-    assert loaded.overruled == ("engines.big", "default")
+    assert loaded.left_out == more
     file.write_text(OURS)
     loaded = loaded.again()
     assert list(loaded.additions.engines) == ["big", "other"]
@@ -339,5 +339,8 @@ def test_additions_stay_when_the_config_is_read_again(
 
 
 def test_a_config_that_was_not_loaded_takes_none(good: Good) -> None:
+    alone = dataclasses.replace(good(OURS), _draft=None)
     with pytest.raises(ValueError, match="nothing can be added"):
-        dataclasses.replace(good(OURS), _draft=None).with_additions(NONE)
+        alone.with_additions(NONE)
+    with pytest.raises(ValueError, match="nothing is kept"):
+        alone.keeping(NONE)

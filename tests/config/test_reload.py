@@ -347,16 +347,22 @@ async def test_what_cannot_be_applied_is_not_kept(house: House) -> None:
     assert [path.name for path in house.home.iterdir()] == [FILE]
 
 
-async def test_of_two_who_add_neither_is_lost(house: House) -> None:
-    def adding(name: str) -> Callable[[Additions], Additions]:
-        return lambda now: Additions({name: {"weights": "v"}}).over(now)
-
+async def test_of_what_is_added_and_what_is_read_neither_is_lost(house: House) -> None:
     house.file.write_text(TWO)
-    await asyncio.gather(
-        house.watcher.add(adding("x")), house.watcher.reload(), house.watcher.add(adding("y"))
-    )
-    assert list(house.watcher.loaded.config.engines) == ["a", "b", "x", "y"]
-    assert list(read(house.home).additions.engines) == ["x", "y"]
+    await asyncio.gather(house.watcher.add(MORE), house.watcher.reload())
+    assert list(house.watcher.loaded.config.engines) == ["a", "b", "big"]
+    assert read(house.home) == Found(MORE)
+
+
+async def test_what_is_kept_no_more(house: House) -> None:
+    await house.watcher.add(MORE)
+    house.file.write_text(f"{ONE[:-2]}, big: {{weights: mine}}}}\n")
+    await house.watcher.reload()
+    loaded = await house.watcher.forget(Additions(default="big"))
+    assert house.watcher.loaded is loaded
+    assert (loaded.left_out, loaded.config.default) == (NONE, "big")
+    assert house.applied[-1] == ["a", "big"]
+    assert read(house.home) == Found(Additions(default="big"))
 
 
 async def test_a_config_that_takes_a_name_over_tells_so(house: House) -> None:
@@ -367,7 +373,7 @@ async def test_a_config_that_takes_a_name_over_tells_so(house: House) -> None:
     assert report.warnings == [
         "Engine `big`, loaded while the server ran, is left out: the config has an engine `big`."
     ]
-    assert house.watcher.loaded.overruled == ("engines.big",)
+    assert house.watcher.loaded.left_out == Additions(MORE.engines)
     assert read(house.home) == Found(MORE)
 
 
