@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from server.cli.options import Name
+
 if TYPE_CHECKING:
     from server.config.load import Loaded
 
@@ -19,7 +21,7 @@ Examples:
 
 Exits with 2 when something is wrong; every fault has its line."""
 )
-@click.argument("config", required=False)
+@click.argument("config", required=False, type=Name())
 @click.option("--engines", is_flag=True, help="Also look for the weights and for vLLM.")
 def check(config: str | None, engines: bool) -> None:
     """Check a config file, and show what it comes to. Starts nothing, asks nobody."""

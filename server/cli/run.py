@@ -12,6 +12,7 @@ import click
 
 from server.cli.chat import chat_options, request_options
 from server.cli.greeting import describe
+from server.cli.options import Name
 from server.engines.state import EngineState, EngineView
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Examples:
   roundhouse run ./my-model             a folder
   echo "What is a fallback?" | roundhouse run embedded:guide"""
 )
-@click.argument("model", default="embedded:guide")
+@click.argument("model", default="embedded:guide", type=Name())
 @chat_options
 @click.option(
     "--log-level",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli.options import is_config, overrides, server_options
+from server.cli.options import Name, is_config, overrides, server_options
 
 if TYPE_CHECKING:
     from server.config.load import Loaded
@@ -32,7 +32,7 @@ models of the providers whose keys are in the environment or in .env, and with t
 where vLLM is installed. What was loaded while it ran last is there again. SIGHUP reads the config
 again; SIGTERM and Ctrl-C stop in order, twice at once."""
 )
-@click.argument("what", nargs=-1, metavar="[CONFIG | MODEL ...]")
+@click.argument("what", nargs=-1, type=Name(), metavar="[CONFIG | MODEL ...]")
 @server_options
 def serve(what: tuple[str, ...], **flags: Any) -> int:
     """Serve models on one OpenAI-compatible API."""

@@ -41,6 +41,7 @@ def test_help_lists_every_command_with_examples(run: Run) -> None:
     [
         *(["load", ""], ["unload", " "], ["stop", ""], ["logs", ""], ["default", ""]),
         *(["pull", ""], ["show", ""], ["rm", ""], ["bench", ""], ["chat", ""], ["explain", ""]),
+        *(["serve", ""], ["run", ""], ["check", ""]),
     ],
 )
 def test_a_name_that_a_variable_should_have_held(arguments: list[str], run: Run) -> None:
