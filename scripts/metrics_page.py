@@ -72,7 +72,8 @@ _HEAD = """\
 
 Roundhouse's own metrics are at `/metrics` on the admin listener (`http://127.0.0.1:8001/metrics`),
 in Prometheus' text format or OpenMetrics, whichever the scraper asks for. The engines' own metrics
-(vLLM's, prefix `vllm:`) are at `/metrics/engines`, each series with the label `roundhouse_engine`.
+(vLLM's, prefix `vllm:`) are at `/metrics/engines`, each series with the labels `roundhouse_engine`
+and `roundhouse_replica`, the number of one of its instances.
 
 Label sets are closed: models, targets, engines and keys are names of the config, everything else is
 an enum of the code. A model that is not in the config is counted as `other`, an id reached as

@@ -1,4 +1,5 @@
-"""Many engines' `/metrics` as one exposition: each sample gets the label `roundhouse_engine`."""
+"""Many engines' `/metrics` as one exposition: each sample gets the labels `roundhouse_engine` and
+`roundhouse_replica`."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from server.engines.control import Control
-from server.engines.state import EngineState, EngineView
+from server.engines.state import ON_SOCKET, EngineState, EngineView, Instance
 
 LABEL = "roundhouse_engine"
+REPLICA = "roundhouse_replica"
+#: An engine's name, with the number of an instance where it may have several.
+Source = str | tuple[str, int]
 _META = re.compile(r"^# (HELP|TYPE) ([A-Za-z_:][\w:]*)(?: (.*))?$")
 _SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+(?: -?\d+)?)$")
 _SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created", "_info", "_gsum", "_gcount")
@@ -22,14 +26,15 @@ class _Family:
     samples: list[str] = field(default_factory=list)
 
 
-def merge(texts: Mapping[str, str]) -> str:
-    """One exposition of several. Each family stands once, with its first HELP and TYPE.
-
-    `texts`: engine's name → its exposition. A line that is no sample is left out.
-    """
+def merge(texts: Mapping[Source, str]) -> str:
+    """One exposition of several. Each family stands once, with its first HELP and TYPE. A line that
+    is no sample is left out."""
     families: dict[str, _Family] = {}
-    for engine, text in texts.items():
+    for source, text in texts.items():
+        engine, replica = (source, None) if isinstance(source, str) else source
         label = f'{LABEL}="{_escape(engine)}"'
+        if replica is not None:
+            label += f',{REPLICA}="{replica}"'
         current = ""
         for line in text.split("\n"):  # a label may hold what splitlines takes for an end
             if meta := _META.match(line):
@@ -55,7 +60,7 @@ def _escape(value: str) -> str:
 
 
 def _has_label(labels: str | None) -> bool:
-    return labels is not None and re.search(rf"(?:^|,){LABEL}=", labels) is not None
+    return labels is not None and re.search(rf"(?:^|,)(?:{LABEL}|{REPLICA})=", labels) is not None
 
 
 def _belongs(name: str, family: str) -> bool:
@@ -76,15 +81,25 @@ def _owner(name: str, families: Mapping[str, _Family]) -> str:
 
 async def fetch(views: Iterable[EngineView], timeout: float = 1.0) -> tuple[str, tuple[str, ...]]:
     """(merged exposition of all ready engines, names of those that did not answer in time)."""
-    ready = [view for view in views if view.state is EngineState.READY and view.socket]
-    answers = await asyncio.gather(*(_one(view, timeout) for view in ready))
-    texts = {view.name: text for view, text in zip(ready, answers, strict=True) if text is not None}
-    return merge(texts), tuple(view.name for view in ready if view.name not in texts)
+    asked: dict[Source, EngineView | Instance] = {}
+    for view in views:
+        ready = [one for one in view.instances if one.state is EngineState.READY]
+        if ready:
+            asked |= {(view.name, one.replica): one for one in ready}
+        elif view.state is EngineState.READY and view.socket:
+            asked[view.name] = view
+    answers = await asyncio.gather(*(_one(one, timeout) for one in asked.values()))
+    texts = {source: text for source, text in zip(asked, answers, strict=True) if text is not None}
+    # What a command runs need not have metrics.
+    late = [source for source, one in asked.items() if one.socket and source not in texts]
+    names = (source if isinstance(source, str) else source[0] for source in late)
+    return merge(texts), tuple(dict.fromkeys(names))
 
 
-async def _one(view: EngineView, timeout: float) -> str | None:
-    assert view.socket is not None
-    async with Control(view.socket) as control:
+async def _one(view: EngineView | Instance, timeout: float) -> str | None:
+    if view.socket is None and view.url == ON_SOCKET:
+        return None
+    async with Control(view.socket, url=view.url) as control:
         try:
             status, body = await control.get("/metrics", timeout)
         except OSError:

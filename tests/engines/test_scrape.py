@@ -12,7 +12,7 @@ from prometheus_client import Counter as PromCounter
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.engines.scrape import fetch, merge
-from server.engines.state import EngineState, EngineView
+from server.engines.state import EngineState, EngineView, Instance
 from tests.engines.conftest import House, engine, ready
 
 
@@ -52,6 +52,42 @@ def test_what_is_no_sample_is_left_out() -> None:
         'a_total{roundhouse_engine="one"} 5\n'
     )
     assert merge({}) == ""
+
+
+def test_replicas_of_an_engine_are_told_apart() -> None:
+    text = merge({("two", 0): exposition(1), ("two", 1): exposition(2)})
+    both = [
+        sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "vllm:prompt_tokens_total"
+    ]
+    assert {one.labels["roundhouse_replica"]: one.value for one in both} == {"0": 1, "1": 2}
+    assert {one.labels["roundhouse_engine"] for one in both} == {"two"}
+    assert merge({("two", 1): 'a{roundhouse_replica="0"} 1\n'}) == ""
+
+
+async def test_every_ready_instance_is_asked_over_its_socket_or_port() -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        status = b"200 OK" if statuses.pop(0) == 200 else b"404 no"
+        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 4\r\n\r\na 1\n")
+        await writer.drain()
+        writer.close()
+
+    statuses = [200, 404]
+    async with await asyncio.start_server(answers, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ready = Instance(1, EngineState.READY, url=url)
+        starting = Instance(0, EngineState.STARTING, url=url)
+        gone = Instance(2, EngineState.READY, socket="/nowhere/s")
+        view = EngineView("cmd", EngineState.READY, url=url, instances=(starting, ready, gone))
+        text, left_out = await fetch([view], timeout=5)
+        assert text == 'a{roundhouse_engine="cmd",roundhouse_replica="1"} 1\n'
+        assert left_out == ("cmd",)
+        # What a command runs may have none, and is missed by nobody.
+        view = EngineView("cmd", EngineState.READY, url=url, instances=(ready,))
+        assert await fetch([view], timeout=5) == ("", ())
 
 
 @settings(deadline=None)
