@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -140,19 +141,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has seen enough
+        _no_more_output()
         code = OK
     except StartError as error:
         _tell(error, str(error))
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - no traceback for a person who asked for none
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _no_more_output()
+            _tell(error, "The disk is full to which the output goes, or another that is needed.")
+            return FAILED
         _tell(error, f"Something broke that should not: {type(error).__name__}: {error}")
         if not _debug():
             click.echo("Set ROUNDHOUSE_DEBUG=1 to see where.", err=True)
         code = FAILED
     return code
+
+
+def _no_more_output() -> None:
+    """Else Python would complain once more when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _debug() -> bool:

@@ -212,6 +212,21 @@ def test_a_reader_that_has_seen_enough(repo_root: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_disk_without_room_for_the_output(repo_root: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*ENTRY, "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(repo_root)},
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (
+        1, "Error: The disk is full to which the output goes, or another that is needed.\n"
+    )  # fmt: skip
+
+
 def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     from server.cli import main
 
