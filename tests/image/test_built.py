@@ -29,6 +29,27 @@ server:
 providers: {lab: {dialect: openai, base_url: "http://127.0.0.1:9/v1"}}
 """
 ENV = {"ROUNDHOUSE_API_KEY": KEY, "ROUNDHOUSE_ADMIN_KEY": KEY[::-1]}
+#: An engine that is two processes, as vLLM's are more than one.
+ENGINE = """\
+import http.server, subprocess, sys
+child = subprocess.Popen(["sleep", "infinity"])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *said):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+WITH_ENGINE = """\
+version: 1
+engines:
+  two:
+    runtime: command
+    cmd: "python3 /etc/roundhouse/engine.py ${PORT}"
+    device: cpu
+    memory: 64MiB
+"""
 
 
 @pytest.fixture
@@ -150,6 +171,25 @@ def test_the_first_process_reaps_whoever_is_orphaned(gateway: Image, config: Pat
         pids = [container.call("sh", "-c", orphan).stdout.strip() for _ in range(5)]
         gone = " || ".join(f"[ -e /proc/{pid} ]" for pid in pids)
         assert container.call("sh", "-c", f"while {gone}; do :; done").returncode == 0
+        assert container.healthy()
+        assert container.stop() == 0
+
+
+def test_of_an_engine_whose_guard_is_killed_no_zombie_stays(gateway: Image, config: Path) -> None:
+    """The guard is who an engine's orphans come to; without it that is PID 1."""
+    (config / "engine.py").write_text(ENGINE)
+    (config / "roundhouse.yaml").write_text(WITH_ENGINE)
+    with gateway.container(env=ENV, files={"/etc/roundhouse": config}) as container:
+        container.until("two is ready.", never="has failed")
+        # In brackets, so that no shell finds itself.
+        there = "grep -ls 'guard[.]py' /proc/[0-9]*/cmdline"
+        (found,) = container.call("sh", "-c", there).stdout.split()
+        container.call("sh", "-c", f"kill -KILL {found.split('/')[2]}")
+        # The server kills what is left of the engine, and starts it again under another guard.
+        zombies = "grep -ls '^State:.Z' /proc/[0-9]*/status"
+        waiting = f'while [ -z "$({there})" ] || [ -n "$({zombies})" ]; do :; done'
+        assert container.call("sh", "-c", waiting).returncode == 0
+        assert container.call("sh", "-c", there).stdout.split() != [found]
         assert container.healthy()
         assert container.stop() == 0
 
