@@ -35,7 +35,7 @@ def nothing_left(*, shared: bool = False) -> Iterator[Path]:
     here = tempfile.gettempdir()  # this process keeps its own
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir=here))
     outer, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(folder)
-    before = _segments() if shared else set()
+    before = _segments() if shared else {}
     try:
         yield folder
     finally:
@@ -86,27 +86,30 @@ def _files(folder: Path) -> list[str]:
     return [f"file {one}" for one in entries] + [f"folder {one}" for one in rundir.kept()]
 
 
-def _segments() -> set[str]:
+def _segments() -> dict[str, int]:
+    """Our user's, with their inodes."""
     try:
-        return {one.name for one in _SHARED.iterdir() if one.stat().st_uid == os.getuid()}
+        with os.scandir(_SHARED) as entries:
+            return {one.name: one.inode() for one in entries if one.stat().st_uid == os.getuid()}
     except OSError:
-        return set()
+        return {}
 
 
-def _segments_left(before: set[str], shared: bool) -> list[str]:
+def _segments_left(before: dict[str, int], shared: bool) -> list[str]:
     """Those that are new. Processes of the tests are dead by now: whoever uses one is another's."""
-    new = _segments() - before if shared else set()
+    now = _segments() if shared else {}
+    new = {name: inode for name, inode in now.items() if name not in before}
     if not new:
         return []
-    used = {name for pid in psutil.pids() if pid != os.getpid() for name in _mapped(pid)}
-    return [f"shared memory {name}" for name in sorted(new - used)]
+    used = {inode for pid in psutil.pids() if pid != os.getpid() for inode in _mapped(pid)}
+    return [f"shared memory {name}" for name in sorted(new) if new[name] not in used]
 
 
-def _mapped(pid: int) -> set[str]:
-    """The names of the shared memory that a process uses."""
+def _mapped(pid: int) -> set[int]:
+    """The shared memory that a process uses. By inodes: a semaphore's maker has it mapped by a name
+    that it had at first."""
     try:
         lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     except OSError:
         return set()
-    where = f"{_SHARED}/"
-    return {line.partition(where)[2] for line in lines if where in line}
+    return {int(line.split()[4]) for line in lines if f" {_SHARED}/" in line}

@@ -61,12 +61,14 @@ def test_one_with_a_title_over_its_first_variables_is_told() -> None:
     one.communicate()
 
 
-#: Makes a segment of shared memory that nobody removes, and says when it has it mapped.
+#: Makes a segment of shared memory that nobody removes, under another name at first, as libc makes
+#: semaphores; and says when it has it mapped.
 SEGMENT = (
-    "import mmap, sys\n"
+    "import mmap, os, sys\n"
     "with open(sys.argv[1], 'xb+') as file:\n"
     "    file.truncate(4096)\n"
     "    mapped = mmap.mmap(file.fileno(), 4096)\n"
+    "os.rename(sys.argv[1], sys.argv[2])\n"
     "print(flush=True)\n"
     "sys.stdin.read()"
 )
@@ -82,7 +84,7 @@ def segment() -> Iterator[Path]:
 def using(segment: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     """A process that has made it."""
     made = subprocess.Popen(
-        [sys.executable, "-c", SEGMENT, str(segment)],
+        [sys.executable, "-c", SEGMENT, f"{segment}_at_first", str(segment)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

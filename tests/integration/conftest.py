@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.second import Second
-from tests.integration.stack import ENGINE_PYTHON, ServerProcess, free_port, running
+from tests.integration.stack import ENGINE_PYTHON, START, ServerProcess, free_port, running
 
 KEY = "sk-integration-0123456789abcdef0123456789abcdef"
 
@@ -62,6 +62,7 @@ def guide_engine(**args: object) -> dict[str, object]:
     return {
         "weights": "embedded:guide",
         "kv_cache": "512MiB",
+        "wait": START,
         "args": {
             "max-model-len": 4096,
             "enable-auto-tool-choice": True,

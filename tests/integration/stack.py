@@ -58,6 +58,7 @@ class ServerProcess:
             "port": self.port,
             "admin": f"127.0.0.1:{self.admin_port}",
             "home": str(self.home),
+            "timeouts": {"total": START, "first_byte": START},
             **config.pop("server", {}),
         }
         runtimes = {"vllm": {"python": str(ENGINE_PYTHON)}}

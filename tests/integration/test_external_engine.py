@@ -35,6 +35,7 @@ def server(tmp_path: Path, second_starting: Second) -> Iterator[ServerProcess]:
         "runtime": "external",
         "discover": f"dns://localhost:{second_starting.port}",
         "api_key": KEY,
+        "wait": START,
         "refresh": "1s",
         "health_interval": "1s",
         "health_misses": 4,  # a busy machine may make it miss one or two while it is well

@@ -22,7 +22,7 @@ from tests.integration.stack import REPO_ROOT, START, ServerProcess, free_port, 
 pytestmark = pytest.mark.usefixtures("engine_environment")
 
 GUIDE = REPO_ROOT / "server" / "embedded" / "guide"
-SMALL = {"kv_cache": "256MiB", "load": "request"}
+SMALL = {"kv_cache": "256MiB", "load": "request", "wait": START}
 #: Stages in which an engine core is at work for its model.
 LOADS = {"loading weights", "weights loaded", "preparing the KV cache"}
 #: Why they fail, and what is told of it.

@@ -42,7 +42,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         "max_waiting": 1000,
     }
     config = {
-        "server": {"timeouts": {"total": LONGEST, "first_byte": LONGEST}},
         "placement": {"starvation": STARVATION, "drain": DRAIN, "memory": {"cpu": ALL}},
         "engines": dict.fromkeys(NAMES, one),
     }
