@@ -24,7 +24,7 @@ async def test_metrics_in_the_form_that_is_asked_for(admin: httpx.AsyncClient) -
 
 
 async def test_no_engines(admin: httpx.AsyncClient) -> None:
-    assert (await admin.get("/engines")).json() == {"engines": []}
+    assert (await admin.get("/engines")).json() == {"engines": [], "left_out": []}
     merged = await admin.get("/metrics/engines")
     assert (merged.status_code, merged.text) == (200, "")
 
