@@ -354,17 +354,6 @@ async def test_of_what_is_added_and_what_is_read_neither_is_lost(house: House) -
     assert read(house.home) == Found(MORE)
 
 
-async def test_what_is_kept_no_more(house: House) -> None:
-    await house.watcher.add(MORE)
-    house.file.write_text(f"{ONE[:-2]}, big: {{weights: mine}}}}\n")
-    await house.watcher.reload()
-    loaded = await house.watcher.forget(Additions(default="big"))
-    assert house.watcher.loaded is loaded
-    assert (loaded.left_out, loaded.config.default) == (NONE, "big")
-    assert house.applied[-1] == ["a", "big"]
-    assert read(house.home) == Found(Additions(default="big"))
-
-
 async def test_a_config_that_takes_a_name_over_tells_so(house: House) -> None:
     await house.watcher.add(MORE)
     house.file.write_text(f"{ONE[:-2]}, big: {{weights: mine}}}}\n")
@@ -375,6 +364,11 @@ async def test_a_config_that_takes_a_name_over_tells_so(house: House) -> None:
     ]
     assert house.watcher.loaded.left_out == Additions(MORE.engines)
     assert read(house.home) == Found(MORE)
+    # Until it is kept no more.
+    loaded = await house.watcher.forget(Additions(default="big"))
+    assert house.watcher.loaded is loaded
+    assert (loaded.left_out, loaded.config.default) == (NONE, "big")
+    assert read(house.home) == Found(Additions(default="big"))
 
 
 async def test_a_new_home_is_for_the_next_start(tmp_path: Path) -> None:
