@@ -218,7 +218,7 @@ class Container:
         spaces = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc"]
         there = f"chroot {shlex.quote(str(self.image.root.folder))}"
         return subprocess.run(
-            [*spaces, "sh", "-c", f"{there} {self.image._as(self.user, self.env, words)}"],
+            [*spaces, "sh", "-c", f"exec {there} {self.image._as(self.user, self.env, words)}"],
             input=input or "",
             capture_output=True,
             text=True,
