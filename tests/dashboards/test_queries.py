@@ -45,8 +45,8 @@ RAISED = {
     "RoundhouseConfigRejected",
     "RoundhouseEngineWithoutReplicas",
 }
-#: What looks like a metric and is a label.
-LABELS = {"roundhouse_engine"}
+#: What looks like metrics and is labels.
+LABELS = {"roundhouse_engine", "roundhouse_replica"}
 #: Of Kubernetes, not of ours.
 FOREIGN = re.compile(r"kubelet_\w+")
 
