@@ -249,15 +249,6 @@ def token_bytes(shape: Shape, layers: Layers, serving: Serving) -> int:
     return heads * (each + scales) + shape.index
 
 
-def per_token(shape: Shape, serving: Serving) -> int:
-    """Bytes that one more token of a long conversation takes, on each rank."""
-    return sum(
-        layers.count * token_bytes(shape, layers, serving)
-        for layers in shape.layers
-        if layers.kind == "full"
-    )
-
-
 def needed(shape: Shape, context: int, concurrency: int, serving: Serving) -> int:
     """Bytes on each rank for so many requests of that length at one time; the least that vLLM
     accepts as `kv-cache-memory-bytes` when the concurrency is 1."""

@@ -98,18 +98,6 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-def tail_of_file(path: Path, lines: int) -> list[str]:
-    """The last lines of a log file, [] when there is none. Blocks."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - lines * 400))
-            data = file.read()
-    except OSError:
-        return []
-    return [clean(line) for line in _BREAK.split(data) if line][-lines:]
-
-
 def clean(line: bytes) -> str:
     """One line as printable text: no control characters, no terminal colours, bounded."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line[: LINE * 4].decode("utf-8", "replace"))

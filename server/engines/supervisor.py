@@ -271,25 +271,6 @@ class Supervisor:
         no room?"""
         return any(not crew.settled for crew in self._crews.values())
 
-    async def wait_started(self) -> EngineError | None:
-        """Until all engines that load at the start have been ready once or have no room, or one of
-        them has failed.
-
-        Returns that failure, or None.
-        """
-        while True:
-            if (error := self.first_error()) is not None:
-                return error
-            pending = [crew for crew in self._crews.values() if not crew.settled]
-            if not pending or self._closed:
-                return None
-            bells = [asyncio.ensure_future(crew.bell.wait()) for crew in pending]
-            try:
-                await asyncio.wait(bells, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for bell in bells:
-                    bell.cancel()
-
     # --- requests -----------------------------------------------------------------------------
 
     async def wait_ready(self, name: str, timeout: float) -> EngineView:

@@ -221,6 +221,16 @@ def state(supervisor: Supervisor, name: str) -> EngineState:
     return view.state
 
 
+async def started(supervisor: Supervisor) -> EngineError | None:
+    """Once all engines that load at the start have been ready or have no room, or one of them has
+    failed: that failure."""
+    async with asyncio.timeout(20):
+        with supervisor.subscribe() as feed:
+            while (error := supervisor.first_error()) is None and supervisor.starting():
+                await anext(feed)
+    return error
+
+
 async def ready(supervisor: Supervisor, name: str, generation: int = 0) -> EngineView:
     return await until(
         supervisor,

@@ -24,7 +24,7 @@ from server.engines.supervisor import Supervisor
 from server.engines.watch import Timing
 from server.errors import EngineError, EngineNotReady
 from server.telemetry.metrics import Metrics
-from tests.engines.conftest import FAKE, QUICK, SOON, alive, ready, until
+from tests.engines.conftest import FAKE, QUICK, SOON, alive, ready, started, until
 
 S = EngineState
 ENVIRON = {"PATH": os.environ["PATH"]}
@@ -173,7 +173,7 @@ async def test_what_cannot_help_is_not_tried_again(
     house: House, line: str, reason: str, told: str
 ) -> None:
     supervisor = await house.start(one=engine(line))
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert (error.reason, error.terminal) == (reason, True)
     assert told in error.message
@@ -189,7 +189,7 @@ async def test_what_cannot_help_is_not_tried_again(
 async def test_a_crash_loop_ends_with_the_last_lines(house: House) -> None:
     lines = ["loading", "ValueError: who knows"]
     supervisor = await house.start(one=engine(cmd(say=lines, exit=2)))
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert "died 5 times within 10 minutes" in error.message
     assert error.message.endswith("(exit code 2): ValueError: who knows")

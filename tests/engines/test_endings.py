@@ -10,7 +10,7 @@ import pytest
 from server.engines import endings
 from server.engines.endings import LINES, Exit
 from server.engines.failures import evidence
-from server.engines.logs import tail_of_file
+from server.engines.logs import clean
 from server.engines.progress import Stage
 
 #: Logs of vLLM 0.32 on a CPU; frames of tracebacks were taken out, but of `shapes`.
@@ -18,7 +18,8 @@ TAILS = Path(__file__).parent / "tails"
 
 
 def recorded(name: str) -> list[str]:
-    return tail_of_file(TAILS / f"{name}.txt", 400)
+    lines = (TAILS / f"{name}.txt").read_bytes().splitlines()
+    return [clean(line) for line in lines if line]
 
 
 SAID = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.engines import logs
-from server.engines.logs import LogFile, Output, clean, tail_of_file
+from server.engines.logs import LogFile, Output, clean
 
 
 async def test_rotation_keeps_three_private_files(tmp_path: Path) -> None:
@@ -88,9 +88,5 @@ async def test_lines_and_tail(tmp_path: Path) -> None:
     await output._file.flush()
 
 
-def test_tail_of_file(tmp_path: Path) -> None:
-    path = tmp_path / "e.log"
-    assert tail_of_file(path, 3) == []
-    path.write_bytes(b"".join(b"line %d\n" % number for number in range(1000)))
-    assert tail_of_file(path, 2) == ["line 998", "line 999"]
+def test_a_line_is_bounded() -> None:
     assert clean(b"x" * 100_000) == "x" * logs.LINE

@@ -165,36 +165,32 @@ def test_a_read_under_way_keeps_its_file(log: LogFile, monkeypatch: pytest.Monke
     assert tail.read() == b""
 
 
-def test_two_rotations_during_one_look(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is seen under two names is read once."""
-    write(log, "a\n")
-    with LogTail(log.path, 10) as tail:
-        assert tail.read() == b"a\n"
-        write(log, "b" * 99 + "\n")
-        opened = logtail._opened
-
-        def late(path: Path) -> Any:
-            found = opened(path)
-            if path == log.path:
-                monkeypatch.setattr(logtail, "_opened", opened)
-                write(log, "c" * 99 + "\n")
-            return found
-
-        monkeypatch.setattr(logtail, "_opened", late)
-        assert all_of(tail).decode() == "b" * 99 + "\n" + "c" * 99 + "\n"
-
-
-def test_a_rotation_while_it_begins(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(log, "a\n")
+def rotates_once_opened(log: LogFile, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next time that the newest file is opened, this is written right after."""
     opened = logtail._opened
 
     def late(path: Path) -> Any:
         found = opened(path)
         if path == log.path:
             monkeypatch.setattr(logtail, "_opened", opened)
-            write(log, "b" * 99 + "\n")
+            write(log, text)
         return found
 
     monkeypatch.setattr(logtail, "_opened", late)
+
+
+def test_two_rotations_during_one_look(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is seen under two names is read once."""
+    write(log, "a\n")
+    with LogTail(log.path, 10) as tail:
+        assert tail.read() == b"a\n"
+        write(log, "b" * 99 + "\n")
+        rotates_once_opened(log, "c" * 99 + "\n", monkeypatch)
+        assert all_of(tail).decode() == "b" * 99 + "\n" + "c" * 99 + "\n"
+
+
+def test_a_rotation_while_it_begins(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(log, "a\n")
+    rotates_once_opened(log, "b" * 99 + "\n", monkeypatch)
     with LogTail(log.path, 10) as tail:
         assert all_of(tail).decode() == "a\n" + "b" * 99 + "\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from server.engines import kvcache
-from server.engines.kvcache import Serving, Shape, per_token, shape_of
+from server.engines.kvcache import Serving, Shape, shape_of, token_bytes
 from server.engines.model import describe
 from server.engines.safetensors import Tensor
 from server.registry.catalog import builtin
@@ -43,6 +43,15 @@ def shape(config: dict[str, Any]) -> Shape:
     found = shape_of(config)
     assert found is not None
     return found
+
+
+def per_token(shape: Shape, serving: Serving) -> int:
+    """Bytes that one more token of a long conversation takes, on each rank."""
+    return sum(
+        layers.count * token_bytes(shape, layers, serving)
+        for layers in shape.layers
+        if layers.kind == "full"
+    )
 
 
 @pytest.mark.parametrize(("config", "expected"), PER_TOKEN)

@@ -13,7 +13,18 @@ import pytest
 
 from server.engines.state import EngineState
 from server.errors import Draining, EngineError, EngineNotReady
-from tests.engines.conftest import House, alive, ask, engine, failed, gone, ready, tell, until
+from tests.engines.conftest import (
+    House,
+    alive,
+    ask,
+    engine,
+    failed,
+    gone,
+    ready,
+    started,
+    tell,
+    until,
+)
 
 S = EngineState
 
@@ -21,7 +32,7 @@ S = EngineState
 async def test_start_ready_close(house: House) -> None:
     supervisor = await house.start(one=engine())
     assert supervisor.view("one") is not None
-    assert await supervisor.wait_started() is None
+    assert await started(supervisor) is None
     view = await supervisor.wait_ready("one", 0)
     assert view.state is S.READY
     assert view.socket is not None
@@ -152,7 +163,7 @@ async def test_killing_the_guard_leaves_nothing_and_the_engine_comes_back(house:
 async def test_five_crashes_and_it_is_given_up_until_an_operator_loads_it(house: House) -> None:
     house.launcher.scripts["one"] = {"say": ["something odd", "RuntimeError: boom"], "exit": 1}
     supervisor = await house.start(one=engine())
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert "5 times within 10 minutes" in error.message
     assert "RuntimeError: boom" in error.message
@@ -190,7 +201,7 @@ async def test_what_cannot_help_is_not_tried_again(
 ) -> None:
     house.launcher.scripts["one"] = script
     supervisor = await house.start(one=engine(), two=engine())
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert error.terminal
     assert error.reason == reason

@@ -15,7 +15,7 @@ from server.engines.fitting import Fitted
 from server.engines.placement import Device, Option, Plan, World
 from server.engines.state import EngineState
 from server.errors import Draining, EngineNotReady
-from tests.engines.conftest import House, engine, failed, ready, until
+from tests.engines.conftest import House, engine, failed, ready, started, until
 
 S = EngineState
 
@@ -55,7 +55,7 @@ async def test_a_failure_that_may_pass_is_tried_again_after_a_pause(house: House
 async def test_a_failure_that_stays_is_given_up(house: House) -> None:
     house.launcher.fits |= {"one": failed(), "two": failed("crash", terminal=False)}
     supervisor = await house.start(one=engine(), two=engine())
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert error.reason == "weights"
     assert "'one'" in error.message
@@ -79,7 +79,7 @@ async def test_a_fault_of_ours_fails_the_engine_alone(
 
     monkeypatch.setattr(house.launcher, "fit", broken)
     supervisor = await house.start(one=engine())
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert "fault in Roundhouse" in error.message
 
@@ -87,7 +87,7 @@ async def test_a_fault_of_ours_fails_the_engine_alone(
 async def test_a_start_that_fails_for_memory_asks_for_the_needs_anew(house: House) -> None:
     house.launcher.scripts["one"] = failed("memory")
     supervisor = await house.start(one=engine())
-    assert await supervisor.wait_started() is not None
+    assert await started(supervisor) is not None
     house.launcher.scripts["one"] = {}
     await supervisor.load("one")
     await ready(supervisor, "one")

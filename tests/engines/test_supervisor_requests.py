@@ -10,7 +10,7 @@ import pytest
 from server.engines.state import EngineState
 from server.engines.supervisor import Supervisor
 from server.errors import EngineNotReady, Overloaded
-from tests.engines.conftest import House, alive, engine, failed, gone, ready, tell, until
+from tests.engines.conftest import House, alive, engine, failed, gone, ready, started, tell, until
 
 S = EngineState
 
@@ -19,7 +19,7 @@ async def test_the_first_request_loads_and_waiting_is_bounded(house: House, tmp_
     gate = tmp_path / "gate"
     house.launcher.scripts["one"] = {"gate": str(gate)}
     supervisor = await house.start(one=engine(load="request", max_waiting=2))
-    assert await supervisor.wait_started() is None
+    assert await started(supervisor) is None
     view = supervisor.view("one")
     assert view is not None
     assert view.state is S.STOPPED
@@ -137,7 +137,7 @@ async def test_a_fault_of_ours_fails_the_engine_and_not_the_loop(
 
     monkeypatch.setattr(house.launcher, "prepare", broken)
     supervisor = await house.start(one=engine())
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert "fault in Roundhouse" in error.message
     assert (await supervisor.unload("one")).state is S.STOPPED
@@ -163,7 +163,7 @@ async def test_an_unwanted_supervisor_can_be_closed(tmp_path: Path, house: House
     supervisor = Supervisor({}, {}, home=tmp_path, metrics=house.metrics)
     await supervisor.close()
     assert supervisor.views() == ()
-    assert await supervisor.wait_started() is None
+    assert await started(supervisor) is None
 
 
 async def test_an_engine_that_nobody_asks_for_is_counted_too(house: House) -> None:

@@ -23,6 +23,7 @@ from tests.engines.conftest import (
     gone,
     needs,
     ready,
+    started,
     state,
     until,
 )
@@ -82,7 +83,7 @@ async def test_who_waits_for_a_busy_engine_says_so_and_has_its_turn_when_it_is_i
     room: House,
 ) -> None:
     supervisor = await room.start(one=engine(), two=engine(), three=engine(load="request"))
-    assert await supervisor.wait_started() is None
+    assert await started(supervisor) is None
     one, two = await ready(supervisor, "one"), await ready(supervisor, "two")
     room.busy |= {"one": 1, "two": 1}
     supervisor.used("one")
@@ -141,7 +142,7 @@ async def test_a_drain_has_an_end(room: House) -> None:
 
 async def test_what_loads_at_the_start_never_makes_others_go(room: House) -> None:
     supervisor = await room.start(one=engine(), two=engine(), three=engine())
-    assert await supervisor.wait_started() is None
+    assert await started(supervisor) is None
     assert not supervisor.starting()
     assert state(supervisor, "one") is S.READY
     assert state(supervisor, "two") is S.READY
@@ -158,7 +159,7 @@ async def test_what_can_never_fit_is_refused_and_tried_again_when_an_operator_sa
 ) -> None:
     room.launcher.fits["one"] = Fitted(needs(3).options, refusal="It needs 3 and there are 2.")
     supervisor = await room.start(one=engine(), two=engine(load="request"))
-    error = await supervisor.wait_started()
+    error = await started(supervisor)
     assert error is not None
     assert error.reason == "memory"
     assert error.terminal

@@ -21,6 +21,7 @@ from tests.engines.conftest import (
     gone,
     needs,
     ready,
+    started,
     state,
     until,
 )
@@ -104,7 +105,7 @@ async def test_a_pinned_engine_comes_first_and_stays(room: House) -> None:
     }
     supervisor = await room.start(**config)
     assert supervisor.starting()
-    assert await supervisor.wait_started() is None
+    assert await started(supervisor) is None
     pinned = await supervisor.wait_ready("three", 20)
     assert pinned.unload_at is None
     for name in ("one", "two", "one"):
