@@ -5,7 +5,8 @@ cause. Most often none is: memory ran out, a driver failed, somebody killed it. 
 its requests are remembered and nothing else, and all go again at once. Who is in a second death, of
 whichever engine, is a suspect, and is held back: it is sent where no other suspect is, so that the
 next death tells. Where a death had many suspects, one by one would take too long: an eighth of them
-may go together, and who is in a third death goes without others. Requests that are no suspects go
+may go together, and who is in a third death goes without others. Who is remembered, and no suspect,
+is not sent beside one: it has lost an attempt already, and has not many. All other requests go
 beside them as always.
 
 Guilty, and refused for a while, is who was in two deaths and alone in the last of them: as the only
@@ -115,7 +116,7 @@ class Judged:
 class Suspects:
     """All of them, over all engines and all reloads. Times are monotonic seconds."""
 
-    __slots__ = ("_accused", "_clock", "_inside", "_known", "_parties", "_salt", "any")
+    __slots__ = ("_accused", "_clock", "_inside", "_joined", "_known", "_parties", "_salt", "any")
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, salt: bytes | None = None
@@ -127,8 +128,9 @@ class Suspects:
         self._accused: dict[Death, _Party] = {}
         #: Deaths of the last while.
         self._parties: dict[Death, _Party] = {}
-        #: Suspects under way, by engine.
+        #: Suspects under way, by engine; and those who are remembered, and no suspects.
         self._inside: dict[str, Counter[bytes]] = {}
+        self._joined: dict[str, Counter[bytes]] = {}
         #: Is there anybody to heed? Nothing costs anything while there is not.
         self.any = False
 
@@ -245,12 +247,17 @@ class Suspects:
 
     def may_go(self, engine: str, digest: bytes) -> bool:
         """May an attempt with it begin there now? Not while nobody knows yet whether it was in a
-        death; nor beside other suspects, or where itself is under way, if it is one."""
+        death; nor a suspect beside others, or where itself is under way; nor one that has lost an
+        attempt already beside a suspect."""
         self._forget(self._clock())
         if self.accused(digest):
             return False
-        if not self._is_suspect(engine, digest):
+        if not self._is_remembered(engine, digest):
             return True
+        if not self._is_suspect(engine, digest):
+            return engine not in self._inside
+        if any(other != digest for other in self._joined.get(engine, ())):
+            return False
         if any(digest in inside for inside in self._inside.values()):
             return False
         others = self._inside.get(engine, ())
@@ -270,16 +277,24 @@ class Suspects:
 
     def leave(self, engine: str, digest: bytes) -> None:
         """That attempt is over."""
-        inside = self._inside[engine]
-        inside[digest] -= 1
-        if not inside[digest]:
-            del inside[digest]
-        if not inside:
-            del self._inside[engine]
+        _leave(self._inside, engine, digest)
+
+    def join(self, engine: str, digest: bytes) -> bool:
+        """As `enter`: is it one that is remembered, and no suspect? Then `part` has to follow."""
+        if not self._is_remembered(engine, digest):
+            return False
+        self._joined.setdefault(engine, Counter())[digest] += 1
+        return True
+
+    def part(self, engine: str, digest: bytes) -> None:
+        _leave(self._joined, engine, digest)
+
+    def _is_remembered(self, engine: str, digest: bytes) -> bool:
+        one = self._known.get(digest)
+        return one is not None and engine not in one.answered
 
     def _is_suspect(self, engine: str, digest: bytes) -> bool:
-        one = self._known.get(digest)
-        return one is not None and one.held and engine not in one.answered
+        return self._is_remembered(engine, digest) and self._known[digest].held
 
     def _forget(self, now: float) -> None:
         """Those whose time is over: the first ones, since each death puts its own at the end."""
@@ -297,3 +312,12 @@ class Suspects:
 
     def _look(self) -> None:
         self.any = bool(self._known or self._accused)
+
+
+def _leave(where: dict[str, Counter[bytes]], engine: str, digest: bytes) -> None:
+    inside = where[engine]
+    inside[digest] -= 1
+    if not inside[digest]:
+        del inside[digest]
+    if not inside:
+        del where[engine]

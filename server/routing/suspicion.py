@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -47,15 +48,15 @@ class Leaving(Protocol):
 
 
 class Turn:
-    """A suspect's place at an engine, beside no other suspect."""
+    """The place at an engine of a suspect, or of one that is not to be beside one."""
 
-    __slots__ = ("_digest", "_engine", "_watch")
+    __slots__ = ("_leave", "_watch")
 
-    def __init__(self, watch: Watch, engine: str, digest: bytes) -> None:
-        self._watch, self._engine, self._digest = watch, engine, digest
+    def __init__(self, watch: Watch, leave: Callable[[], None]) -> None:
+        self._watch, self._leave = watch, leave
 
     def leave(self, now: float) -> None:
-        self._watch.suspects.leave(self._engine, self._digest)
+        self._leave()
         self._watch.ring()
 
 
@@ -140,12 +141,16 @@ class Watch:
     # --- attempts that are to begin -----------------------------------------------------------
 
     def enter(self, request: Request, route: Route) -> Turn | None:
-        """The place of a suspect, for whom `may_go` holds."""
+        """The place of who is remembered, for whom `may_go` holds."""
         engine = route.target.local
         if engine is None:
             return None
-        digest = self.suspects.digest_of(request)
-        return Turn(self, engine, digest) if self.suspects.enter(engine, digest) else None
+        suspects, digest = self.suspects, self.suspects.digest_of(request)
+        if suspects.enter(engine, digest):
+            return Turn(self, partial(suspects.leave, engine, digest))
+        if suspects.join(engine, digest):
+            return Turn(self, partial(suspects.part, engine, digest))
+        return None
 
     def may_go(self, request: Request, route: Route) -> bool:
         engine, suspects = route.target.local, self.suspects

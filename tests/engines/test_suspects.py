@@ -11,7 +11,7 @@ from server.engines import suspects as module
 from server.engines.suspects import MOST, WHILE, Suspects
 from server.protocol import envelope
 
-A, B, C, D = (bytes([n]) * 16 for n in range(4))
+A, B, C, D, E = (bytes([n]) * 16 for n in range(5))
 
 
 class House:
@@ -94,8 +94,11 @@ def test_after_two_they_go_one_by_one_and_the_innocent_are_cleared(house: House)
     assert house.dies(A, B, C, D) == ()
     assert house.goes(A)
     assert not suspects.may_go("e", B)
-    assert suspects.may_go("e", D)  # it was in one only
-    assert not suspects.enter("e", D)
+    assert not suspects.may_go("e", D)  # it was in one, and has lost an attempt
+    assert suspects.may_go("f", D)
+    assert suspects.may_go("e", E)
+    assert not suspects.enter("e", E)
+    assert not suspects.join("e", E)
     assert suspects.answered("e", A)
     suspects.leave("e", A)
     assert house.goes(B)
@@ -107,6 +110,20 @@ def test_after_two_they_go_one_by_one_and_the_innocent_are_cleared(house: House)
     assert suspects.may_go("e", C)
     assert not suspects.enter("e", C)
     assert suspects.refused("e", D) is None
+
+
+def test_who_lost_an_attempt_and_a_suspect_wait_for_each_other(house: House) -> None:
+    suspects = house.suspects
+    house.dies(A, B)
+    house.dies(A, B, C)
+    assert suspects.join("e", C)
+    assert suspects.may_go("e", C)
+    assert not suspects.may_go("e", A)
+    suspects.part("e", C)
+    assert house.goes(A)
+    assert not suspects.may_go("e", C)
+    suspects.leave("e", A)
+    assert suspects.may_go("e", C)
 
 
 def test_a_suspect_is_at_one_place_at_a_time(house: House) -> None:

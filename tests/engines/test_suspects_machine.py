@@ -4,6 +4,7 @@ others, whoever comes and breaks in whichever order."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple
 
@@ -43,8 +44,8 @@ class Crowd(RuleBasedStateMachine):
         self.poisons, self.copies = poisons, copies
         bodies = [(bytes([number]) * 16, number < poisons) for number in range(innocents + poisons)]
         self.waiting = [Sent(b, copy, bad) for (b, bad), copy in product(bodies, range(copies))]
-        #: By request: the process, and whether it is there as a suspect.
-        self.inside: dict[Sent, tuple[Death, bool]] = {}
+        #: By request: the process, and what it has to say when it leaves.
+        self.inside: dict[Sent, tuple[Death, Callable[[str, bytes], None] | None]] = {}
         #: Processes that are dead, and what has not noticed yet.
         self.unjudged: dict[Death, list[Sent]] = {}
         self.deaths: Counter[bytes] = Counter()
@@ -141,14 +142,18 @@ class Crowd(RuleBasedStateMachine):
         # Never beyond that many, wherever it is: each copy may already be at a process of its own.
         assert self.deaths[one.body] < MOST_DEATHS + self.copies - 1
         if self.suspects.may_go(engine, one.body):
-            entered = self.suspects.enter(engine, one.body)
+            leave = None
+            if self.suspects.enter(engine, one.body):
+                leave = self.suspects.leave
+            elif self.suspects.join(engine, one.body):
+                leave = self.suspects.part
             self.waiting.remove(one)
-            self.inside[one] = (engine, self.processes[engine]), entered
+            self.inside[one] = (engine, self.processes[engine]), leave
 
     def _leave(self, one: Sent) -> None:
-        (engine, _), entered = self.inside.pop(one)
-        if entered:
-            self.suspects.leave(engine, one.body)
+        (engine, _), leave = self.inside.pop(one)
+        if leave is not None:
+            leave(engine, one.body)
 
     def _answer(self, one: Sent) -> None:
         (engine, _), _ = self.inside[one]
