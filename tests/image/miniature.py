@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OVERLAID = ("usr", "etc")
@@ -37,8 +38,15 @@ def missing() -> str:
     tools = [tool for tool in ("unshare", "nsenter", "setpriv", "chroot") if not shutil.which(tool)]
     if tools or not Path("/usr/bin/python3").exists() or not Path("/lib").is_symlink():
         return f"no {' '.join(tools) or 'Debian with python3'} here"
-    done = subprocess.run(["unshare", "-mpnf", "true"], check=False, capture_output=True)
-    return "this machine allows no namespaces" if done.returncode else ""
+    with TemporaryDirectory(prefix="roundhouse-image-") as folder:
+        for part in ("usr", "changed", "work"):
+            Path(folder, part).mkdir()
+        options = f"lowerdir=/usr,upperdir={folder}/changed,workdir={folder}/work"
+        tried = f"mount --make-rprivate / && mount -t overlay overlay -o {options} {folder}/usr"
+        done = subprocess.run(
+            ["unshare", "-mpnf", "sh", "-c", tried], check=False, capture_output=True, text=True
+        )
+    return f"no namespaces or overlays here: {done.stderr.strip()}" if done.returncode else ""
 
 
 @dataclass
