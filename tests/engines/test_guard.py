@@ -26,7 +26,7 @@ from pathlib import Path
 from server.config.engine import Engine
 from server.engines.supervisor import Supervisor
 from server.telemetry.metrics import Metrics
-from tests.engines.conftest import FakeLauncher
+from tests.engines.conftest import FakeLauncher, started
 
 async def main():
     launcher = FakeLauncher()
@@ -35,7 +35,7 @@ async def main():
     supervisor = Supervisor(engines, {}, home=Path(sys.argv[1]), metrics=Metrics(),
                             launcher=launcher)
     await supervisor.start()
-    await supervisor.wait_started()
+    await started(supervisor)
     print("\\n" + json.dumps([view.socket for view in supervisor.views()]), flush=True)
     await asyncio.Event().wait()
 
