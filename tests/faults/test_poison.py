@@ -68,6 +68,15 @@ async def finishing(house: House) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def insists(house: House, **more: Any) -> httpx.Response:
+    """A client as SDKs are: what may pass by itself is sent again. A request has three attempts,
+    and a process that has just died may take one of them."""
+    while True:
+        answer = await house.ask(**ALONE, **more)
+        if answer.status_code not in (502, 503):
+            return answer
+
+
 async def restarts(house: House) -> float:
     return await house.metric("engine_restarts_total", engine="local")
 
@@ -83,16 +92,15 @@ async def test_after_two_deaths_it_is_refused_and_the_innocent_are_answered(
     view = await is_ready(house)
     async with finishing(house):
         harmless = [
-            asyncio.create_task(house.ask(**ALONE, **says(f"hold {number}"))) for number in range(3)
+            asyncio.create_task(insists(house, **says(f"hold {number}"))) for number in range(3)
         ]
         await running(view, 3)
-        poison = asyncio.create_task(house.ask(**ALONE, **POISON))
-        refused(await poison)
+        refused(await insists(house, **POISON))
         for answer in await asyncio.gather(*harmless):
             answered_by(answer, ENGINE)
-    # Whether it was alone at the second death depends on who came back first.
+    # Who was beside it depends on who came back first.
     deaths = await restarts(house)
-    assert deaths in (2, 3)
+    assert deaths in (2, 3, 4)
     assert await event(house, "remembered") >= 4
     assert await event(house, "guilty") == 1
     await is_ready(house)
