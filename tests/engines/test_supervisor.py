@@ -123,7 +123,7 @@ async def test_an_engine_that_hangs_is_killed_after_its_misses(house: House, how
 
 
 async def test_work_without_a_step_is_a_hang(house: House) -> None:
-    supervisor = await house.start(one=engine(health_interval=0.02))
+    supervisor = await house.start(one=engine(health_interval=0.2, health_misses=1000))
     view = await ready(supervisor, "one")
     await tell(view, "busy")
     down = await until(supervisor, "one", lambda v: v.state is S.BACKOFF and bool(v.error))
