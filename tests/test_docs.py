@@ -57,3 +57,10 @@ def test_readme_commands_are_targets_of_the_makefile() -> None:
     named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text("utf-8")))
     assert {"serve", "test"} <= named
     assert named <= targets
+
+
+def test_pages_that_the_code_names_are_there() -> None:
+    """What the server says to people. Links to others' sites have a host before them."""
+    for path in (ROOT / "server").rglob("*.py"):
+        for page_named in re.findall(r"(?<![\w/])docs/[\w-]+\.md", path.read_text("utf-8")):
+            assert (ROOT / page_named).exists(), f"{path}: {page_named}"

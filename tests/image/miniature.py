@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -191,6 +191,10 @@ class Image:
             try:
                 yield container
             finally:
+                # By its PID 1, with which all of it ends: that the kernel does so when `unshare`
+                # is killed is forgotten as soon as the user changes.
+                with suppress(ProcessLookupError, FileNotFoundError, ValueError):
+                    os.kill(container.first, signal.SIGKILL)
                 process.kill()
 
 
