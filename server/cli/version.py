@@ -51,6 +51,6 @@ def version(as_json: bool) -> None:
     click.echo(f"roundhouse  {found['roundhouse']}")
     click.echo(f"python      {found['python']} on {found['platform']}")
     if vllm is None:
-        click.echo("vllm        not here: no .venv-engine (see docs/engines.md, "Environments")")
+        click.echo("vllm        not here: no .venv-engine (see Environments in docs/engines.md)")
     else:
         click.echo(f"vllm        {vllm[0]} in {vllm[1]}")
