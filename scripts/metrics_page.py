@@ -57,7 +57,7 @@ _OWN: Final = {
         "min by (provider, kind) "
         "(roundhouse_provider_ratelimit_remaining / roundhouse_provider_ratelimit_limit)"
     ),
-    "roundhouse_replicas": 'sum by (engine) (roundhouse_replicas{state="well"})',
+    "roundhouse_replicas": 'max by (engine) (roundhouse_replicas{state="well"})',
 }
 #: Histograms of what is rare: their mean since the server started.
 _RARE: Final = (

@@ -76,10 +76,11 @@ _STATE = Row(
         ),
         Panel(
             "Replicas of external engines",
-            "Well: asked. Ill: lost, or not yet found well.",
+            "Well: asked. Ill: lost, or not yet found well. All servers look at the same ones: of "
+            "what they found the most.",
             (
                 Query(
-                    f"sum by (engine, state) (roundhouse_replicas{{{ENGINE}}})",
+                    f"max by (engine, state) (roundhouse_replicas{{{ENGINE}}})",
                     "{{engine}} {{state}}",
                 ),
             ),
@@ -256,8 +257,9 @@ _TURNS = Row(
         ),
         Panel(
             "Changes of replicas",
-            "Of external engines: added and removed, lost and returned.",
-            (times("roundhouse_replica_changes_total", ENGINE, "engine", "change"),),
+            "Of external engines: added and removed, lost and returned, as the server says that "
+            "saw most.",
+            (times("roundhouse_replica_changes_total", ENGINE, "engine", "change", how="max"),),
             bars=True, stack=True,
         ),
     ),

@@ -114,10 +114,10 @@ def per_second(metric: str, selector: str, *by: str) -> Query:
     )
 
 
-def times(metric: str, selector: str, *by: str) -> Query:
-    """How often something rare happened, for bars."""
+def times(metric: str, selector: str, *by: str, how: str = "sum") -> Query:
+    """How often something rare happened, for bars; `how` servers' numbers come to one."""
     return Query(
-        f"sum by ({', '.join(by)}) (increase({metric}{{{selector}}}[$__rate_interval]))",
+        f"{how} by ({', '.join(by)}) (increase({metric}{{{selector}}}[$__rate_interval]))",
         " ".join(f"{{{{{label}}}}}" for label in by),
     )
 

@@ -84,8 +84,13 @@ _TOTALS = Row(
         ),
         Panel(
             "Breakers open",
-            "Targets that are left alone because they failed.",
-            (Query(f'sum(roundhouse_breaker_state{{{HERE}, state="open"}})', "open"),),
+            "Targets that a server leaves alone because they failed.",
+            (
+                Query(
+                    f'sum(max by (target) (roundhouse_breaker_state{{{HERE}, state="open"}}))',
+                    "open",
+                ),
+            ),
             kind="stat", width=4, height=4, warn=(1, 3),
         ),
     ),

@@ -202,6 +202,15 @@ def test_every_metric_of_ours_is_on_a_panel() -> None:
     assert missing == []
 
 
+def test_what_every_server_sees_is_not_added_up() -> None:
+    seen = r"roundhouse_(replicas|replica_changes_total|breaker_state|credential_state)\b"
+    found = [query for query in asked.panels() if re.search(seen, query.expr)]
+    assert len(found) >= 5
+    added = re.compile(rf"\bsum( by \([^)]*\))? ?\((increase\()?{seen}")
+    assert added.search('sum by (a) (increase(roundhouse_replica_changes_total{a="b"}[5m]))')
+    assert [query.where for query in found if added.search(query.expr)] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_file_is_what_is_described(name: str) -> None:
     path = next(path for path in asked.DASHBOARDS if path.stem == name)
