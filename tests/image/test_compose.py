@@ -83,6 +83,19 @@ def test_what_it_mounts_is_there(compose: dict[str, Any], folder: Path, made: Pa
     assert {path.name for path in dashboards.glob("*.json")} == {"service.json", "engines.json"}
 
 
+def test_the_image_is_built_from_where_the_reader_stands(
+    compose: dict[str, Any], folder: Path
+) -> None:
+    text = (folder / "compose.yaml").read_text("utf-8")
+    built = re.search(r"^# +docker build -f (\S+) -t (\S+) (\S+)", text, re.MULTILINE)
+    assert built is not None
+    # Docker looks for the file from here, and not from the context.
+    context = (folder / built[3]).resolve()
+    assert (folder / built[1]).resolve() == context / "Dockerfile.cuda"
+    assert (context / "Dockerfile.cuda").is_file()
+    assert compose["services"]["roundhouse"]["image"].endswith(f":-{built[2]}}}")
+
+
 def test_every_service_has_few_rights(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         assert service["read_only"] is True, name
