@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scripts import helm_render
+from server.engines import arguments
 from tests.helm.policies import Manifest, Pod, of_kind, pods
 
 VLLM: dict[str, Any] = {"image": {"tag": "v1"}}
@@ -56,6 +57,34 @@ def test_what_vllm_is_told() -> None:
 )
 def test_flags(value: Any, flag: str) -> None:
     assert container(args={"it": value})["args"][-1] == flag
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"it": ["a=/x", "b=/y"]}, ["--it", "a=/x", "b=/y"]),
+        ({"it": [1, 16]}, ["--it", "1", "16"]),
+        ({"it": [{"name": "a", "path": "/x"}]}, ["--it", '{"name":"a","path":"/x"}']),
+        ({"it": []}, []),
+        ({"middleware": ["a.b", "c.d"]}, ["--middleware", "a.b", "--middleware", "c.d"]),
+        ({"allowed-origins": ["*"]}, ['--allowed-origins=["*"]']),
+        ({"disable-log-stats": False}, []),
+        ({"disable-log-stats": True}, ["--disable-log-stats"]),
+    ],
+)
+def test_lists_and_flags_without_a_twin(args: dict[str, Any], told: list[str]) -> None:
+    assert container(args=args)["args"][5:] == told
+
+
+def test_flags_are_those_that_the_server_gives_its_own_engines() -> None:
+    args: dict[str, Any] = {
+        "middleware": ["a.b"],
+        "lora-modules": ["a=/x", "b=/y"],
+        "enable-prefix-caching": False,
+        **dict.fromkeys(sorted(arguments._WITHOUT_TWIN - {"headless"}), False),
+    }
+    told = container(args=args)["args"][5:]
+    assert told == arguments.flags(dict(sorted(args.items())))
 
 
 def test_an_engine_adds_to_the_defaults_and_wins() -> None:

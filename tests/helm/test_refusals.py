@@ -83,6 +83,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (engine(cache={"kind": "pvc"}, replicas=2), "needs ReadWriteMany"),
     (engine(name="a" * 40, nodes=2), "makes names of more than 42 characters"),
     (engine(shm="lots"), "/engines/0/shm"),
+    (engine(args={"it": ["-x"]}), "args.it of qwen: -x begins with a dash"),
     (engine(nodes=0), "/engines/0/nodes"),
     (engine(gpus="all"), "/engines/0/gpus"),
     (engine(startupMinutes=0), "/engines/0/startupMinutes"),

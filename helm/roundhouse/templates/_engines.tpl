@@ -78,9 +78,23 @@ roundhouse-engine: {{ .engine.name | quote }}
 {{- $list = concat $list (list "--nnodes=$(LWS_GROUP_SIZE)" "--node-rank=$(LWS_WORKER_INDEX)" "--master-addr=$(LWS_LEADER_ADDRESS)" "--master-port=29501") -}}
 {{- if eq .role "worker" }}{{ $list = append $list "--headless" }}{{ end -}}
 {{- end -}}
+{{- $json := list "allowed-origins" "allowed-methods" "allowed-headers" -}}
+{{- $withoutTwin := list "headless" "grpc" "disable-log-stats" "aggregate-engine-logging" "data-parallel-multi-port-external-lb" -}}
 {{- range $flag, $value := $args -}}
-{{- if kindIs "bool" $value -}}
+{{- if and (kindIs "bool" $value) (not $value) (has $flag $withoutTwin) -}}
+{{- /* Off is how it is. */}}
+{{- else if kindIs "bool" $value -}}
 {{- $list = append $list (printf "--%s%s" (ternary "" "no-" $value) $flag) -}}
+{{- else if and (kindIs "slice" $value) (not (has $flag $json)) -}}
+{{- /* As of the server's own engines: after the flag, but for the one that is said again. */}}
+{{- range $index, $item := $value -}}
+{{- $item = ternary $item (toJson $item) (kindIs "string" $item) -}}
+{{- if hasPrefix "-" $item -}}
+{{- fail (printf "\n\nengines: args.%s of %s: %s begins with a dash, and would be taken for a flag. Use extraArgs.\n" $flag $engine.name $item) -}}
+{{- end -}}
+{{- if or (eq $index 0) (eq $flag "middleware") }}{{ $list = append $list (printf "--%s" $flag) }}{{ end -}}
+{{- $list = append $list $item -}}
+{{- end -}}
 {{- else if kindIs "string" $value -}}
 {{- $list = append $list (printf "--%s=%s" $flag $value) -}}
 {{- else -}}
