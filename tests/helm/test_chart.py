@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,8 +43,26 @@ def test_lint_finds_nothing(name: str) -> None:
 def test_values_and_schema_have_the_same_keys() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-    # Helm itself puts `global` in.
-    assert set(_keys_of_schema(schema, schema)) - {"global"} == set(_keys_of_values(values, schema))
+    # Helm itself puts `global` in, and reads `enabled` of a dependency.
+    helms = {"global", "enabled"}
+    assert set(_keys_of_schema(schema, schema)) - helms == set(_keys_of_values(values, schema))
+
+
+def test_it_may_be_another_charts_dependency(tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    shutil.copytree(CHART, parent / "charts" / "roundhouse")
+    asks = {"name": "roundhouse", "version": "*", "condition": "roundhouse.enabled"}
+    (parent / "Chart.yaml").write_text(
+        yaml.safe_dump(
+            {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [asks]}
+        )
+    )
+    chart = helm_python.Chart.load(parent)
+    own = {"enabled": True, "image": {"repository": "roundhouse"}}
+    values = {"roundhouse": own, "global": {"registry": "a"}}
+    texts = chart.render(values, name="platform", namespace="models")
+    deployment = texts["parent/charts/roundhouse/templates/gateway/deployment.yaml"]
+    assert yaml.safe_load(deployment)["metadata"]["name"] == "platform-roundhouse"
 
 
 def test_an_engine_takes_all_that_the_defaults_have() -> None:
