@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -187,6 +188,30 @@ async def test_who_has_a_connection_may_ask_once_more(
                 await client.read_body()
                 await client.closed()
         await leaving
+
+
+async def test_the_date_goes_on_while_it_drains(
+    upstream: ScriptedUpstream, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.serving._LINGER", 60.0)
+    path = tmp_path / "roundhouse.yaml"
+    settings = {"home": str(tmp_path), "timeouts": {"drain": "60s"}}
+    path.write_text(yaml.safe_dump(config_of(upstream, server=settings)))
+    server = Roundhouse(load(path, environ={}))
+    await server.__aenter__()
+    async with RawClient(port=port_of(server)) as late:
+        leaving = asyncio.create_task(server.__aexit__(None, None, None))
+        await until_closed(server)
+        monkeypatch.setattr("uvicorn.server.time", SimpleNamespace(time=lambda: 0.0))
+        state = server._listeners[0]._server.server_state
+        before = state.default_headers
+        async with asyncio.timeout(30):
+            while state.default_headers == before:
+                await asyncio.sleep(0)
+        await late.get("/health")
+        assert (await late.read_head()).header("date") == "Thu, 01 Jan 1970 00:00:00 GMT"
+        await late.read_body()
+    await leaving
 
 
 async def test_idle_connections_do_not_hold_up_the_end(

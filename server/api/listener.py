@@ -57,7 +57,8 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         await asyncio.sleep(_LOOK)  # who was just let in is known by then
         # uvicorn's sets tell nobody when they are empty.
-        while (state.connections or state.tasks) and not self.force_exit:  # noqa: ASYNC110
+        while (state.connections or state.tasks) and not self.force_exit:
+            await self.on_tick(0)  # a drain may last, and its answers have dates, too
             await asyncio.sleep(_LOOK)
         for server in self.servers:
             await server.wait_closed()
