@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 import yaml
 
 from server.config import additions
@@ -212,6 +215,31 @@ async def test_the_date_goes_on_while_it_drains(
         assert (await late.read_head()).header("date") == "Thu, 01 Jan 1970 00:00:00 GMT"
         await late.read_body()
     await leaving
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_who_was_let_in_as_it_closed_is_answered(tmp_path: Path, turns: int) -> None:
+    """So many of the loop's turns after it has connected the server may have the connection, and
+    not know it yet. In the loop that it has elsewhere: how many they are depends on that."""
+    path = tmp_path / "roundhouse.yaml"
+    nobody: Any = SimpleNamespace(url="http://127.0.0.1:9")
+    path.write_text(yaml.safe_dump(config_of(nobody, server={"home": str(tmp_path)})))
+
+    async def life() -> socket.socket:
+        async with Roundhouse(load(path, environ={})) as server:
+            late = socket.create_connection(("127.0.0.1", port_of(server)))
+            late.sendall(b"POST %b HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}" % CHAT.encode())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        return late
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, runner.run(life()) as late:
+        late.settimeout(30)
+        try:
+            answer = late.recv(12)
+        except ConnectionResetError:  # the kernel had it, and nobody took it
+            answer = b""
+    assert answer in (b"HTTP/1.1 415", b"")  # it was heard, and no 503
 
 
 async def test_idle_connections_do_not_hold_up_the_end(

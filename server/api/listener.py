@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -75,6 +77,8 @@ class Listener:
         self.socket, self.app = sock, app
         self._server, self._backstop = server, backstop
         self._bound = self.address
+        #: When it stopped, everybody who was let in before is known; infinite while it has not.
+        self._known = math.inf
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -120,6 +124,7 @@ class Listener:
         been idle for as long as the listener's are to linger: they may bring one request more."""
         self.part()
         self._protocol.stopping = True
+        self._known = time.monotonic() + _LOOK
         self._server.leaving.set()
         for server in self._server.servers:
             server.close()
@@ -128,7 +133,10 @@ class Listener:
 
     @property
     def expecting(self) -> bool:
-        """Is there a connection on which something may still be asked or answered?"""
+        """Is there a connection on which something may still be asked or answered, or one that has
+        been taken and is not known yet?"""
+        if time.monotonic() < self._known:
+            return True
         return any(not connection.transport.is_closing() for connection in self._connections())
 
     @property
