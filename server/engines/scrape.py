@@ -15,8 +15,19 @@ LABEL = "roundhouse_engine"
 REPLICA = "roundhouse_replica"
 #: An engine's name, with the number of an instance where it may have several.
 Source = str | tuple[str, int]
-_META = re.compile(r"^# (HELP|TYPE) ([A-Za-z_:][\w:]*)(?: (.*))?$")
-_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+(?: -?\d+)?)$")
+# What a command runs may have anything at that path, and of one line that is wrong a scraper takes
+# none: a type that it does not know, a value that is no number.
+_META = re.compile(
+    r"^# (?:(HELP) ([A-Za-z_:][\w:]*)(?: (.*))?"
+    r"|(TYPE) ([A-Za-z_:][\w:]*) (counter|gauge|histogram|summary|untyped))$",
+    re.ASCII,
+)
+_NUMBER = r"(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?Inf|NaN)"
+_LABELS = r'\s*[A-Za-z_]\w*="(?:[^"\\]|\\["\\n])*"\s*'
+_SAMPLE = re.compile(
+    rf"^([A-Za-z_:][\w:]*)(?:\{{((?:{_LABELS}(?:,{_LABELS})*,?)?)\}})? ({_NUMBER}(?: -?\d+)?)$",
+    re.ASCII,
+)
 _SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created", "_info", "_gsum", "_gcount")
 
 
@@ -38,7 +49,7 @@ def merge(texts: Mapping[Source, str]) -> str:
         current = ""
         for line in text.split("\n"):  # a label may hold what splitlines takes for an end
             if meta := _META.match(line):
-                kind, current, rest = meta.groups()
+                kind, current, rest = meta.groups()[:3] if meta[1] else meta.groups()[3:]
                 families.setdefault(current, _Family()).meta.setdefault(kind, rest or "")
             elif sample := _SAMPLE.match(line):
                 name, labels, value = sample.groups()
@@ -60,7 +71,9 @@ def _escape(value: str) -> str:
 
 
 def _has_label(labels: str | None) -> bool:
-    return labels is not None and re.search(rf"(?:^|,)(?:{LABEL}|{REPLICA})=", labels) is not None
+    return (
+        labels is not None and re.search(rf"(?:^|,)\s*(?:{LABEL}|{REPLICA})=", labels) is not None
+    )
 
 
 def _belongs(name: str, family: str) -> bool:

@@ -54,6 +54,37 @@ def test_what_is_no_sample_is_left_out() -> None:
     assert merge({}) == ""
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("Hello world", "else {", "x 1_0", "x 0x1", "x 1e", "x ١", "x infinity", "ä 1"),
+        *("x{oops} 1", "x{a=1} 1", 'x{a="b} 1', 'x{a="b"c="d"} 1', r'x{a="\t"} 1', "x{,} 1"),
+        *("# TYPE x banana", "# TYPE x info", "# TYPE x"),
+        *('x{ roundhouse_engine="lie"} 1', 'x{a="b", roundhouse_replica="0"} 1'),
+    ],
+)
+def test_no_scraper_refuses_all_for_what_one_engine_says(line: str) -> None:
+    assert merge({("odd", 0): f"{line}\n", ("two", 0): "x 2\n"}) == (
+        'x{roundhouse_engine="two",roundhouse_replica="0"} 2\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        *("x 1", "x -1.5e-3", "x +Inf", "x .5", "x 5.", "x{} 1", 'x{a="b",} 1'),
+        *('x{a="b", c="d"} NaN 12', r'x{a="\"\\\n,}{ = "} 1', 'x{a="ä\x85"} 1'),
+    ],
+)
+def test_every_way_to_write_a_sample(sample: str) -> None:
+    text = merge({"one": f"{sample}\n"})
+    (family,) = text_string_to_metric_families(text)
+    (before,) = text_string_to_metric_families(f"{sample}\n")
+    labels = before.samples[0].labels | {"roundhouse_engine": "one"}
+    assert family.samples[0].labels == labels
+    assert repr(family.samples[0].value) == repr(before.samples[0].value)
+
+
 def test_replicas_of_an_engine_are_told_apart() -> None:
     text = merge({("two", 0): exposition(1), ("two", 1): exposition(2)})
     both = [
