@@ -181,8 +181,11 @@ def added_as(name: str, additions: Additions) -> str | None:
 
 def models_of(additions: Additions, name: str) -> list[str]:
     """The added models that this engine answers for."""
-    return [
-        model
-        for model, entry in additions.models.items()
-        if any(target.get("engine") == name for target in entry.get("targets", ()))
-    ]
+    return [model for model, entry in additions.models.items() if name in _engines_of(entry)]
+
+
+def _engines_of(model: Mapping[str, Any]) -> list[object]:
+    """Of one that is kept and not in force nobody has seen that it is a model."""
+    targets = model.get("targets")
+    found = targets if isinstance(targets, list | tuple) else ()
+    return [target.get("engine") for target in found if isinstance(target, Mapping)]

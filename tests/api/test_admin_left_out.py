@@ -86,6 +86,24 @@ async def test_what_is_added_meanwhile_stays(admin: httpx.AsyncClient, tmp_path:
     assert list(state.read(tmp_path / "home").additions.engines) == ["Big", "good"]
 
 
+@pytest.mark.parametrize("targets", ["junk", None, 5, ["junk"], [None], {"engine": "odd"}])
+async def test_what_is_left_out_may_be_anything(
+    config: dict[str, Any], launcher: FakeLauncher, tmp_path: Path, targets: Any
+) -> None:
+    home, path = tmp_path / "home", tmp_path / "roundhouse.yaml"
+    state.write(home, Additions({"odd": {"weights": 1}}, {"x": {"targets": targets}}))
+    config["server"]["home"] = str(home)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    async with (
+        Roundhouse(load(path, environ={}).with_state()) as server,
+        admin_of(server) as admin,
+    ):
+        error_of(await admin.delete("/engines/nobody"), 404, "engine_not_found")
+        error_of(await admin.delete("/engines/big"), 409, "set_in_config")
+        assert (await admin.delete("/engines/odd")).json()["models"] == []
+        assert await listed(admin) == (["big", "small"], [])
+
+
 async def test_a_default_that_is_left_out(admin: httpx.AsyncClient, tmp_path: Path) -> None:
     assert (await admin.get("/default")).json()["model"] is None
     assert (await admin.delete("/default")).json() == {"model": None, "origin": None}
