@@ -8,6 +8,9 @@ import helm_python
 import pytest
 
 from scripts import helm_render
+from server.config.engine import Engine
+from server.config.provider import Provider
+from server.config.schema import Key, Server
 
 IMAGE = {"repository": "roundhouse", "tag": "dev"}
 VLLM = {"image": {"tag": "v1"}}
@@ -109,6 +112,35 @@ def test_it_is_refused(values: dict[str, Any], words: str) -> None:
     assert "nil pointer" not in str(refused.value)
 
 
+HIDDEN = {
+    name
+    for model in (Key, Server, Provider, Engine)
+    for name, field in model.model_fields.items()
+    if "SecretStr" in str(field.annotation)
+}
+
+
+@pytest.mark.parametrize("name", sorted(HIDDEN - {"headers", "proxy"}))
+def test_whatever_the_server_hides_has_no_place_in_a_config_map(name: str) -> None:
+    assert {"key", "api_key", "api_keys", "admin_key", "metrics_key"} == HIDDEN - {
+        "headers",
+        "proxy",
+    }
+    for value in ("sk-abc", ["sk-abc"]):
+        config = {"somewhere": [{name: value}]}
+        with pytest.raises(helm_python.HelmError) as refused:
+            helm_render.render({"image": IMAGE, "config": config})
+        assert f"config.somewhere[0].{name}\n" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["X-Auth-Token", "api-key", "Helicone-Auth", "Cookie"])
+@pytest.mark.parametrize("where", ["headers", "env"])
+def test_nor_what_sounds_like_a_secret(where: str, name: str) -> None:
+    values = {"image": IMAGE, "config": {"providers": {"a": {where: {name: "abc"}}}}}
+    with pytest.raises(helm_python.HelmError, match=rf"config\.providers\.a\.{where}\.{name}\n"):
+        helm_render.render(values)
+
+
 @pytest.mark.parametrize("release", ["8ball", "my.release"])
 def test_a_release_whose_name_no_service_may_have(release: str) -> None:
     with pytest.raises(helm_python.HelmError, match="a Service may not have this name"):
@@ -125,6 +157,8 @@ def test_a_release_whose_name_no_service_may_have(release: str) -> None:
         {"models": {"key": {"alias": "x"}}},
         {"providers": {"a": {"headers": {"authorization": "Bearer ${TOKEN}", "x-team": "b"}}}},
         {"providers": {"a": {"api_key": "${A:-}"}}},
+        {"providers": {"a": {"headers": {"x-auth-token": "${TOKEN}"}, "max_tokens": 5}}},
+        {"engines": {"a": {"env": {"HF_TOKEN": "${HF_TOKEN}", "OMP_NUM_THREADS": "4"}}}},
     ],
 )
 def test_what_is_no_secret_is_taken(config: dict[str, Any]) -> None:

@@ -24,7 +24,9 @@
 {{- if kindIs "map" .node -}}
 {{- range $key, $value := .node -}}
 {{- $here := printf "%s.%s" $at $key -}}
-{{- if has (lower $key) (list "api_key" "api_keys" "admin_key" "key" "authorization" "x-api-key" "api-key") -}}
+{{- $secret := has (lower $key) (list "api_key" "api_keys" "admin_key" "metrics_key" "key" "authorization" "x-api-key" "api-key") -}}
+{{- if regexMatch `\.(headers|env)$` $at }}{{ $secret = or $secret (regexMatch `(?i)auth|token|secret|passw|cookie|key` $key) }}{{ end -}}
+{{- if $secret -}}
 {{- $found := $value -}}
 {{- if not (kindIs "slice" $value) }}{{ $found = list $value }}{{ end -}}
 {{- range $found -}}
