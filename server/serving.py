@@ -338,7 +338,7 @@ class Roundhouse:
             one.stop_accepting()
         async with asyncio.TaskGroup() as group:
             for one in self._listeners:
-                group.create_task(one.stopped())
+                group.create_task(one.stopped(hurry=self._hurry.is_set()))
             group.create_task(self._close_engines())
             group.create_task(self.fleet.close())
             group.create_task(self.store.close())

@@ -262,6 +262,25 @@ async def test_idle_connections_do_not_hold_up_the_end(
         await new.closed()
 
 
+async def test_nobody_is_waited_for_in_a_hurry(
+    upstream: ScriptedUpstream, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.serving._LINGER", 3600.0)
+    monkeypatch.setattr("server.serving._LAST_WORDS", 3600.0)
+    path = tmp_path / "roundhouse.yaml"
+    settings = {"home": str(tmp_path), "timeouts": {"drain": "1h"}}
+    path.write_text(yaml.safe_dump(config_of(upstream, server=settings)))
+    async with AsyncExitStack() as stack:
+        async with Roundhouse(load(path, environ={})) as server:
+            idle = await stack.enter_async_context(RawClient(port=port_of(server)))
+            await idle.get("/health")
+            await idle.read_head()
+            await idle.read_body()
+            server.stop()
+            server.stop()
+        await idle.closed()
+
+
 async def test_who_is_let_in_at_the_last_moment_does_not_stay(
     serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

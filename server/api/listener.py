@@ -148,10 +148,15 @@ class Listener:
         connections: Any = self._server.server_state.connections
         return list(connections)
 
-    async def stopped(self) -> None:
-        """Until every connection is gone; `backstop` seconds from now the last ones are cut."""
+    async def stopped(self, *, hurry: bool = False) -> None:
+        """Until every connection is gone; `backstop` seconds from now the last ones are cut, and in
+        a hurry idle ones end now."""
         if self._task is None:
             return
+        if hurry:
+            self._protocol.linger = 0.0
+            for connection in self._connections():
+                connection.shutdown()
         await asyncio.wait({self._task}, timeout=self._backstop)
         if not self._task.done():
             await self._cut()
