@@ -68,7 +68,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """`arguments` are those before the first stage, with their defaults."""
+    """`arguments` are those before the first stage, with their defaults, each of which may have
+    those before it in it."""
 
     arguments: dict[str, str]
     stages: dict[str, Stage]
@@ -87,7 +88,7 @@ def read(path: Path) -> Dockerfile:
         elif stage is None:
             assert one.keyword == "ARG", one
             name, _, value = one.rest.partition("=")
-            arguments[name] = value
+            arguments[name] = expand(value, arguments)
         else:
             stage.instructions.append(one)
     return Dockerfile(arguments, stages)

@@ -117,6 +117,13 @@ def test_every_variable_is_defined(read: Dockerfile) -> None:
                 known |= set(one.pairs)
 
 
+def test_no_argument_is_hidden_by_what_the_base_has(read: Dockerfile) -> None:
+    """What an image has in its environment wins over an argument of that name."""
+    there = {"PATH", "LANG", "GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256", "CUDA_VERSION"}
+    for stage in read.stages.values():
+        assert not there & {one.rest.partition("=")[0] for one in stage.all("ARG")}, stage.name
+
+
 def test_arguments_and_variables_hold_no_secrets(read: Dockerfile) -> None:
     secret = re.compile(r"KEY|TOKEN|SECRET|PASSW|INDEX_URL", re.IGNORECASE)
     names = {
