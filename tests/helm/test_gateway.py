@@ -35,6 +35,18 @@ def test_the_config_is_a_mounted_folder_so_that_it_can_change() -> None:
     assert made["args"] == ["serve", "/etc/roundhouse/roundhouse.yaml"]
 
 
+def test_its_folders_keep_no_node() -> None:
+    word = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+    template = of_kind(manifests(), "Deployment")[0]["spec"]["template"]
+    local = {each["name"] for each in template["spec"]["volumes"] if "emptyDir" in each}
+    assert set(template["metadata"]["annotations"][word].split(",")) == local
+    own = {"podAnnotations": {word: "", "a": "b"}, "rolloutOnConfigChange": True}
+    template = of_kind(manifests(gateway=own), "Deployment")[0]["spec"]["template"]
+    found = template["metadata"]["annotations"]
+    assert {name: found[name] for name in (word, "a")} == {word: "", "a": "b"}
+    assert set(found) == {word, "a", "checksum/config"}
+
+
 def test_a_server_that_is_full_is_neither_killed_nor_left_out() -> None:
     made = container()
     ports = {
