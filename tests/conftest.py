@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from server.telemetry import logs
 from tests.fakes.left import nothing_left
 from tests.fakes.network import guard_network
 from tests.fakes.upstream import ScriptedUpstream
@@ -35,6 +36,16 @@ def tidy_run() -> Iterator[None]:
     """At the end of a run nothing of it is left on the machine."""
     with nothing_left(shared=IN_CI):
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_settings() -> Iterator[None]:
+    """What a server in a test sets for the whole process, such as the level of its log, is not for
+    the tests behind it."""
+    settings = logs.settings
+    before = settings.level, settings.access, settings.json
+    yield
+    settings.level, settings.access, settings.json = before
 
 
 @pytest.fixture

@@ -23,10 +23,14 @@ def _restore() -> Iterator[None]:
     names = (*logs._ROUTED, "server")
     levels = {name: logging.getLogger(name).level for name in names}
     before, handlers = root.level, list(root.handlers)
+    configured, config = structlog.is_configured(), structlog.get_config()
     with warnings.catch_warnings():
         yield
     logging.captureWarnings(False)
-    structlog.reset_defaults()
+    if configured:  # loggers in use keep the list of processors of that time
+        structlog.configure(**config)
+    else:
+        structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(before)
     for name, level in levels.items():
