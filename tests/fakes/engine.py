@@ -27,6 +27,7 @@ word ``poison`` it dies: at once, or of ``slow poison`` when it should go on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import mmap
 import os
@@ -123,6 +124,12 @@ class Fake:
         return 200, ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until whoever has it goes, in whatever way."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self.talk(reader, writer)
+        writer.close()
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             if head.startswith(b"POST "):
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
