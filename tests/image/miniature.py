@@ -51,11 +51,11 @@ def missing() -> str:
 
 @dataclass
 class Root:
-    """An image's files. `shown`: folders of this machine that are seen at the same place, read-only
+    """An image's files. `shown`: places where folders of this machine are seen, read-only
     in containers: what a base image has in addition."""
 
     folder: Path
-    shown: Sequence[Path] = ()
+    shown: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("proc", "sys", "dev", "tmp", "root", "run", "opt", "var/lib", "var/cache"):
@@ -68,8 +68,8 @@ class Root:
             (self.folder / name).mkdir()
             for part in ("changed", "work"):
                 (self.folder.with_name(f"{self.folder.name}.{part}") / name).mkdir(parents=True)
-        for path in self.shown:
-            self.at(str(path)).mkdir(parents=True)
+        for place in self.shown:
+            self.at(place).mkdir(parents=True)
 
     def at(self, path: str) -> Path:
         """Where a path of the image lies on this machine, for what is not below an overlay."""
@@ -88,14 +88,14 @@ class Root:
             parts = [self.folder.with_name(f"{self.folder.name}.{p}") for p in ("changed", "work")]
             options = f"lowerdir=/{name},upperdir={parts[0]}/{name},workdir={parts[1]}/{name}"
             lines.append(f"mount -t overlay overlay -o {shlex.quote(options)} {here}/{name}")
-        for path in self.shown:
-            lines.append(f"mount --bind {shlex.quote(str(path))} {here}{shlex.quote(str(path))}")
+        for place, path in self.shown.items():
+            lines.append(f"mount --bind {shlex.quote(str(path))} {here}{shlex.quote(place)}")
         lines.append(f"mount -t tmpfs -o mode=0755 tmpfs {here}/dev && mkdir {here}/dev/shm")
         for name in _DEVICES:
             lines += [f"touch {here}/dev/{name}", f"mount --bind /dev/{name} {here}/dev/{name}"]
         lines.append(f"mount -t tmpfs -o mode=1777 tmpfs {here}/dev/shm")
         if read_only:
-            where = ["", *(f"/{name}" for name in _OVERLAID), *map(str, self.shown)]
+            where = ["", *(f"/{name}" for name in _OVERLAID), *self.shown]
             lines += [f"mount -o remount,bind,ro {here}{shlex.quote(one)}" for one in where]
         return lines
 

@@ -30,8 +30,11 @@ def image(builder: Builder, repo_root: Path) -> Image:
         if not name.startswith("vllm/"):
             return base(name, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shown = [engine] if prefix == "/usr" else [engine, Path(prefix)]
-        return Image(Root(folder, shown), env={"PATH": f"{engine}/bin:{PATH}"}, user="0:0")
+        # Not where it is here: that may be below what containers have of their own, such as /tmp.
+        shown = {"/srv/engine": engine}
+        if not Path(prefix).is_relative_to("/usr"):  # where its links lead
+            shown[prefix] = Path(prefix)
+        return Image(Root(folder, shown), env={"PATH": f"/srv/engine/bin:{PATH}"}, user="0:0")
 
     work, built = builder.work.with_name("engine"), {"gateway-venv": builder.build("gateway-venv")}
     return replace(builder, work=work, base=with_vllm, _built=built).build("cuda")

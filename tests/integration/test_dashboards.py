@@ -17,6 +17,10 @@ from tests.integration.stack import ServerProcess
 
 #: Long enough for several blocks of the KV cache, of which the second request finds the first ones.
 PROMPT = "Roundhouse starts engines, puts them to sleep and wakes them up. " * 40
+SEEN_AT_WORK = (
+    'max_over_time(vllm:num_requests_running{roundhouse_engine="guide"}[5m]) > 0 '
+    'and max_over_time(vllm:kv_cache_usage_perc{roundhouse_engine="guide"}[5m]) > 0'
+)
 #: Panels that may show nothing but zeros, and why.
 ZERO = {
     "engines: Waiting in the engine A": "few requests: all are begun at once",
@@ -36,6 +40,11 @@ async def ask(http: httpx.AsyncClient, server: ServerProcess, *, stream: bool) -
     assert answer.status_code == 200, answer.text
 
 
+async def keep_asking(http: httpx.AsyncClient, server: ServerProcess, *, stream: bool) -> None:
+    while True:
+        await ask(http, server, stream=stream)
+
+
 async def test_the_panels_of_vllm_draw_a_real_one(stack: ServerProcess, tmp_path: Path) -> None:
     prometheus.program("prometheus")
     address = f"127.0.0.1:{stack.admin_port}"
@@ -46,10 +55,21 @@ async def test_the_panels_of_vllm_draw_a_real_one(stack: ServerProcess, tmp_path
     ):
         began = time.time()
         await watching.scraped(jobs)
-        for _ in range(4):
-            seen = asyncio.create_task(watching.scraped(jobs))
-            await asyncio.gather(*(ask(http, stack, stream=bool(at % 2)) for at in range(4)))
-            await seen
+        # Answers of this engine are over between two scrapes: four clients go on until they have
+        # been seen at it.
+        async with asyncio.timeout(prometheus.PATIENCE):
+            clients = [
+                asyncio.create_task(keep_asking(http, stack, stream=bool(at % 2)))
+                for at in range(4)
+            ]
+            for _ in range(4):
+                await watching.scraped(jobs)
+            while not await watching.query(SEEN_AT_WORK):
+                assert not any(client.done() for client in clients)
+                await watching.scraped(jobs)
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
         await watching.scraped(jobs)
         panels = [panel for panel in asked.panels() if "vllm:" in panel.expr]
         assert len(panels) >= 10
