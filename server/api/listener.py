@@ -50,13 +50,10 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self.leaving.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
+        # `Listener.stop_accepting` has closed the servers, and told the connections.
         for sock in sockets or []:
             sock.close()
         state = self.server_state
-        for connection in list(state.connections):
-            connection.shutdown()
         await asyncio.sleep(_LOOK)  # who was just let in is known by then
         # uvicorn's sets tell nobody when they are empty.
         while (state.connections or state.tasks) and not self.force_exit:
@@ -122,14 +119,13 @@ class Listener:
     def stop_accepting(self) -> None:
         """Close the socket. Connections end after their answer, idle ones now, or once they have
         been idle for as long as the listener's are to linger: they may bring one request more."""
-        self.part()
-        self._protocol.stopping = True
+        self._protocol.parting = self._protocol.stopping = True
         self._known = time.monotonic() + _LOOK
-        self._server.leaving.set()
         for server in self._server.servers:
             server.close()
         for connection in self._connections():
             connection.shutdown()
+        self._server.leaving.set()
 
     @property
     def expecting(self) -> bool:
@@ -163,11 +159,10 @@ class Listener:
         await self._task
 
     async def _cut(self) -> None:
-        state = self._server.server_state
-        for connection in list(state.connections):
+        for connection in self._connections():
             if connection.transport is not None:
                 connection.transport.abort()
-        if tasks := set(state.tasks):  # most of them end when they hear of it
+        if tasks := set(self._server.server_state.tasks):  # most of them end when they hear of it
             _, stuck = await asyncio.wait(tasks, timeout=_PARTING)
             for task in stuck:
                 task.cancel()
